@@ -1,0 +1,1 @@
+//! What a node needs to score a window, and nothing else.
