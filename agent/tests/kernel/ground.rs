@@ -1,0 +1,134 @@
+//! Cgroups of our own to run known loops in.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use vigia_agent::probe::{Hierarchy, HierarchyKind};
+
+static COUNTER: AtomicU32 = AtomicU32::new(0);
+
+/// A folder of our own in one hierarchy; removed when dropped.
+pub struct Ground {
+    pub kind: HierarchyKind,
+    root: PathBuf,
+}
+
+/// One for each kind that this machine has.
+pub fn grounds() -> Vec<Ground> {
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    let found: Vec<Ground> = [
+        (HierarchyKind::V1, "/sys/fs/cgroup/memory"),
+        (HierarchyKind::V2, "/sys/fs/cgroup/unified"),
+        (HierarchyKind::V2, "/sys/fs/cgroup"),
+    ]
+    .into_iter()
+    .filter(|(kind, root)| {
+        let mark = if *kind == HierarchyKind::V1 {
+            "cgroup.procs"
+        } else {
+            "cgroup.controllers"
+        };
+        Path::new(root).join(mark).exists()
+    })
+    .map(|(kind, root)| {
+        let root = Path::new(root).join(format!("vigia-probe-test-{}-{number}", std::process::id()));
+        fs::create_dir(&root).expect("a cgroup can be made: run as root");
+        Ground { kind, root }
+    })
+    .collect();
+    assert!(!found.is_empty(), "this machine has no cgroup hierarchy");
+    found
+}
+
+impl Ground {
+    pub fn cgroup(&self, name: &str) -> Cgroup {
+        Cgroup::make(self.root.join(name))
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        remove(&self.root);
+    }
+}
+
+fn remove(folder: &Path) {
+    let children = fs::read_dir(folder).into_iter().flatten().flatten();
+    for child in children.filter(|child| child.file_type().is_ok_and(|kind| kind.is_dir())) {
+        remove(&child.path());
+    }
+    // Left for the next boot where a process is still in it; the test has failed by then.
+    let _ = fs::remove_dir(folder);
+}
+
+pub struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn make(folder: PathBuf) -> Self {
+        fs::create_dir(&folder).expect("a cgroup can be made");
+        Self(folder)
+    }
+
+    pub fn nested(&self, name: &str) -> Self {
+        Self::make(self.0.join(name))
+    }
+
+    pub fn id(&self) -> u64 {
+        Hierarchy::id(&self.0).expect("the cgroup exists")
+    }
+
+    pub fn procs(&self) -> PathBuf {
+        self.0.join("cgroup.procs")
+    }
+
+    /// Runs a process in it that calls getppid and a failing fchdir so many times, and waits for its end.
+    pub fn run(&self, getppid: u32, failing: u32) {
+        let status = self
+            .command(getppid, failing)
+            .status()
+            .expect("a child can be run");
+        assert!(status.success());
+    }
+
+    fn command(&self, getppid: u32, failing: u32) -> Command {
+        let procs = self.procs();
+        let mut command = Command::new("/bin/true");
+        let join = move || {
+            fs::write(&procs, "0")?;
+            for _ in 0..getppid {
+                // SAFETY: getppid takes nothing and changes nothing.
+                unsafe { libc::syscall(libc::SYS_getppid) };
+            }
+            for _ in 0..failing {
+                // SAFETY: descriptor -1 is never open, so this only fails.
+                unsafe { libc::syscall(libc::SYS_fchdir, -1) };
+            }
+            Ok(())
+        };
+        // SAFETY: between fork and exec the closure writes a file and makes system calls; it takes no lock that
+        // another thread of the parent could hold.
+        unsafe { command.pre_exec(join) };
+        command
+    }
+}
+
+/// A shell that waits for a line before it starts two programs.
+pub fn waiting_shell() -> (Child, ChildStdin) {
+    let mut child = Command::new("/bin/sh")
+        .args(["-c", "read go; /bin/true; /bin/true; :"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("a shell can be run");
+    let stdin = child.stdin.take().expect("its input is piped");
+    (child, stdin)
+}
+
+pub fn finish(mut child: Child, mut go: ChildStdin) {
+    go.write_all(b"\n").expect("the shell reads");
+    drop(go);
+    assert!(child.wait().expect("the shell ends").success());
+}

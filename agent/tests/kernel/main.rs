@@ -1,0 +1,146 @@
+//! The probe on the running kernel: exact counts, in both kinds of cgroup hierarchy.
+//!
+//! Needs root (or CAP_BPF + CAP_PERFMON and a writable cgroupfs). Of the two kinds, those that this machine has are
+//! tried; one it must have.
+
+mod ground;
+
+use std::collections::BTreeMap;
+
+use ground::{Ground, grounds};
+use vigia_agent::probe::{Probe, ProbeConfig, Slot, Tally};
+
+fn probe_for(ground: &Ground) -> Probe {
+    Probe::load(ProbeConfig {
+        cgroups: Some(ground.kind),
+        ..ProbeConfig::default()
+    })
+    .expect("the probe loads")
+}
+
+fn counts(probe: &mut Probe, slot: Slot) -> BTreeMap<i64, (u64, u64)> {
+    let mut tallies: Vec<Tally> = Vec::new();
+    probe.drain(&mut tallies).expect("a drain");
+    tallies
+        .iter()
+        .filter(|tally| tally.slot == slot)
+        .map(|tally| (i64::from(tally.syscall), (tally.calls, tally.errors)))
+        .collect()
+}
+
+#[test]
+fn a_known_loop_is_counted_exactly_and_a_neighbour_is_not() {
+    for ground in grounds() {
+        let (target, neighbour) = (ground.cgroup("target"), ground.cgroup("neighbour"));
+        let mut probe = probe_for(&ground);
+        let slot = probe.add_target(target.id()).expect("a target");
+        target.run(12_345, 77);
+        neighbour.run(999, 9);
+        let counts = counts(&mut probe, slot);
+        assert_eq!(counts[&libc::SYS_getppid], (12_345, 0), "{:?}", ground.kind);
+        assert_eq!(counts[&libc::SYS_fchdir], (77, 77), "{:?}", ground.kind);
+        assert_eq!(probe.stats().expect("stats").lost_calls, 0);
+    }
+}
+
+#[test]
+fn counters_grow_from_drain_to_drain_and_a_new_target_starts_at_zero() {
+    for ground in grounds() {
+        let target = ground.cgroup("again");
+        let mut probe = probe_for(&ground);
+        let slot = probe.add_target(target.id()).expect("a target");
+        target.run(100, 0);
+        assert_eq!(counts(&mut probe, slot)[&libc::SYS_getppid].0, 100);
+        target.run(50, 0);
+        assert_eq!(counts(&mut probe, slot)[&libc::SYS_getppid].0, 150);
+        probe.remove_target(slot).expect("removed");
+        target.run(1_000, 0);
+        let again = probe.add_target(target.id()).expect("a target again");
+        assert_ne!(slot, again);
+        target.run(7, 0);
+        assert_eq!(counts(&mut probe, again)[&libc::SYS_getppid].0, 7);
+        assert!(counts(&mut probe, slot).is_empty());
+    }
+}
+
+#[test]
+fn a_process_in_a_nested_cgroup_counts_for_its_container() {
+    for ground in grounds() {
+        let outer = ground.cgroup("outer");
+        let before = outer.nested("before");
+        let mut probe = probe_for(&ground);
+        let slot = probe.add_target(outer.id()).expect("a target");
+        probe.bind_cgroup(slot, before.id()).expect("bound");
+        let after = outer.nested("after");
+        let deep = after.nested("deep");
+        before.run(10, 0);
+        after.run(200, 0);
+        deep.run(3_000, 0);
+        outer.run(40_000, 0);
+        assert_eq!(
+            counts(&mut probe, slot)[&libc::SYS_getppid].0,
+            43_210,
+            "{:?}",
+            ground.kind
+        );
+    }
+}
+
+#[test]
+fn two_targets_are_counted_apart_and_one_may_go() {
+    for ground in grounds() {
+        let (one, two) = (ground.cgroup("one"), ground.cgroup("two"));
+        let mut probe = probe_for(&ground);
+        let slot_one = probe.add_target(one.id()).expect("a target");
+        let slot_two = probe.add_target(two.id()).expect("a target");
+        one.run(11, 0);
+        two.run(22, 0);
+        probe.remove_target(slot_one).expect("removed");
+        one.run(33, 0);
+        two.run(44, 0);
+        assert!(counts(&mut probe, slot_one).is_empty());
+        assert_eq!(counts(&mut probe, slot_two)[&libc::SYS_getppid].0, 66);
+        assert_eq!(probe.stats().expect("stats").targets, 1);
+    }
+}
+
+#[test]
+fn a_process_and_what_it_forks_are_counted_without_a_cgroup() {
+    let mut probe = Probe::load(ProbeConfig {
+        cgroups: None,
+        processes: true,
+        ..ProbeConfig::default()
+    })
+    .expect("the probe loads");
+    let (child, go) = ground::waiting_shell();
+    let slot = probe.add_process(child.id()).expect("a target");
+    ground::finish(child, go);
+    let counts = counts(&mut probe, slot);
+    // The shell started /bin/true twice: itself forked, and the children executed.
+    assert_eq!(counts[&libc::SYS_execve].0, 2, "{counts:?}");
+    let forks: u64 = [libc::SYS_clone, libc::SYS_clone3, libc::SYS_vfork, libc::SYS_fork]
+        .iter()
+        .filter_map(|nr| counts.get(nr))
+        .map(|(calls, _)| calls)
+        .sum();
+    assert_eq!(forks, 2, "{counts:?}");
+}
+
+#[test]
+fn a_full_table_counts_what_it_loses() {
+    for ground in grounds() {
+        let target = ground.cgroup("full");
+        let mut probe = Probe::load(ProbeConfig {
+            cgroups: Some(ground.kind),
+            tallies: 1,
+            ..ProbeConfig::default()
+        })
+        .expect("the probe loads");
+        let slot = probe.add_target(target.id()).expect("a target");
+        target.run(500, 0);
+        let kept: u64 = counts(&mut probe, slot).values().map(|(calls, _)| calls).sum();
+        let lost = probe.stats().expect("stats").lost_calls;
+        assert!(kept + lost > 500, "{kept} kept, {lost} lost");
+        assert!(lost > 0);
+    }
+}
