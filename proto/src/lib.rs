@@ -1,1 +1,22 @@
-//! The wire contracts.
+//! The gRPC contracts between the parts: agent → operator, worker → operator, worker → worker.
+//!
+//! The contract is `proto/vigia/v1/vigia.proto`; what is here is made from it at build time, so
+//! it cannot be stale. Messages change type once, where they enter a part.
+
+/// Version 1 of the contracts.
+#[expect(
+    missing_docs,
+    reason = "generated; the documentation is the .proto file's comments"
+)]
+pub mod v1 {
+    tonic::include_proto!("vigia.v1");
+}
+
+/// Audience of the projected service-account tokens that every call carries.
+pub const TOKEN_AUDIENCE: &str = "vigia";
+
+/// Largest message that either side reads. Larger things are streamed as [`v1::Chunk`]s.
+pub const MAX_MESSAGE: usize = 4 << 20;
+
+/// Largest `data` of a [`v1::Chunk`].
+pub const MAX_CHUNK: usize = 256 << 10;

@@ -1,0 +1,261 @@
+//! RetrainingPolicy: what counts as degradation, and how to train when it is seen.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::core::Duration;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Estimator, LocalRef, TrainingGate};
+
+/// When to train a Model again, and how.
+#[derive(CustomResource, Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
+#[kube(
+    group = "vigia.dev",
+    version = "v1alpha1",
+    kind = "RetrainingPolicy",
+    plural = "retrainingpolicies",
+    shortname = "rp",
+    category = "vigia",
+    namespaced,
+    status = "RetrainingPolicyStatus",
+    derive = "PartialEq",
+    doc = "RetrainingPolicy says what counts as degradation of a Model and how to train it again.",
+    printcolumn(name = "Model", type_ = "string", json_path = ".spec.modelRef.name"),
+    printcolumn(name = "Windows", type_ = "integer", json_path = ".status.windows"),
+    printcolumn(name = "Last-Run", type_ = "string", json_path = ".status.lastRun.name"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.lastRun.reason"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
+        priority = 1
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct RetrainingPolicySpec {
+    /// The Model to train.
+    pub model_ref: LocalRef,
+
+    /// Train a first version once there are enough windows. Absent: never by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cold_start: Option<ColdStart>,
+
+    /// Train when the serving version's scores have moved. Absent: never for that reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<DriftTrigger>,
+
+    /// Least time between the starts of two runs. A Go duration between 10s and 720h.
+    #[serde(default = "default_cooldown")]
+    #[schemars(schema_with = "crate::traceprofile::duration_schema")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('10s') && duration(self) <= duration('720h')")
+        .message("cooldown must be a duration between 10s and 720h, for example 1h"))]
+    pub cooldown: Duration,
+
+    /// Start nothing while true.
+    #[serde(default)]
+    pub suspend: bool,
+
+    /// How to train.
+    #[serde(default)]
+    pub training: TrainingTemplate,
+}
+
+fn default_cooldown() -> Duration {
+    std::time::Duration::from_secs(3600).into()
+}
+
+/// When there is enough for a first version.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ColdStart {
+    /// Windows collected before the first training. Between 50 and 1000000.
+    #[serde(default = "default_min_windows")]
+    #[schemars(range(min = 50, max = 1000000))]
+    pub min_windows: i32,
+}
+
+fn default_min_windows() -> i32 {
+    2000
+}
+
+/// When scores have moved far enough, for long enough.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DriftTrigger {
+    /// The effect size that is compared.
+    #[serde(default)]
+    pub metric: DriftMetric,
+    /// Drifted above this. A decimal such as "0.1".
+    #[serde(default = "default_drift")]
+    #[schemars(length(min = 1, max = 16))]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9]+([.][0-9]+)?$')")
+        .message("above must be a decimal in quotes, for example \"0.1\""))]
+    pub above: String,
+    /// Windows in one evaluation before it decides.
+    #[serde(default = "default_drift_samples")]
+    #[schemars(range(min = 20, max = 1000000))]
+    pub min_samples: i32,
+    /// Evaluations in a row that must be above.
+    #[serde(default = "default_consecutive")]
+    #[schemars(range(min = 1, max = 100))]
+    pub consecutive: i32,
+    /// Length of one evaluation. A Go duration between 5s and 24h.
+    #[serde(default = "default_every")]
+    #[schemars(schema_with = "crate::traceprofile::duration_schema")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('5s') && duration(self) <= duration('24h')")
+        .message("every must be a duration between 5s and 24h, for example 10m"))]
+    pub every: Duration,
+}
+
+fn default_drift() -> String {
+    "0.1".to_owned()
+}
+
+fn default_drift_samples() -> i32 {
+    500
+}
+
+fn default_consecutive() -> i32 {
+    3
+}
+
+fn default_every() -> Duration {
+    std::time::Duration::from_secs(600).into()
+}
+
+/// An effect size between two distributions of scores.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum DriftMetric {
+    /// Jensen-Shannon divergence, base 2: 0 is alike, 1 is disjoint.
+    #[default]
+    JensenShannon,
+    /// Population stability index: .1 is small, .25 is large.
+    PopulationStability,
+}
+
+/// How to train; copied into each TrainingRun.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TrainingTemplate {
+    /// What is fitted.
+    #[serde(default)]
+    pub estimator: Estimator,
+    /// Worker pods, each with a shard of the windows of its own. Between 1 and 16.
+    #[serde(default = "crate::trainingrun::default_workers")]
+    #[schemars(range(min = 1, max = 16))]
+    pub workers: i32,
+    /// Windows to train on.
+    #[serde(default)]
+    pub data: TemplateData,
+    /// What must hold for the result to be signed.
+    #[serde(default = "crate::default_gates")]
+    #[schemars(length(max = 8))]
+    pub gates: Vec<TrainingGate>,
+    /// A run that takes longer has failed. A Go duration between 30s and 24h.
+    #[serde(default = "crate::trainingrun::default_timeout")]
+    #[schemars(schema_with = "crate::traceprofile::duration_schema")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('30s') && duration(self) <= duration('24h')")
+        .message("timeout must be a duration between 30s and 24h, for example 30m"))]
+    pub timeout: Duration,
+}
+
+impl Default for TrainingTemplate {
+    fn default() -> Self {
+        Self {
+            estimator: Estimator::default(),
+            workers: crate::trainingrun::default_workers(),
+            data: TemplateData::default(),
+            gates: crate::default_gates(),
+            timeout: crate::trainingrun::default_timeout(),
+        }
+    }
+}
+
+/// Which windows a policy's runs train on. After drift, only those since it was first seen.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TemplateData {
+    /// Not older than this. A Go duration between 1m and 2160h.
+    #[serde(default = "default_lookback")]
+    #[schemars(schema_with = "crate::traceprofile::duration_schema")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1m') && duration(self) <= duration('2160h')")
+        .message("lookback must be a duration between 1m and 2160h, for example 168h"))]
+    pub lookback: Duration,
+    /// At least so many, or the run waits. Between 50 and 1000000.
+    #[serde(default = "default_template_min")]
+    #[schemars(range(min = 50, max = 1000000))]
+    pub min_windows: i32,
+    /// At most so many, the newest. Between 50 and 1000000.
+    #[serde(default = "default_template_max")]
+    #[schemars(range(min = 50, max = 1000000))]
+    pub max_windows: i32,
+}
+
+impl Default for TemplateData {
+    fn default() -> Self {
+        Self {
+            lookback: default_lookback(),
+            min_windows: default_template_min(),
+            max_windows: default_template_max(),
+        }
+    }
+}
+
+fn default_lookback() -> Duration {
+    std::time::Duration::from_secs(7 * 86_400).into()
+}
+
+fn default_template_min() -> i32 {
+    500
+}
+
+fn default_template_max() -> i32 {
+    100_000
+}
+
+/// What the policy has seen and started.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RetrainingPolicyStatus {
+    /// The generation of the spec that this status speaks of.
+    #[serde(default)]
+    pub observed_generation: i64,
+    /// Windows that the next run could train on; rounded down to two digits so that a status does
+    /// not change with each window.
+    #[serde(default)]
+    pub windows: i64,
+    /// The last run that this policy started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_run: Option<LastRun>,
+    /// When the first of the present row of drifted evaluations began; a run trains on what came
+    /// after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drifted_since: Option<Time>,
+    /// Evaluations in a row above the threshold.
+    #[serde(default)]
+    pub drifted_evaluations: i32,
+    /// `Ready`, `Reconciling`, `Stalled`.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// A run that a policy started.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastRun {
+    /// Name of the TrainingRun.
+    pub name: String,
+    /// Why: `ColdStart` or `Drift`.
+    pub reason: String,
+    /// When it was started.
+    pub started_at: Time,
+}

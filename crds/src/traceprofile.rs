@@ -1,0 +1,202 @@
+//! TraceProfile: which pods to trace, how, and by which Models they are scored.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use kube::core::Duration;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::LocalRef;
+
+/// Which pods of this namespace to trace, and what to do with what is seen.
+#[derive(CustomResource, Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
+#[kube(
+    group = "vigia.dev",
+    version = "v1alpha1",
+    kind = "TraceProfile",
+    plural = "traceprofiles",
+    shortname = "tp",
+    category = "vigia",
+    namespaced,
+    status = "TraceProfileStatus",
+    derive = "PartialEq",
+    doc = "TraceProfile says which pods to trace and by which Models their behaviour is scored.",
+    printcolumn(name = "Pods", type_ = "integer", json_path = ".status.matchedPods"),
+    printcolumn(
+        name = "Containers",
+        type_ = "integer",
+        json_path = ".status.tracedContainers"
+    ),
+    printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.nodes"),
+    printcolumn(name = "Models", type_ = "string", json_path = ".spec.models[*].name"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
+        priority = 1
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct TraceProfileSpec {
+    /// Pods of this namespace, by label. An empty selector selects every pod of the namespace.
+    pub pod_selector: LabelSelector,
+
+    /// Containers by name; `*` stands for all of a pod's containers.
+    #[serde(default = "all_containers")]
+    #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 63)))]
+    #[x_kube(validation = Rule::new("self.all(c, c == '*' || c.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$'))")
+        .message("containers lists container names (lower-case letters, digits and '-'), or \"*\" alone for all of them"))]
+    #[x_kube(validation = Rule::new("!self.exists(c, c == '*') || size(self) == 1")
+        .message("\"*\" already means every container: write containers: [\"*\"] alone, or list names without it"))]
+    pub containers: Vec<String>,
+
+    /// Length of a window: system calls are counted over it, and it is scored as one. A Go
+    /// duration between 1s and 5m.
+    #[serde(default = "default_window")]
+    #[schemars(schema_with = "crate::traceprofile::duration_schema")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('5m')")
+        .message("window must be a duration between 1s and 5m, for example 10s"))]
+    pub window: Duration,
+
+    /// Models, of this namespace, that score the windows. None: windows are traced and collected.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    #[x_kube(validation = Rule::new("self.all(m, self.exists_one(n, n.name == m.name))")
+        .message("models names a Model twice: name each one once"))]
+    pub models: Vec<LocalRef>,
+
+    /// When a score is an alert.
+    #[serde(default)]
+    pub detection: Detection,
+
+    /// Where alerts go, beside the metrics of the agents and of the operator.
+    #[serde(default)]
+    pub outputs: Outputs,
+}
+
+fn all_containers() -> Vec<String> {
+    vec!["*".to_owned()]
+}
+
+fn default_window() -> Duration {
+    std::time::Duration::from_secs(10).into()
+}
+
+/// A Go duration, as CEL's `duration()` reads it. The length keeps the rules' cost small.
+pub(crate) fn duration_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "string",
+        "maxLength": 32,
+        "pattern": "^([0-9]+(\\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$",
+    })
+}
+
+/// When a score becomes an alert.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Detection {
+    /// How many false alarms are worth it.
+    pub alert_budget: AlertBudget,
+    /// An alert needs this many windows in a row above the threshold. Between 1 and 10.
+    #[schemars(range(min = 1, max = 10))]
+    pub consecutive_windows: i32,
+}
+
+impl Default for Detection {
+    fn default() -> Self {
+        Self {
+            alert_budget: AlertBudget::default(),
+            consecutive_windows: 2,
+        }
+    }
+}
+
+/// A rate of false alarms: `count` for each `per` in each `every`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AlertBudget {
+    /// False alarms in each period. Between 1 and 1000.
+    #[serde(default = "default_count")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub count: i32,
+    /// What the budget is for.
+    #[serde(default)]
+    pub per: BudgetPer,
+    /// The period, a Go duration between 1m and 720h.
+    #[serde(default = "default_every")]
+    #[schemars(schema_with = "crate::traceprofile::duration_schema")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1m') && duration(self) <= duration('720h')")
+        .message("every must be a duration between 1m and 720h, for example 24h"))]
+    pub every: Duration,
+}
+
+impl Default for AlertBudget {
+    fn default() -> Self {
+        Self {
+            count: default_count(),
+            per: BudgetPer::Pod,
+            every: default_every(),
+        }
+    }
+}
+
+fn default_count() -> i32 {
+    1
+}
+
+fn default_every() -> Duration {
+    std::time::Duration::from_secs(86_400).into()
+}
+
+/// What an alert budget is counted for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum BudgetPer {
+    /// Each pod has the budget for itself; its containers share it.
+    #[default]
+    Pod,
+    /// The pods of this profile share the budget.
+    Profile,
+}
+
+/// Where alerts go.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Outputs {
+    /// Kubernetes Events on the pod.
+    pub events: bool,
+}
+
+impl Default for Outputs {
+    fn default() -> Self {
+        Self { events: true }
+    }
+}
+
+/// What is traced at present.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TraceProfileStatus {
+    /// The generation of the spec that this status speaks of.
+    #[serde(default)]
+    pub observed_generation: i64,
+    /// Running pods that the selector matches.
+    #[serde(default)]
+    pub matched_pods: i32,
+    /// Containers that agents report as traced for this profile.
+    #[serde(default)]
+    pub traced_containers: i32,
+    /// Nodes on which matched pods run.
+    #[serde(default)]
+    pub nodes: i32,
+    /// `Ready`, `Reconciling`, `Stalled`, `Traced`.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}

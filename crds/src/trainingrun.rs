@@ -1,0 +1,260 @@
+//! TrainingRun: one training, from the choice of windows to a signed ModelVersion.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::core::Duration;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::LocalRef;
+
+/// One training. Its spec cannot be changed.
+#[derive(CustomResource, Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
+#[kube(
+    group = "vigia.dev",
+    version = "v1alpha1",
+    kind = "TrainingRun",
+    plural = "trainingruns",
+    shortname = "tr",
+    category = "vigia",
+    namespaced,
+    status = "TrainingRunStatus",
+    derive = "PartialEq",
+    doc = "TrainingRun is one training of a Model: windows, workers, gates, and the ModelVersion it made.",
+    printcolumn(name = "Model", type_ = "string", json_path = ".spec.modelRef.name"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".spec.reason"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Windows", type_ = "integer", json_path = ".status.windows"),
+    printcolumn(name = "Workers", type_ = "string", json_path = ".status.workers"),
+    printcolumn(name = "Version", type_ = "string", json_path = ".status.modelVersion"),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
+        priority = 1
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[x_kube(validation = Rule::new("self == oldSelf")
+    .message("a TrainingRun cannot be changed: create another one"))]
+#[serde(rename_all = "camelCase")]
+pub struct TrainingRunSpec {
+    /// The Model to train.
+    pub model_ref: LocalRef,
+    /// Why it was started: one CamelCase word. A policy writes ColdStart or Drift.
+    #[serde(default = "manual")]
+    #[schemars(length(min = 1, max = 64))]
+    pub reason: String,
+    /// What is fitted.
+    #[serde(default)]
+    pub estimator: Estimator,
+    /// Worker pods, each with a shard of its own. Between 1 and 16.
+    #[serde(default = "default_workers")]
+    #[schemars(range(min = 1, max = 16))]
+    pub workers: i32,
+    /// Which windows.
+    #[serde(default)]
+    pub data: DataWindow,
+    /// What must hold for the result to be signed.
+    #[serde(default = "crate::default_gates")]
+    #[schemars(length(max = 8))]
+    pub gates: Vec<TrainingGate>,
+    /// It has failed when it takes longer. A Go duration between 30s and 24h.
+    #[serde(default = "default_timeout")]
+    #[schemars(schema_with = "crate::traceprofile::duration_schema")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('30s') && duration(self) <= duration('24h')")
+        .message("timeout must be a duration between 30s and 24h, for example 30m"))]
+    pub timeout: Duration,
+}
+
+fn manual() -> String {
+    "Manual".to_owned()
+}
+
+pub(crate) fn default_workers() -> i32 {
+    2
+}
+
+pub(crate) fn default_timeout() -> Duration {
+    std::time::Duration::from_secs(1800).into()
+}
+
+/// What is fitted.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Estimator {
+    /// The kind of estimator.
+    #[serde(default, rename = "type")]
+    pub type_: EstimatorType,
+    /// Trees of the whole forest; workers share them evenly. Between 10 and 500.
+    #[serde(default)]
+    #[schemars(range(min = 10, max = 500))]
+    pub trees: i32,
+    /// Windows that each tree sees (ψ of Liu, Ting and Zhou 2008). Between 16 and 256.
+    #[serde(default)]
+    #[schemars(range(min = 16, max = 256))]
+    pub sample_size: i32,
+    /// The same data and seed give the same bytes.
+    #[serde(default)]
+    pub seed: i32,
+}
+
+impl Default for Estimator {
+    fn default() -> Self {
+        Self {
+            type_: EstimatorType::IsolationForest,
+            trees: 100,
+            sample_size: 256,
+            seed: 42,
+        }
+    }
+}
+
+/// The kinds of estimator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum EstimatorType {
+    /// Isolation forest, beside a deviation score that also sees what training never saw.
+    #[default]
+    IsolationForest,
+}
+
+/// Which windows a run trains on: those of the Model's profiles that raised no alert.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DataWindow {
+    /// Not before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// Not after.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<Time>,
+    /// At least so many, or the run fails. Between 50 and 1000000.
+    #[schemars(range(min = 50, max = 1000000))]
+    pub min_windows: i32,
+    /// At most so many, the newest. Between 50 and 1000000.
+    #[schemars(range(min = 50, max = 1000000))]
+    pub max_windows: i32,
+    /// Train also on windows that raised an alert: after drift they are the new normal.
+    pub include_alerted: bool,
+}
+
+impl Default for DataWindow {
+    fn default() -> Self {
+        Self {
+            since: None,
+            until: None,
+            min_windows: 500,
+            max_windows: 100_000,
+            include_alerted: false,
+        }
+    }
+}
+
+/// A bound on a metric of validation.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[x_kube(validation = Rule::new("has(self.atMost) != has(self.atLeast)")
+    .message("a gate has one bound: write either atMost or atLeast"))]
+#[serde(rename_all = "camelCase")]
+pub struct TrainingGate {
+    /// What is measured, on windows held out from training.
+    pub metric: TrainingMetric,
+    /// Fails above. A decimal such as "0.05".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16))]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9]+([.][0-9]+)?$')")
+        .message("atMost must be a decimal in quotes, for example \"0.05\""))]
+    pub at_most: Option<String>,
+    /// Fails below. A decimal such as "0.9".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16))]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9]+([.][0-9]+)?$')")
+        .message("atLeast must be a decimal in quotes, for example \"0.9\""))]
+    pub at_least: Option<String>,
+}
+
+/// What validation measures on held-out windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+pub enum TrainingMetric {
+    /// Share of held-out windows with a p-value below .01; about .01 when calibration holds.
+    HoldoutExceedance,
+    /// Share of held-out windows that are flagged (p-value below .01) after a few system calls
+    /// that training never saw are added to them.
+    InjectionRecall,
+}
+
+/// The gates of a run that names none.
+pub fn default_gates() -> Vec<TrainingGate> {
+    vec![
+        TrainingGate {
+            metric: TrainingMetric::HoldoutExceedance,
+            at_most: Some("0.1".to_owned()),
+            at_least: None,
+        },
+        TrainingGate {
+            metric: TrainingMetric::InjectionRecall,
+            at_most: None,
+            at_least: Some("0.9".to_owned()),
+        },
+    ]
+}
+
+/// How far a run is.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TrainingRunStatus {
+    /// The generation of the spec that this status speaks of.
+    #[serde(default)]
+    pub observed_generation: i64,
+    /// Where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<RunPhase>,
+    /// Windows chosen.
+    #[serde(default)]
+    pub windows: i64,
+    /// Digest of the windows chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_digest: Option<String>,
+    /// Workers done of workers, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<String>,
+    /// Digest of the trainer's unsigned output, as it was submitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_digest: Option<String>,
+    /// Metrics of validation, decimals as text.
+    #[serde(default)]
+    #[schemars(extend("maxProperties" = 32))]
+    pub metrics: BTreeMap<String, String>,
+    /// Name of the ModelVersion that it made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_version: Option<String>,
+    /// When the Job was created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Time>,
+    /// When it succeeded or failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Time>,
+    /// `Ready`, `Reconciling`, `Stalled`.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// Where a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum RunPhase {
+    /// Windows are chosen and written as shards.
+    Preparing,
+    /// The Job's workers train.
+    Training,
+    /// The output is checked against the gates.
+    Validating,
+    /// The output is signed and stored, and the ModelVersion created.
+    Signing,
+    /// There is a ModelVersion.
+    Succeeded,
+    /// It ended without one; the `Ready` condition says why.
+    Failed,
+}
