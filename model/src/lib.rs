@@ -1,1 +1,27 @@
-//! What a node needs to score a window, and nothing else.
+//! What a node needs to score a window, and nothing else: no Kubernetes, no async, no training.
+//!
+//! ```text
+//! Window ──Schema::vector──▶ [f32; width] ──estimators──▶ raw scores ──Calibration──▶ p ──▶ Verdict
+//!                                                                                   ▲
+//! .apr bytes ──artifact::open (verify, cap, decode, check)──▶ Pipeline ─────────────┘
+//! ```
+//!
+//! | who | uses |
+//! | --- | --- |
+//! | agent | [`window::Window`], [`artifact::open`], [`pipeline::Pipeline::score`], [`calibration::AlertBudget::threshold`], [`histogram::ScoreHistogram`] |
+//! | trainer | [`schema::Schema::vector`], [`deviation::Moments`], [`forest::ForestSpec::merge`], [`pipeline::PipelineSpec::calibrate`], [`artifact::encode`] |
+//! | operator | [`artifact::open_unsigned`], [`artifact::sign`], [`pipeline::Pipeline::score_rows`], [`histogram::ScoreHistogram`]'s distances |
+//!
+//! Everything that scores is allocation-free per vector, total (no panic, whatever the window holds) and the
+//! same on every machine and architecture.
+
+pub mod artifact;
+pub mod calibration;
+pub mod deviation;
+pub mod forest;
+pub mod histogram;
+pub mod keys;
+pub mod pipeline;
+pub mod schema;
+pub mod syscalls;
+pub mod window;

@@ -1,0 +1,233 @@
+//! How far a vector lies from what was seen: the part of the ensemble that notices what is new.
+//!
+//! An isolation forest never splits on a feature that was constant in training, so it is blind to a redis
+//! that calls `execve` for the first time. This scorer is the opposite: it knows each feature on its own,
+//! as a hurdle model. A feature is present (not zero) with probability π, and where present, lies around a
+//! mean m with spread s. A value's surprise, in nats, is
+//!
+//! - absent: −ln(1 − π),
+//! - present: −ln π + H((x − m) / s), with Huber's H (quadratic near 0, linear beyond [`KNEE`]),
+//!
+//! and a vector's score is the sum of its [`TOP`] largest surprises. π is a Krichevsky-Trofimov estimate
+//! ((k + ½) / (n + 1)), so a call never seen in n windows costs ln(2n + 2) before its rate counts, and one
+//! seen in a few windows costs much less. The spread is held above [`FLOOR`] (features are logarithms, so
+//! the floor says by which factor a perfectly steady rate may move unnoticed), and is wide where few windows
+//! taught it. Linear tails keep one wild feature from drowning all others.
+//!
+//! Surprises also explain: the features with the largest name the system calls that drove a verdict.
+
+use crate::schema::to_rate;
+use serde::{Deserialize, Serialize};
+
+/// Surprises that are added up.
+pub const TOP: usize = 5;
+/// Where Huber's function turns linear, in spreads.
+pub const KNEE: f32 = 3.0;
+/// Least spread of a feature, in log units: a factor of 1.5.
+pub const FLOOR: f32 = 0.4;
+/// Spread assumed before any window was seen, and how many windows that assumption weighs.
+const PRIOR_SPREAD: f64 = 1.0;
+const PRIOR_WEIGHT: f64 = 3.0;
+
+/// Sums over training vectors. Sums of parts, added up in one order, are the sums of the whole.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Moments {
+    /// Vectors seen.
+    pub rows: u64,
+    /// Vectors in which the feature was not zero.
+    pub present: Vec<u64>,
+    /// Sum of the feature.
+    pub sum: Vec<f64>,
+    /// Sum of the feature's squares.
+    pub squares: Vec<f64>,
+    /// Sum of the feature's rates a second.
+    pub rates: Vec<f64>,
+}
+
+/// Why sums make no model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DeviationError {
+    /// Nothing was seen.
+    #[error("no vectors to learn from")]
+    Empty,
+    /// Sums over vectors of different widths.
+    #[error("vectors of {0} and of {1} features do not mix")]
+    Width(usize, usize),
+    /// A value is NaN or infinite.
+    #[error("feature {0} is not finite")]
+    NotFinite(usize),
+    /// A parameter is outside its range.
+    #[error("feature {0}: a parameter is outside its range")]
+    Range(usize),
+}
+
+impl Moments {
+    /// Sums over no vectors of `width` features.
+    pub fn new(width: usize) -> Self {
+        Self {
+            rows: 0,
+            present: vec![0; width],
+            sum: vec![0.0; width],
+            squares: vec![0.0; width],
+            rates: vec![0.0; width],
+        }
+    }
+
+    /// Counts one vector.
+    ///
+    /// # Errors
+    /// Another width, or a value that is not finite; the sums are then unchanged.
+    pub fn add(&mut self, vector: &[f32]) -> Result<(), DeviationError> {
+        if vector.len() != self.sum.len() {
+            return Err(DeviationError::Width(self.sum.len(), vector.len()));
+        }
+        if let Some(bad) = vector.iter().position(|x| !x.is_finite()) {
+            return Err(DeviationError::NotFinite(bad));
+        }
+        self.rows += 1;
+        for (i, &x) in vector.iter().enumerate() {
+            let value = f64::from(x);
+            self.present[i] += u64::from(x != 0.0);
+            self.sum[i] += value;
+            self.squares[i] += value * value;
+            self.rates[i] += to_rate(x);
+        }
+        Ok(())
+    }
+
+    /// Adds the sums of other vectors.
+    ///
+    /// # Errors
+    /// Another width.
+    pub fn merge(&mut self, other: &Self) -> Result<(), DeviationError> {
+        let width = self.sum.len();
+        if other.sum.len() != width || other.present.len() != width {
+            return Err(DeviationError::Width(width, other.sum.len()));
+        }
+        self.rows += other.rows;
+        for i in 0..width {
+            self.present[i] += other.present[i];
+            self.sum[i] += other.sum[i];
+            self.squares[i] += other.squares[i];
+            self.rates[i] += other.rates[i];
+        }
+        Ok(())
+    }
+}
+
+/// What is known of one feature.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Normal {
+    /// Probability that the feature is not zero, in (0, 1).
+    pub present: f32,
+    /// Mean where present.
+    pub mean: f32,
+    /// Spread where present, above 0.
+    pub spread: f32,
+    /// Mean rate a second over all windows; what a verdict calls expected.
+    pub expected_per_s: f32,
+}
+
+/// The scorer: one [`Normal`] a feature.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Deviation {
+    /// By place in the vector.
+    pub normals: Vec<Normal>,
+}
+
+impl Deviation {
+    /// Learns from sums.
+    ///
+    /// # Errors
+    /// No vectors, or sums that overflowed.
+    pub fn from_moments(moments: &Moments) -> Result<Self, DeviationError> {
+        if moments.rows == 0 || moments.sum.is_empty() {
+            return Err(DeviationError::Empty);
+        }
+        let rows = moments.rows as f64;
+        let normals = (0..moments.sum.len())
+            .map(|i| {
+                let seen = moments.present[i] as f64;
+                let mean = if seen > 0.0 { moments.sum[i] / seen } else { 0.0 };
+                let variance = if seen > 0.0 {
+                    (moments.squares[i] / seen - mean * mean).max(0.0)
+                } else {
+                    0.0
+                };
+                let spread = if seen > 0.0 {
+                    ((seen * variance + PRIOR_WEIGHT * PRIOR_SPREAD * PRIOR_SPREAD) / (seen + PRIOR_WEIGHT))
+                        .sqrt()
+                } else {
+                    f64::from(FLOOR)
+                };
+                Normal {
+                    present: ((seen + 0.5) / (rows + 1.0)) as f32,
+                    mean: mean as f32,
+                    spread: (spread as f32).max(FLOOR),
+                    expected_per_s: (moments.rates[i] / rows) as f32,
+                }
+            })
+            .collect();
+        let model = Self { normals };
+        model.check()?;
+        Ok(model)
+    }
+
+    /// Checks every parameter's range, for models from outside.
+    ///
+    /// # Errors
+    /// The first feature with a parameter out of range.
+    pub fn check(&self) -> Result<(), DeviationError> {
+        if self.normals.is_empty() {
+            return Err(DeviationError::Empty);
+        }
+        for (i, n) in self.normals.iter().enumerate() {
+            let inside = n.present > 0.0
+                && n.present <= 1.0
+                && n.mean.is_finite()
+                && n.spread.is_finite()
+                && n.spread > 0.0
+                && n.expected_per_s.is_finite();
+            if !inside {
+                return Err(DeviationError::Range(i));
+            }
+        }
+        Ok(())
+    }
+
+    /// Surprise of one feature's value, in nats; never negative.
+    #[inline]
+    pub fn surprise(&self, feature: usize, x: f32) -> f32 {
+        let n = &self.normals[feature];
+        if x == 0.0 {
+            // π rounds to 1 in f32 after some millions of windows; absence is then as surprising as f32 can say.
+            -(1.0 - n.present).max(f32::EPSILON).ln()
+        } else {
+            huber((x - n.mean) / n.spread) - n.present.ln()
+        }
+    }
+
+    /// Sum of the [`TOP`] largest surprises.
+    pub fn score(&self, vector: &[f32]) -> f32 {
+        let mut top = [0f32; TOP];
+        for (i, &x) in vector.iter().enumerate().take(self.normals.len()) {
+            let mut s = self.surprise(i, x);
+            for best in &mut top {
+                if s > *best {
+                    std::mem::swap(best, &mut s);
+                }
+            }
+        }
+        top.iter().sum()
+    }
+}
+
+#[inline]
+fn huber(z: f32) -> f32 {
+    let z = z.abs();
+    if z <= KNEE {
+        0.5 * z * z
+    } else {
+        KNEE * (z - 0.5 * KNEE)
+    }
+}
