@@ -82,22 +82,19 @@ pub(crate) fn default_timeout() -> Duration {
 }
 
 /// What is fitted.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Estimator {
     /// The kind of estimator.
-    #[serde(default, rename = "type")]
+    #[serde(rename = "type")]
     pub type_: EstimatorType,
     /// Trees of the whole forest; workers share them evenly. Between 10 and 500.
-    #[serde(default)]
     #[schemars(range(min = 10, max = 500))]
     pub trees: i32,
     /// Windows that each tree sees (ψ of Liu, Ting and Zhou 2008). Between 16 and 256.
-    #[serde(default)]
     #[schemars(range(min = 16, max = 256))]
     pub sample_size: i32,
     /// The same data and seed give the same bytes.
-    #[serde(default)]
     pub seed: i32,
 }
 
