@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::{env, fs, io};
 
 fn main() -> io::Result<()> {
-    let root = env::args_os().nth(1).map_or_else(|| PathBuf::from("."), PathBuf::from);
+    let root = env::args_os()
+        .nth(1)
+        .map_or_else(|| PathBuf::from("."), PathBuf::from);
     for (path, text) in vigia_crds::generate::files() {
         let path = root.join(path);
         if let Some(folder) = path.parent() {

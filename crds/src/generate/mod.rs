@@ -12,7 +12,12 @@ pub fn files() -> Vec<(String, String)> {
     let crds = crate::all();
     let mut files: Vec<_> = crds
         .iter()
-        .map(|crd| (format!("charts/vigia/crds/{}.yaml", crd.spec.names.plural), yaml(crd)))
+        .map(|crd| {
+            (
+                format!("charts/vigia/crds/{}.yaml", crd.spec.names.plural),
+                yaml(crd),
+            )
+        })
         .collect();
     files.push(("docs/api.md".to_owned(), reference::markdown(&crds)));
     files

@@ -32,7 +32,11 @@ pub fn markdown(crds: &[CustomResourceDefinition]) -> String {
 fn section(page: &mut String, crd: &CustomResourceDefinition) {
     let names = &crd.spec.names;
     let version = &crd.spec.versions[0];
-    let Some(schema) = version.schema.as_ref().and_then(|s| s.open_api_v3_schema.as_ref()) else {
+    let Some(schema) = version
+        .schema
+        .as_ref()
+        .and_then(|s| s.open_api_v3_schema.as_ref())
+    else {
         return;
     };
     line(page, &format!("\n## {}\n", names.kind));
@@ -40,10 +44,19 @@ fn section(page: &mut String, crd: &CustomResourceDefinition) {
         line(page, &sentence(text));
         page.push('\n');
     }
-    let short = names.short_names.iter().flatten().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
+    let short = names
+        .short_names
+        .iter()
+        .flatten()
+        .map(|n| format!("`{n}`"))
+        .collect::<Vec<_>>()
+        .join(", ");
     line(
         page,
-        &format!("{} · `kubectl get {}` · short: {short}", crd.spec.scope, names.plural),
+        &format!(
+            "{} · `kubectl get {}` · short: {short}",
+            crd.spec.scope, names.plural
+        ),
     );
     for (part, title) in [("spec", "Spec"), ("status", "Status")] {
         let Some(root) = schema.properties.as_ref().and_then(|p| p.get(part)) else {
@@ -76,7 +89,10 @@ fn fields(page: &mut String, schema: &JSONSchemaProps, path: &str) {
             None => String::new(),
         };
         let text = field.description.as_deref().map(sentence).unwrap_or_default();
-        line(page, &format!("| `{path}` | {} | {default} | {} |", type_of(field), cell(&text)));
+        line(
+            page,
+            &format!("| `{path}` | {} | {default} | {} |", type_of(field), cell(&text)),
+        );
         // Conditions are Kubernetes' own type and selectors too: their fields are explained there.
         if name == "conditions" || name == "podSelector" {
             continue;
@@ -111,7 +127,10 @@ fn type_of(field: &JSONSchemaProps) -> String {
     };
     match (field.type_.as_deref(), &field.items) {
         (Some("array"), Some(JSONSchemaPropsOrArray::Schema(item))) => {
-            let most = field.max_items.map(|n| format!(", at most {n}")).unwrap_or_default();
+            let most = field
+                .max_items
+                .map(|n| format!(", at most {n}"))
+                .unwrap_or_default();
             format!("list of {}{most}", type_of(item))
         }
         (Some("string"), _) if field.format.as_deref() == Some("date-time") => "time".to_owned(),
@@ -129,7 +148,11 @@ fn messages(schema: &JSONSchemaProps, path: &str, rules: &mut Vec<(String, Strin
         }
     }
     for (name, field) in schema.properties.iter().flatten() {
-        let below = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        let below = if path.is_empty() {
+            name.clone()
+        } else {
+            format!("{path}.{name}")
+        };
         messages(field, &below, rules);
     }
     if let Some(JSONSchemaPropsOrArray::Schema(item)) = &schema.items {
