@@ -5,8 +5,6 @@
 //! on is not in the schema.
 
 pub mod conditions;
-#[cfg(feature = "generate")]
-pub mod generate;
 mod shared;
 
 mod model;

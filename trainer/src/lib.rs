@@ -1,7 +1,1 @@
-//! Training: windows in, an unsigned `.apr` artifact out, on one machine or in rounds of many workers.
-
-pub mod data;
-pub mod fit;
-pub mod forest;
-pub mod parquet;
-pub mod validate;
+//! Training.

@@ -1,0 +1,316 @@
+//! What the node should do: a NodePlan's spec, parsed once into the agent's own types.
+//!
+//! A part that does not parse is left out and named, so that one bad profile does not stop the others.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use vigia_crds::{NodePlanSpec, PlannedModel, PlannedProfile, Task, VersionMode};
+
+use crate::containers::ContainerId;
+
+/// A namespaced name: of a TraceProfile or of a Model.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// How to trace, and by which models to score.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Profile {
+    /// Length of a window.
+    pub window: Duration,
+    /// Windows in a row that make an alert, at least 1.
+    pub consecutive: u32,
+    /// Alerts that one container may raise by chance in an hour.
+    pub alerts_per_hour: f64,
+    /// Share of windows whose vector is sent, in per mille.
+    pub sample_per_mille: u32,
+    /// Models that score.
+    pub models: Vec<Key>,
+}
+
+/// A container to trace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Name of the pod.
+    pub pod: String,
+    /// Name of the container.
+    pub container: String,
+    /// Profiles that want it; they are all of the pod's namespace.
+    pub profiles: BTreeSet<Key>,
+}
+
+/// A version to hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    /// Digest of the artifact.
+    pub digest: String,
+    /// Its size; no more is read.
+    pub size: u64,
+    /// What to do with it.
+    pub mode: VersionMode,
+}
+
+/// A Model with the versions to hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Model {
+    /// Task that an artifact must be for.
+    pub task: Task,
+    /// Versions, at most one of them Active and one Shadow.
+    pub versions: Vec<Version>,
+    /// Public keys, as the plan has them.
+    pub keys: Vec<String>,
+}
+
+impl Model {
+    /// The version with this digest.
+    #[must_use]
+    pub fn version(&self, digest: &str) -> Option<&Version> {
+        self.versions.iter().find(|version| version.digest == digest)
+    }
+}
+
+/// A parsed plan.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Desired {
+    /// Generation of the spec.
+    pub generation: i64,
+    /// Profiles by name.
+    pub profiles: BTreeMap<Key, Profile>,
+    /// Containers by where they are found.
+    pub targets: BTreeMap<ContainerId, Target>,
+    /// Models by name.
+    pub models: BTreeMap<Key, Model>,
+    /// Sentences about what was left out.
+    pub problems: Vec<String>,
+}
+
+/// Largest artifact that is read, whatever a plan says.
+pub const MAX_ARTIFACT: u64 = 64 << 20;
+
+impl Desired {
+    /// Parses a plan.
+    #[must_use]
+    pub fn parse(spec: &NodePlanSpec, generation: i64) -> Self {
+        let mut desired = Self {
+            generation,
+            ..Self::default()
+        };
+        for planned in &spec.profiles {
+            let key = Key {
+                namespace: planned.namespace.clone(),
+                name: planned.name.clone(),
+            };
+            match profile(planned) {
+                Ok(profile) => {
+                    desired.add_targets(&key, planned);
+                    desired.profiles.insert(key, profile);
+                }
+                Err(problem) => desired.problems.push(format!("profile {key}: {problem}")),
+            }
+        }
+        for planned in &spec.models {
+            let key = Key {
+                namespace: planned.namespace.clone(),
+                name: planned.name.clone(),
+            };
+            match model(planned) {
+                Ok(model) => {
+                    desired.models.insert(key, model);
+                }
+                Err(problem) => desired.problems.push(format!("model {key}: {problem}")),
+            }
+        }
+        desired
+    }
+
+    fn add_targets(&mut self, key: &Key, planned: &PlannedProfile) {
+        for pod in &planned.pods {
+            for container in &pod.containers {
+                let id = ContainerId {
+                    pod_uid: pod.uid.clone(),
+                    id: container.id.clone(),
+                };
+                self.targets
+                    .entry(id)
+                    .or_insert_with(|| Target {
+                        pod: pod.name.clone(),
+                        container: container.name.clone(),
+                        profiles: BTreeSet::new(),
+                    })
+                    .profiles
+                    .insert(key.clone());
+            }
+        }
+    }
+}
+
+fn profile(planned: &PlannedProfile) -> Result<Profile, String> {
+    let window = u64::try_from(planned.window_ms)
+        .ok()
+        .filter(|ms| (100..=3_600_000).contains(ms))
+        .ok_or_else(|| {
+            format!(
+                "a window of {} ms is not between 100 ms and an hour",
+                planned.window_ms
+            )
+        })?;
+    Ok(Profile {
+        window: Duration::from_millis(window),
+        consecutive: u32::try_from(planned.consecutive_windows).unwrap_or(1).max(1),
+        alerts_per_hour: vigia_crds::decimal(&planned.alerts_per_hour)?,
+        sample_per_mille: u32::try_from(planned.sample_per_mille).unwrap_or(0).min(1000),
+        models: planned
+            .models
+            .iter()
+            .map(|name| Key {
+                namespace: planned.namespace.clone(),
+                name: name.clone(),
+            })
+            .collect(),
+    })
+}
+
+fn model(planned: &PlannedModel) -> Result<Model, String> {
+    let versions = planned
+        .versions
+        .iter()
+        .map(|version| {
+            if !vigia_crds::is_digest(&version.digest) {
+                return Err(format!("{:?} is not a digest", version.digest));
+            }
+            let size = u64::try_from(version.size_bytes)
+                .ok()
+                .filter(|size| *size <= MAX_ARTIFACT)
+                .ok_or_else(|| {
+                    format!(
+                        "an artifact of {} bytes is beyond {MAX_ARTIFACT}",
+                        version.size_bytes
+                    )
+                })?;
+            Ok(Version {
+                digest: version.digest.clone(),
+                size,
+                mode: version.mode,
+            })
+        })
+        .collect::<Result<Vec<_>, String>>()?;
+    for mode in [VersionMode::Active, VersionMode::Shadow] {
+        if versions.iter().filter(|version| version.mode == mode).count() > 1 {
+            return Err(format!("two versions are {mode:?}"));
+        }
+    }
+    Ok(Model {
+        task: planned.task,
+        versions,
+        keys: planned.trusted_keys.clone(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vigia_crds::{PlannedContainer, PlannedPod, PlannedVersion};
+
+    fn planned(name: &str) -> PlannedProfile {
+        PlannedProfile {
+            namespace: "shop".to_owned(),
+            name: name.to_owned(),
+            window_ms: 10_000,
+            consecutive_windows: 2,
+            alerts_per_hour: "0.042".to_owned(),
+            sample_per_mille: 100,
+            models: vec!["m".to_owned()],
+            pods: vec![PlannedPod {
+                name: "pod-0".to_owned(),
+                uid: "uid-0".to_owned(),
+                containers: vec![PlannedContainer {
+                    name: "app".to_owned(),
+                    id: "c0".to_owned(),
+                }],
+            }],
+        }
+    }
+
+    fn planned_model(modes: &[VersionMode]) -> PlannedModel {
+        PlannedModel {
+            namespace: "shop".to_owned(),
+            name: "m".to_owned(),
+            task: Task::Anomaly,
+            versions: modes
+                .iter()
+                .enumerate()
+                .map(|(i, &mode)| PlannedVersion {
+                    name: format!("m-{i}"),
+                    digest: format!("sha256:{}", i.to_string().repeat(64)),
+                    size_bytes: 1000,
+                    mode,
+                })
+                .collect(),
+            trusted_keys: vec![],
+        }
+    }
+
+    #[test]
+    fn a_container_that_two_profiles_want_is_one_target() {
+        let spec = NodePlanSpec {
+            profiles: vec![planned("a"), planned("b")],
+            models: vec![planned_model(&[VersionMode::Active])],
+        };
+        let desired = Desired::parse(&spec, 7);
+        assert!(desired.problems.is_empty(), "{:?}", desired.problems);
+        assert_eq!(
+            (desired.generation, desired.targets.len(), desired.profiles.len()),
+            (7, 1, 2)
+        );
+        assert_eq!(
+            desired
+                .targets
+                .values()
+                .next()
+                .map(|target| target.profiles.len()),
+            Some(2)
+        );
+    }
+
+    #[test]
+    fn a_bad_part_is_named_and_the_rest_holds() {
+        let mut bad = planned("bad");
+        bad.alerts_per_hour = "many".to_owned();
+        let two = planned_model(&[VersionMode::Active, VersionMode::Active]);
+        let desired = Desired::parse(
+            &NodePlanSpec {
+                profiles: vec![bad, planned("good")],
+                models: vec![two],
+            },
+            1,
+        );
+        assert_eq!(desired.profiles.len(), 1);
+        assert_eq!(desired.problems.len(), 2);
+        assert!(
+            desired.problems[0].contains("shop/bad")
+                && desired.problems[1].contains("two versions are Active")
+        );
+    }
+
+    #[test]
+    fn sizes_and_digests_are_bounded() {
+        let mut model = planned_model(&[VersionMode::Active]);
+        model.versions[0].size_bytes = i64::MAX;
+        assert!(super::model(&model).is_err());
+        model.versions[0].size_bytes = 1;
+        model.versions[0].digest = "sha256:xyz".to_owned();
+        assert!(super::model(&model).is_err());
+    }
+}

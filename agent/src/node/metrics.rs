@@ -1,0 +1,260 @@
+//! What Prometheus reads: scores and alerts by container, what was lost, and what the agent itself costs.
+
+use std::fs;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use vigia_crds::VersionMode;
+
+use super::score::Scored;
+
+/// What a score is of.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ScoreLabels {
+    namespace: String,
+    profile: String,
+    model: String,
+    pod: String,
+    container: String,
+    mode: ModeLabel,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct ModeLabel(bool);
+
+impl EncodeLabelValue for ModeLabel {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        if self.0 { "active" } else { "shadow" }.encode(encoder)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AlertLabels {
+    namespace: String,
+    profile: String,
+    model: String,
+    pod: String,
+    container: String,
+    severity: &'static str,
+}
+
+/// The agent's metrics.
+pub struct Metrics {
+    registry: Registry,
+    scores: Family<ScoreLabels, Gauge<f64, AtomicU64>>,
+    alerts: Family<AlertLabels, Counter>,
+    /// Windows that were closed.
+    pub windows: Counter,
+    /// Seconds from a drain's begin to the last verdict on its windows.
+    pub verdict: Histogram,
+    /// Containers that are counted.
+    pub targets: Gauge,
+    /// 1 while the probe works.
+    pub probe_ready: Gauge,
+    /// Calls not counted because a kernel table was full.
+    pub lost: Gauge,
+    /// Batches that wait for the operator.
+    pub waiting: Gauge,
+    /// Batches given up because there was no more room.
+    pub dropped: Gauge,
+    /// Reports that failed and are sent again.
+    pub report_errors: Counter,
+    /// Versions that were refused.
+    pub refused: Counter,
+    cpu: Gauge<f64, AtomicU64>,
+    memory: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("vigia_agent");
+        let scores = Family::default();
+        registry.register(
+            "score",
+            "Calibrated score of a container's last window, 0 to 1",
+            scores.clone(),
+        );
+        let alerts = Family::default();
+        registry.register("alerts", "Windows that were told as alerts", alerts.clone());
+        let windows = Counter::default();
+        registry.register("windows", "Windows closed", windows.clone());
+        let verdict = Histogram::new([1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 0.1, 1.0]);
+        registry.register_with_unit(
+            "verdict",
+            "From the begin of a drain to the last verdict on its windows",
+            Unit::Seconds,
+            verdict.clone(),
+        );
+        let mut gauge = |name: &str, help: &str| {
+            let gauge = Gauge::default();
+            registry.register(name, help, gauge.clone());
+            gauge
+        };
+        let targets = gauge("containers", "Containers that are counted");
+        let probe_ready = gauge("probe_ready", "1 while the probe works");
+        let lost = gauge(
+            "lost_calls",
+            "System calls not counted because a kernel table was full, since the start",
+        );
+        let waiting = gauge("report_waiting_batches", "Batches that wait for the operator");
+        let dropped = gauge(
+            "report_dropped_batches",
+            "Batches given up for lack of room, since the start",
+        );
+        let report_errors = Counter::default();
+        registry.register(
+            "report_errors",
+            "Reports that failed and are sent again",
+            report_errors.clone(),
+        );
+        let refused = Counter::default();
+        registry.register("models_refused", "Model versions refused", refused.clone());
+        let (cpu, memory) = (Gauge::default(), Gauge::default());
+        registry.register_with_unit("cpu", "CPU time used by the agent", Unit::Seconds, cpu.clone());
+        registry.register_with_unit(
+            "resident",
+            "Resident memory of the agent",
+            Unit::Bytes,
+            memory.clone(),
+        );
+        Self {
+            registry,
+            scores,
+            alerts,
+            windows,
+            verdict,
+            targets,
+            probe_ready,
+            lost,
+            waiting,
+            dropped,
+            report_errors,
+            refused,
+            cpu,
+            memory,
+        }
+    }
+}
+
+impl Metrics {
+    /// Notes scores; `anew` drops the series of containers that have gone.
+    pub fn scored(&self, scored: &[Scored], anew: bool) {
+        if anew {
+            self.scores.clear();
+        }
+        for one in scored {
+            let labels = ScoreLabels {
+                namespace: one.profile.namespace.clone(),
+                profile: one.profile.name.clone(),
+                model: one.model.name.clone(),
+                pod: one.pod.clone(),
+                container: one.container.clone(),
+                mode: ModeLabel(one.mode == VersionMode::Active),
+            };
+            self.scores.get_or_create(&labels).set(f64::from(one.score));
+            if let Some(severity) = one.alert {
+                let labels = AlertLabels {
+                    namespace: labels.namespace,
+                    profile: labels.profile,
+                    model: labels.model,
+                    pod: labels.pod,
+                    container: labels.container,
+                    severity: severity.as_str(),
+                };
+                self.alerts.get_or_create(&labels).inc();
+            }
+        }
+    }
+
+    /// All of them, in the OpenMetrics text format.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let (cpu, memory) = usage();
+        self.cpu.set(cpu);
+        self.memory.set(memory);
+        let mut text = String::new();
+        // Writing to a String does not fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+/// CPU seconds and resident bytes of this process.
+#[must_use]
+pub fn usage() -> (f64, i64) {
+    // SAFETY: sysconf takes no pointers and has no preconditions.
+    let (ticks, page) = unsafe {
+        (
+            libc::sysconf(libc::_SC_CLK_TCK),
+            libc::sysconf(libc::_SC_PAGESIZE),
+        )
+    };
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // Fields after the name, which may hold spaces: state is the first, utime and stime are the 12th and 13th.
+    let after: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
+    let field = |at: usize| {
+        after
+            .get(at)
+            .and_then(|text| text.parse::<f64>().ok())
+            .unwrap_or(0.0)
+    };
+    let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm
+        .split_whitespace()
+        .nth(1)
+        .and_then(|text| text.parse::<i64>().ok())
+        .unwrap_or(0);
+    ((field(11) + field(12)) / ticks.max(1) as f64, pages * page)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::desired::Key;
+    use vigia_model::calibration::Severity;
+
+    #[test]
+    fn scores_and_alerts_are_told_by_container() {
+        let metrics = Metrics::default();
+        let key = |name: &str| Key {
+            namespace: "shop".to_owned(),
+            name: name.to_owned(),
+        };
+        let one = Scored {
+            profile: key("p"),
+            model: key("m"),
+            pod: "pod-0".to_owned(),
+            container: "app".to_owned(),
+            score: 0.75,
+            mode: VersionMode::Active,
+            alert: Some(Severity::Low),
+            seconds: 0.0,
+        };
+        metrics.scored(&[one], true);
+        let text = metrics.text();
+        assert!(
+            text.contains("pod=\"pod-0\",container=\"app\",mode=\"active\"} 0.75"),
+            "{text}"
+        );
+        assert!(text.contains("severity=\"low\"} 1"), "{text}");
+        assert!(text.contains("vigia_agent_resident_bytes"), "{text}");
+        metrics.scored(&[], true);
+        assert!(!metrics.text().contains("mode=\"active\""));
+    }
+
+    #[test]
+    fn the_process_has_used_something() {
+        assert!(usage().1 > 0);
+    }
+}

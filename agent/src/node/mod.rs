@@ -1,0 +1,19 @@
+//! What a node's agent is made of, from its plan to its reports.
+//!
+//! [`engine`] does the work of a moment and decides nothing by itself: what to trace is [`targets`]' decision, what
+//! serves is [`models::shelf`]'s, what is an alert is [`score`]'s, and these are pure. [`run`] joins it to the world.
+
+pub mod cluster;
+pub mod config;
+pub mod desired;
+pub mod engine;
+pub mod http;
+pub mod metrics;
+pub mod models;
+pub mod obtain;
+pub mod report;
+pub mod run;
+pub mod score;
+pub mod state;
+pub mod status;
+pub mod targets;

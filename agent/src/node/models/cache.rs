@@ -1,0 +1,226 @@
+//! Artifacts on the node, by digest: what serves, what served before, and what is about to.
+//!
+//! A file is complete or it is not there: `vigia_model::artifact::write_atomic` writes it under another name, syncs
+//! and renames it. What a name promises is checked again on each read, because the folder outlives the process and a
+//! disk may rot.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use vigia_model::artifact::{digest, write_atomic};
+
+const SUFFIX: &str = ".apr";
+
+/// A folder of artifacts.
+#[derive(Debug)]
+pub struct Cache {
+    folder: PathBuf,
+}
+
+/// Why bytes were not kept.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// They are not what was asked for.
+    #[error("the bytes have digest {got}, {wanted} was asked for")]
+    DigestMismatch {
+        /// What was asked for.
+        wanted: String,
+        /// What came.
+        got: String,
+    },
+    /// `sha256:` and 64 hexadecimal digits it is not, so it names no file.
+    #[error("{0:?} is not a sha256 digest")]
+    NotADigest(String),
+    /// The disk says no.
+    #[error("cannot keep an artifact in {folder}: {source}")]
+    Io {
+        /// Where.
+        folder: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl Cache {
+    /// Opens the folder, makes it where it is missing, and clears away what a sudden end left unfinished.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be made or read.
+    pub fn open(folder: &Path) -> Result<Self, CacheError> {
+        let cache = Self {
+            folder: folder.to_owned(),
+        };
+        cache.prepare().map_err(|source| cache.io(source))?;
+        Ok(cache)
+    }
+
+    fn prepare(&self) -> io::Result<()> {
+        fs::create_dir_all(&self.folder)?;
+        for entry in fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            // Only artifacts have a name to be found by; the rest was never finished.
+            if path.extension().is_none_or(|extension| extension != "apr") {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes of an artifact; none where they are not there, larger than `limit`, or no longer what they were.
+    #[must_use]
+    pub fn get(&self, wanted: &str, limit: u64) -> Option<Vec<u8>> {
+        let path = self.path(wanted).ok()?;
+        let mut bytes = Vec::new();
+        File::open(&path)
+            .ok()?
+            .take(limit.saturating_add(1))
+            .read_to_end(&mut bytes)
+            .ok()?;
+        if bytes.len() as u64 > limit {
+            return None;
+        }
+        if digest(&bytes).to_string() != wanted {
+            tracing::warn!(
+                digest = wanted,
+                "a kept artifact has changed on disk and is fetched again"
+            );
+            // Left in place it would be read and refused at each start.
+            let _ = fs::remove_file(path);
+            return None;
+        }
+        Some(bytes)
+    }
+
+    /// Keeps an artifact, durably, if its bytes have the digest.
+    ///
+    /// # Errors
+    ///
+    /// When they have another, or cannot be written.
+    pub fn put(&self, wanted: &str, bytes: &[u8]) -> Result<(), CacheError> {
+        let path = self.path(wanted)?;
+        let got = digest(bytes).to_string();
+        if got != wanted {
+            return Err(CacheError::DigestMismatch {
+                wanted: wanted.to_owned(),
+                got,
+            });
+        }
+        write_atomic(&path, bytes).map_err(|source| self.io(source))
+    }
+
+    /// Deletes all but these.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be changed.
+    pub fn retain(&self, digests: &BTreeSet<&str>) -> Result<(), CacheError> {
+        let keep: BTreeSet<PathBuf> = digests
+            .iter()
+            .filter_map(|digest| self.path(digest).ok())
+            .collect();
+        let sweep = || -> io::Result<()> {
+            for entry in fs::read_dir(&self.folder)? {
+                let path = entry?.path();
+                if path.to_string_lossy().ends_with(SUFFIX) && !keep.contains(&path) {
+                    fs::remove_file(path)?;
+                }
+            }
+            Ok(())
+        };
+        sweep().map_err(|source| self.io(source))
+    }
+
+    fn path(&self, digest: &str) -> Result<PathBuf, CacheError> {
+        match digest.strip_prefix("sha256:") {
+            Some(hex) if vigia_crds::is_digest(digest) => Ok(self.folder.join(format!("{hex}{SUFFIX}"))),
+            _ => Err(CacheError::NotADigest(digest.to_owned())),
+        }
+    }
+
+    fn io(&self, source: io::Error) -> CacheError {
+        CacheError::Io {
+            folder: self.folder.display().to_string(),
+            source,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: u64 = 1 << 20;
+
+    fn of(bytes: &[u8]) -> String {
+        digest(bytes).to_string()
+    }
+
+    fn cache() -> (tempfile::TempDir, Cache) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let cache = Cache::open(&folder.path().join("models")).expect("opened");
+        (folder, cache)
+    }
+
+    #[test]
+    fn what_is_put_is_got_and_what_is_not_wanted_goes() {
+        let (_folder, cache) = cache();
+        let (one, two) = (of(b"one"), of(b"two"));
+        cache.put(&one, b"one").expect("kept");
+        cache.put(&two, b"two").expect("kept");
+        assert_eq!(cache.get(&one, LIMIT).as_deref(), Some(&b"one"[..]));
+        cache.retain(&BTreeSet::from([two.as_str()])).expect("swept");
+        assert_eq!(cache.get(&one, LIMIT), None);
+        assert_eq!(cache.get(&two, LIMIT).as_deref(), Some(&b"two"[..]));
+    }
+
+    #[test]
+    fn other_bytes_are_not_kept_and_changed_ones_not_given() {
+        let (folder, cache) = cache();
+        let digest = of(b"good");
+        assert!(matches!(
+            cache.put(&digest, b"evil"),
+            Err(CacheError::DigestMismatch { .. })
+        ));
+        assert_eq!(cache.get(&digest, LIMIT), None);
+
+        cache.put(&digest, b"good").expect("kept");
+        let file = folder.path().join("models").join(format!("{}.apr", &digest[7..]));
+        fs::write(&file, b"goof").expect("changed");
+        assert_eq!(cache.get(&digest, LIMIT), None);
+        assert!(!file.exists());
+    }
+
+    #[test]
+    fn nothing_beyond_the_limit_is_read() {
+        let (_folder, cache) = cache();
+        let digest = of(&[7; 100]);
+        cache.put(&digest, &[7; 100]).expect("kept");
+        assert_eq!(cache.get(&digest, 99), None);
+        assert!(cache.get(&digest, 100).is_some());
+    }
+
+    #[test]
+    fn a_half_written_file_is_never_seen_and_is_cleared() {
+        let (folder, cache) = cache();
+        let digest = of(b"whole");
+        let unfinished = folder.path().join("models").join(".vigia-unfinished");
+        fs::write(&unfinished, b"who").expect("written");
+        assert_eq!(cache.get(&digest, LIMIT), None);
+        Cache::open(&folder.path().join("models")).expect("opened again");
+        assert!(!unfinished.exists());
+    }
+
+    #[test]
+    fn a_digest_cannot_lead_out_of_the_folder() {
+        let (_folder, cache) = cache();
+        for bad in ["sha256:../../etc/passwd", "../x", "", "sha256:"] {
+            assert!(
+                matches!(cache.put(bad, b""), Err(CacheError::NotADigest(_))),
+                "{bad}"
+            );
+        }
+    }
+}

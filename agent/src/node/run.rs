@@ -1,0 +1,360 @@
+//! The agent's process: one loop that turns the engine, and tasks for whatever waits.
+//!
+//! Everything runs on one thread: a node's work is a few milliseconds in ten seconds, and a second thread would cost
+//! memory. What is slow (the API server, the operator, the disk's sync) is never waited for by the loop's turn, apart
+//! from the small files of [`State`].
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use k8s_openapi::jiff::Timestamp;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use vigia_crds::NodePlanStatus;
+
+use super::cluster::{self, Seen, Statuses};
+use super::config::Config;
+use super::desired::Desired;
+use super::engine::{Engine, EngineConfig, ProbeHealth, Tick};
+use super::http::{self, Health};
+use super::metrics::Metrics;
+use super::models::cache::Cache;
+use super::models::load::{Loaded, Pinned};
+use super::models::shelf::{Refusal, Step, VersionKey};
+use super::obtain::{Fetcher, Obtained};
+use super::report::client::Operator;
+use super::report::{Limits, Outbox};
+use super::score::Scorer;
+use super::state::{LastPlan, State};
+use super::status::{self, View};
+use crate::window::Now;
+
+/// How long the last reports may take when the agent is told to end.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Why the agent cannot start. Once it runs, nothing ends it but a signal.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its folder.
+    #[error("cannot use the state folder: {0}")]
+    State(#[source] io::Error),
+    /// Its cache.
+    #[error(transparent)]
+    Cache(#[from] super::models::cache::CacheError),
+    /// Its pinned keys.
+    #[error("cannot read the pinned keys: {0}")]
+    Keys(String),
+    /// Its port.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// Its way to the API server.
+    #[error("no way to the API server is configured: {0}")]
+    Cluster(String),
+    /// Signals.
+    #[error("cannot wait for signals: {0}")]
+    Signal(#[source] io::Error),
+}
+
+/// Runs the agent until it is told to end.
+///
+/// # Errors
+///
+/// When it cannot start.
+pub async fn run(config: Config) -> Result<(), StartError> {
+    let client = client().await?;
+    let agent = Agent::start(config, client).await?;
+    agent.run().await
+}
+
+async fn client() -> Result<kube::Client, StartError> {
+    let config = kube::Config::infer()
+        .await
+        .map_err(|error| StartError::Cluster(error.to_string()))?;
+    kube::Client::try_from(config).map_err(|error| StartError::Cluster(error.to_string()))
+}
+
+struct Agent {
+    engine: Engine,
+    fetcher: Fetcher,
+    state: State,
+    cache: Arc<Cache>,
+    outbox: Arc<Outbox>,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    clock: Instant,
+    plans: mpsc::Receiver<Option<Seen>>,
+    obtained: mpsc::Receiver<Obtained>,
+    statuses: watch::Sender<Statuses>,
+    status: NodePlanStatus,
+}
+
+impl Agent {
+    async fn start(config: Config, client: kube::Client) -> Result<Self, StartError> {
+        let state = State::open(&config.state_dir).map_err(StartError::State)?;
+        let cache = Arc::new(Cache::open(&state.models())?);
+        let pinned = Pinned::read(config.pinned_keys.as_deref()).map_err(StartError::Keys)?;
+        let secret = state.secret().map_err(StartError::State)?;
+        let random = || getrandom::u64().map_err(|error| StartError::State(io::Error::other(error)));
+        let (seed, instance) = (random()?, format!("{:016x}{:016x}", random()?, random()?));
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .map_err(|source| StartError::Listen {
+                address: config.listen,
+                source,
+            })?;
+
+        let engine_config = EngineConfig {
+            cgroup_root: config.cgroup_root.clone(),
+            tallies: config.tallies,
+        };
+        let engine = Engine::new(engine_config, state.serving(), Scorer::new(secret, seed));
+        let operator = Operator::new(config.operator());
+        let (done, obtained) = mpsc::channel(16);
+        let (seen, plans) = mpsc::channel(4);
+        let (statuses, wanted) = watch::channel(Statuses::default());
+        let metrics = Arc::new(Metrics::default());
+        let health = Arc::new(Health::default());
+        let outbox = Arc::new(Outbox::new(instance, Limits::default(), config.report_interval()));
+
+        tokio::spawn(http::serve(listener, metrics.clone(), health.clone()));
+        tokio::spawn(cluster::watch_plan(
+            client.clone(),
+            config.node_name.clone(),
+            seen,
+        ));
+        tokio::spawn(cluster::write_status(client, config.node_name.clone(), wanted));
+        tokio::spawn(outbox.clone().deliver(operator.clone(), metrics.clone()));
+
+        let fetcher = Fetcher::new(cache.clone(), pinned, operator, done);
+        let mut agent = Self {
+            engine,
+            fetcher,
+            state,
+            cache,
+            outbox,
+            metrics,
+            health,
+            clock: Instant::now(),
+            plans,
+            obtained,
+            statuses,
+            status: NodePlanStatus::default(),
+        };
+        if let Some(plan) = agent.state.plan() {
+            tracing::info!(
+                generation = plan.generation,
+                "going on with the last plan until the API server is heard"
+            );
+            agent.follow(&plan);
+        }
+        Ok(agent)
+    }
+
+    async fn run(mut self) -> Result<(), StartError> {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+            .map_err(StartError::Signal)?;
+        loop {
+            self.turn();
+            let wait = self.engine.wake_at().saturating_sub(self.clock.elapsed());
+            tokio::select! {
+                biased;
+                _ = terminate.recv() => break,
+                _ = tokio::signal::ctrl_c() => break,
+                Some((key, result)) = self.obtained.recv() => {
+                    self.take(&key, result);
+                    self.keep_serving();
+                }
+                Some(seen) = self.plans.recv() => self.see(seen),
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        tracing::info!("ending: the last windows are closed and told");
+        let last = self.engine.end(self.now());
+        self.tell(last);
+        self.outbox.finish(FAREWELL).await;
+        Ok(())
+    }
+
+    fn now(&self) -> Now {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now {
+            mono: self.clock.elapsed(),
+            wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// One turn of the loop: whatever is due, and what became of it.
+    fn turn(&mut self) {
+        let start = Instant::now();
+        let tick = self.engine.tick(self.now());
+        if tick.windows > 0 {
+            self.metrics.verdict.observe(start.elapsed().as_secs_f64());
+        }
+        self.tell(tick);
+        self.publish();
+        self.health.turned();
+    }
+
+    fn tell(&mut self, tick: Tick) {
+        for alert in &tick.findings.alerts {
+            tracing::info!(
+                namespace = alert.namespace,
+                pod = alert.pod,
+                container = alert.container,
+                model = alert.model,
+                score = alert.score,
+                drivers = alert
+                    .drivers
+                    .iter()
+                    .map(|driver| driver.syscall.as_str())
+                    .collect::<Vec<_>>()
+                    .join(","),
+                "alert"
+            );
+        }
+        self.metrics.windows.inc_by(tick.windows as u64);
+        self.metrics.scored(&tick.scored, tick.changed);
+        self.outbox.push(tick.findings, self.engine.stats().lost_calls);
+    }
+
+    fn see(&mut self, seen: Option<Seen>) {
+        let (plan, observed) = match seen {
+            Some(seen) => (
+                LastPlan {
+                    generation: seen.generation,
+                    spec: seen.spec,
+                },
+                Some(seen.status),
+            ),
+            // No plan: nothing to do. It is kept too, so that a restart does not bring the last one back.
+            None => (
+                LastPlan {
+                    generation: 0,
+                    spec: Default::default(),
+                },
+                None,
+            ),
+        };
+        if let Some(observed) = &observed
+            && self.status == NodePlanStatus::default()
+        {
+            // A former life's: its times go on.
+            self.status = observed.clone();
+        }
+        self.statuses.send_if_modified(|statuses| {
+            let next = Statuses {
+                wanted: observed
+                    .is_some()
+                    .then(|| statuses.wanted.clone().unwrap_or_default()),
+                observed: observed.clone().unwrap_or_default(),
+            };
+            let changed = *statuses != next;
+            *statuses = next;
+            changed
+        });
+        if self.engine.desired().generation != plan.generation || observed.is_none() {
+            if let Err(error) = self.state.keep_plan(&plan) {
+                tracing::warn!(%error, "the plan cannot be kept for a restart");
+            }
+            self.follow(&plan);
+        }
+    }
+
+    fn follow(&mut self, plan: &LastPlan) {
+        let desired = Desired::parse(&plan.spec, plan.generation);
+        for problem in &desired.problems {
+            tracing::error!(problem, "a part of the plan is left out");
+        }
+        tracing::info!(
+            generation = plan.generation,
+            containers = desired.targets.len(),
+            models = desired.models.len(),
+            "plan"
+        );
+        let models = desired.models.clone();
+        for step in self.engine.plan(desired) {
+            match step {
+                Step::Forget(key) => self.fetcher.forget(&key),
+                Step::Obtain(key, version) => {
+                    let obtained = models
+                        .get(&key.model)
+                        .map(|model| self.fetcher.obtain(&key, &version, model));
+                    if let Some(Some(result)) = obtained {
+                        self.take(&key, result);
+                    }
+                }
+            }
+        }
+        let listed: BTreeSet<&str> = models
+            .values()
+            .flat_map(|model| &model.versions)
+            .map(|version| version.digest.as_str())
+            .collect();
+        if let Err(error) = self.cache.retain(&listed) {
+            tracing::warn!(%error, "old artifacts stay");
+        }
+        self.keep_serving();
+    }
+
+    fn take(&mut self, key: &VersionKey, result: Result<Arc<Loaded>, Refusal>) {
+        match &result {
+            Ok(_) => tracing::info!(model = %key.model, digest = key.digest, "verified"),
+            Err(refusal) => {
+                self.metrics.refused.inc();
+                tracing::error!(
+                    model = %key.model, digest = key.digest, reason = refusal.reason, message = refusal.message,
+                    "refused"
+                );
+            }
+        }
+        if self.engine.obtained(key, result) {
+            tracing::info!(model = %key.model, serving = ?self.engine.shelf().serving().get(&key.model), "swapped");
+        }
+    }
+
+    fn keep_serving(&self) {
+        if let Err(error) = self.state.keep_serving(self.engine.shelf().serving()) {
+            tracing::warn!(%error, "what serves cannot be kept for a restart");
+        }
+    }
+
+    /// Metrics and status of how things are; written only where they differ.
+    fn publish(&mut self) {
+        let traced: Vec<_> = self.engine.traced().keys().collect();
+        self.metrics
+            .targets
+            .set(i64::try_from(traced.len()).unwrap_or(i64::MAX));
+        self.metrics
+            .probe_ready
+            .set(i64::from(*self.engine.health() == ProbeHealth::Ready));
+        self.metrics
+            .lost
+            .set(i64::try_from(self.engine.stats().lost_calls).unwrap_or(i64::MAX));
+        let view = View {
+            desired: self.engine.desired(),
+            shelf: self.engine.shelf(),
+            traced: &traced,
+            health: self.engine.health(),
+            lost: self.engine.stats().lost_calls,
+        };
+        self.status = status::build(&view, &self.status, Timestamp::now());
+        self.statuses.send_if_modified(|statuses| {
+            // Without a plan there is nothing to write to.
+            let changed = statuses
+                .wanted
+                .as_ref()
+                .is_some_and(|wanted| *wanted != self.status);
+            if changed {
+                statuses.wanted = Some(self.status.clone());
+            }
+            changed
+        });
+    }
+}

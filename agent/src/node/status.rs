@@ -1,0 +1,320 @@
+//! What the agent says about its node: pure, and the same for the same facts, so that a no-op writes nothing.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use vigia_crds::conditions::{self, READY, RECONCILING, STALLED, Wanted};
+use vigia_crds::{NodePlanStatus, ProfileOnNode, VersionOnNode, VersionState};
+
+use super::desired::{Desired, Key};
+use super::engine::ProbeHealth;
+use super::models::shelf::Shelf;
+use crate::containers::ContainerId;
+
+/// Condition: the probe can count.
+pub const PROBE_READY: &str = "ProbeReady";
+
+/// Longest message of a refused version.
+const MESSAGE: usize = 512;
+
+/// The facts.
+pub struct View<'a, M> {
+    /// What is wanted.
+    pub desired: &'a Desired,
+    /// What is held.
+    pub shelf: &'a Shelf<M>,
+    /// Containers that are counted.
+    pub traced: &'a [&'a ContainerId],
+    /// How the probe is.
+    pub health: &'a ProbeHealth,
+    /// Calls not counted, since the start.
+    pub lost: u64,
+}
+
+/// The status for these facts; times of what has not changed are those of `current`.
+#[must_use]
+pub fn build<M>(view: &View<'_, M>, current: &NodePlanStatus, now: Timestamp) -> NodePlanStatus {
+    // The API keeps whole seconds.
+    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    let versions = versions(view, current, now);
+    let wanted = conditions(view, &versions);
+    NodePlanStatus {
+        observed_generation: view.desired.generation,
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        targets: count(view.traced.len()),
+        profiles: profiles(view),
+        summary: summary(&versions),
+        lost: rounded(view.lost),
+        conditions: conditions::apply(&current.conditions, &wanted, view.desired.generation, now),
+        versions,
+    }
+}
+
+fn profiles<M>(view: &View<'_, M>) -> Vec<ProfileOnNode> {
+    let mut counts: BTreeMap<&Key, i32> = view.desired.profiles.keys().map(|key| (key, 0)).collect();
+    for target in view.traced.iter().filter_map(|id| view.desired.targets.get(*id)) {
+        for profile in &target.profiles {
+            if let Some(count) = counts.get_mut(profile) {
+                *count += 1;
+            }
+        }
+    }
+    counts
+        .into_iter()
+        .map(|(key, containers)| ProfileOnNode {
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+            containers,
+        })
+        .collect()
+}
+
+fn versions<M>(view: &View<'_, M>, current: &NodePlanStatus, now: Timestamp) -> Vec<VersionOnNode> {
+    let mut versions = Vec::new();
+    for (key, model) in &view.desired.models {
+        for version in &model.versions {
+            let (state, refusal) = view.shelf.state(key, version);
+            let since = current
+                .versions
+                .iter()
+                .find(|old| {
+                    (&old.namespace, &old.model, &old.digest, old.state)
+                        == (&key.namespace, &key.name, &version.digest, state)
+                })
+                .map_or(Time(now), |old| old.since.clone());
+            versions.push(VersionOnNode {
+                namespace: key.namespace.clone(),
+                model: key.name.clone(),
+                digest: version.digest.clone(),
+                state,
+                reason: refusal.map(|refusal| refusal.reason.clone()).unwrap_or_default(),
+                message: refusal.map(|refusal| cut(&refusal.message)).unwrap_or_default(),
+                since,
+            });
+        }
+    }
+    versions
+}
+
+fn summary(versions: &[VersionOnNode]) -> String {
+    let active: Vec<String> = versions
+        .iter()
+        .filter(|version| version.state == VersionState::Active)
+        .map(|version| {
+            let hex = version.digest.strip_prefix("sha256:").unwrap_or(&version.digest);
+            format!("{}@{}", version.model, hex.get(..8).unwrap_or(hex))
+        })
+        .collect();
+    active.join(",")
+}
+
+fn conditions<M>(view: &View<'_, M>, versions: &[VersionOnNode]) -> Vec<Wanted> {
+    let (wanted, traced) = (view.desired.targets.len(), view.traced.len());
+    let refused = versions
+        .iter()
+        .find(|version| version.state == VersionState::Refused);
+    let fetching = versions
+        .iter()
+        .filter(|version| version.state == VersionState::Fetching)
+        .count();
+
+    let probe = match view.health {
+        ProbeHealth::Failed(reason, message) => Wanted::new(PROBE_READY, false, reason, message.clone()),
+        ProbeHealth::Ready if traced == 0 => Wanted::new(
+            PROBE_READY,
+            true,
+            "NoTargets",
+            "loaded; nothing is attached without a target",
+        ),
+        ProbeHealth::Ready => Wanted::new(PROBE_READY, true, "Attached", "counting"),
+    };
+    let stalled = match (view.health, view.desired.problems.first(), refused) {
+        (ProbeHealth::Failed(reason, message), ..) => Some((*reason, message.clone())),
+        (_, Some(problem), _) => Some(("PlanInvalid", problem.clone())),
+        (_, _, Some(version)) => {
+            let message = format!(
+                "{}/{} {}: {}",
+                version.namespace, version.model, version.digest, version.message
+            );
+            Some(("ModelRefused", message))
+        }
+        (_, None, None) => None,
+    };
+    let reconciling =
+        (fetching > 0).then(|| format!("{fetching} of {} versions are being fetched", versions.len()));
+    let counted = format!("{traced} of {wanted} containers counted");
+    let ready = match (&stalled, &reconciling) {
+        (Some((reason, message)), _) => Wanted::new(READY, false, reason, message.clone()),
+        (None, Some(message)) => Wanted::new(READY, false, "Fetching", message.clone()),
+        (None, None) => Wanted::new(READY, true, "Traced", counted),
+    };
+    vec![
+        ready,
+        match reconciling {
+            Some(message) => Wanted::new(RECONCILING, true, "Fetching", message),
+            None => Wanted::new(RECONCILING, false, "Done", ""),
+        },
+        match stalled {
+            Some((reason, message)) => Wanted::new(STALLED, true, reason, message),
+            None => Wanted::new(STALLED, false, "Running", ""),
+        },
+        probe,
+    ]
+}
+
+fn cut(message: &str) -> String {
+    message.chars().take(MESSAGE).collect()
+}
+
+fn count(n: usize) -> i32 {
+    i32::try_from(n).unwrap_or(i32::MAX)
+}
+
+/// Up to the next power of two, so that a status does not change with each window.
+fn rounded(lost: u64) -> i64 {
+    if lost == 0 {
+        0
+    } else {
+        lost.checked_next_power_of_two()
+            .and_then(|n| i64::try_from(n).ok())
+            .unwrap_or(i64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::desired::{Model, Profile, Target, Version};
+    use crate::node::models::load::refusal;
+    use crate::node::models::shelf::VersionKey;
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+    use vigia_crds::{Task, VersionMode};
+
+    fn key(name: &str) -> Key {
+        Key {
+            namespace: "shop".to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    fn id() -> ContainerId {
+        ContainerId {
+            pod_uid: "u".to_owned(),
+            id: "c".to_owned(),
+        }
+    }
+
+    fn desired() -> Desired {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let target = Target {
+            pod: "p".to_owned(),
+            container: "c".to_owned(),
+            profiles: BTreeSet::from([key("profile")]),
+        };
+        let profile = Profile {
+            window: Duration::from_secs(1),
+            consecutive: 1,
+            alerts_per_hour: 1.0,
+            sample_per_mille: 0,
+            models: vec![key("m")],
+        };
+        let model = Model {
+            task: Task::Anomaly,
+            versions: vec![Version {
+                digest,
+                size: 1,
+                mode: VersionMode::Active,
+            }],
+            keys: vec![],
+        };
+        Desired {
+            generation: 4,
+            profiles: BTreeMap::from([(key("profile"), profile)]),
+            targets: BTreeMap::from([(id(), target)]),
+            models: BTreeMap::from([(key("m"), model)]),
+            problems: vec![],
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_millisecond(second * 1000 + 123).expect("a small number is a timestamp")
+    }
+
+    fn status(
+        shelf: &Shelf<()>,
+        health: &ProbeHealth,
+        current: &NodePlanStatus,
+        second: i64,
+    ) -> NodePlanStatus {
+        let (desired, id) = (desired(), id());
+        let view = View {
+            desired: &desired,
+            shelf,
+            traced: &[&id],
+            health,
+            lost: 5,
+        };
+        build(&view, current, at(second))
+    }
+
+    fn shelf(result: Option<Result<(), crate::node::models::shelf::Refusal>>) -> Shelf<()> {
+        let desired = desired();
+        let mut shelf = Shelf::new(BTreeMap::new());
+        shelf.want(&desired.models);
+        if let Some(result) = result {
+            let digest = desired.models[&key("m")].versions[0].digest.clone();
+            shelf.obtained(
+                &VersionKey {
+                    model: key("m"),
+                    digest,
+                },
+                result,
+            );
+        }
+        shelf.swap(&desired.models);
+        shelf
+    }
+
+    fn reason(status: &NodePlanStatus, type_: &str) -> (String, String) {
+        let condition = conditions::find(&status.conditions, type_).expect("is there");
+        (condition.status.clone(), condition.reason.clone())
+    }
+
+    #[test]
+    fn the_same_facts_later_give_the_same_status() {
+        let shelf = shelf(Some(Ok(())));
+        let first = status(&shelf, &ProbeHealth::Ready, &NodePlanStatus::default(), 10);
+        assert_eq!(first, status(&shelf, &ProbeHealth::Ready, &first, 20));
+        assert_eq!(reason(&first, READY), ("True".to_owned(), "Traced".to_owned()));
+        assert_eq!((first.targets, first.observed_generation, first.lost), (1, 4, 8));
+        assert_eq!(first.profiles[0].containers, 1);
+        assert_eq!(first.summary, "m@aaaaaaaa");
+    }
+
+    #[test]
+    fn what_goes_wrong_is_said_and_what_is_underway_is_not_wrong() {
+        let fetching = status(&shelf(None), &ProbeHealth::Ready, &NodePlanStatus::default(), 10);
+        assert_eq!(reason(&fetching, READY).1, "Fetching");
+        assert_eq!(reason(&fetching, STALLED).0, "False");
+        assert_eq!(reason(&fetching, RECONCILING).0, "True");
+
+        let bad = shelf(Some(Err(refusal("BadSignature", "the signature does not match"))));
+        let refused = status(&bad, &ProbeHealth::Ready, &fetching, 20);
+        assert_eq!(
+            reason(&refused, STALLED),
+            ("True".to_owned(), "ModelRefused".to_owned())
+        );
+        assert_eq!(refused.versions[0].reason, "BadSignature");
+        assert_eq!(refused.versions[0].since.0.as_second(), 20);
+
+        let failed = ProbeHealth::Failed("MissingCapability", "missing CAP_BPF".to_owned());
+        let blind = status(&shelf(Some(Ok(()))), &failed, &refused, 30);
+        assert_eq!(
+            reason(&blind, PROBE_READY),
+            ("False".to_owned(), "MissingCapability".to_owned())
+        );
+        assert_eq!(reason(&blind, READY).0, "False");
+    }
+}
