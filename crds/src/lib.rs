@@ -5,6 +5,8 @@
 //! on is not in the schema.
 
 pub mod conditions;
+#[cfg(feature = "generate")]
+pub mod generate;
 mod shared;
 
 mod model;

@@ -150,6 +150,7 @@ fn default_steps() -> Vec<RolloutStep> {
 pub struct RolloutStep {
     /// How many of the nodes that run traced pods: a number from 1, or a percentage such as "10%"
     /// (rounded up).
+    #[schemars(extend("maxLength" = 8))]
     #[x_kube(validation = Rule::new("type(self) == int ? int(self) >= 1 : string(self).matches('^([1-9]|[1-9][0-9]|100)%$')")
         .message("nodes must be a number from 1, or a percentage from \"1%\" to \"100%\""))]
     pub nodes: IntOrString,
@@ -178,6 +179,8 @@ pub enum StepMode {
 
 /// A bound on what agents report of the new version.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[x_kube(validation = Rule::new("self.metric == 'AlertRate' || !self.atMost.endsWith('x')")
+    .message("a multiple such as \"2x\" is for AlertRate alone: give ScoreDrift a decimal such as \"0.1\""))]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutGate {
     /// What is measured.

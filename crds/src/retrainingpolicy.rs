@@ -180,6 +180,8 @@ impl Default for TrainingTemplate {
 
 /// Which windows a policy's runs train on. After drift, only those since it was first seen.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[x_kube(validation = Rule::new("self.minWindows <= self.maxWindows")
+    .message("data.minWindows is above data.maxWindows: raise the latter"))]
 #[serde(rename_all = "camelCase")]
 pub struct TemplateData {
     /// Not older than this. A Go duration between 1m and 2160h.

@@ -82,22 +82,19 @@ pub(crate) fn default_timeout() -> Duration {
 }
 
 /// What is fitted.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Estimator {
     /// The kind of estimator.
-    #[serde(default, rename = "type")]
+    #[serde(rename = "type")]
     pub type_: EstimatorType,
     /// Trees of the whole forest; workers share them evenly. Between 10 and 500.
-    #[serde(default)]
     #[schemars(range(min = 10, max = 500))]
     pub trees: i32,
     /// Windows that each tree sees (ψ of Liu, Ting and Zhou 2008). Between 16 and 256.
-    #[serde(default)]
     #[schemars(range(min = 16, max = 256))]
     pub sample_size: i32,
     /// The same data and seed give the same bytes.
-    #[serde(default)]
     pub seed: i32,
 }
 
@@ -121,23 +118,38 @@ pub enum EstimatorType {
 }
 
 /// Which windows a run trains on: those of the Model's profiles that raised no alert.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
+#[x_kube(validation = Rule::new("self.minWindows <= self.maxWindows")
+    .message("data.minWindows is above data.maxWindows: raise the latter"))]
+#[x_kube(validation = Rule::new("!has(self.since) || !has(self.until) || self.since < self.until")
+    .message("data.since must be before data.until"))]
+#[serde(rename_all = "camelCase")]
 pub struct DataWindow {
     /// Not before.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
     /// Not after.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Time>,
     /// At least so many, or the run fails. Between 50 and 1000000.
+    #[serde(default = "default_min_windows")]
     #[schemars(range(min = 50, max = 1000000))]
     pub min_windows: i32,
     /// At most so many, the newest. Between 50 and 1000000.
+    #[serde(default = "default_max_windows")]
     #[schemars(range(min = 50, max = 1000000))]
     pub max_windows: i32,
     /// Train also on windows that raised an alert: after drift they are the new normal.
+    #[serde(default)]
     pub include_alerted: bool,
+}
+
+fn default_min_windows() -> i32 {
+    500
+}
+
+fn default_max_windows() -> i32 {
+    100_000
 }
 
 impl Default for DataWindow {
@@ -145,8 +157,8 @@ impl Default for DataWindow {
         Self {
             since: None,
             until: None,
-            min_windows: 500,
-            max_windows: 100_000,
+            min_windows: default_min_windows(),
+            max_windows: default_max_windows(),
             include_alerted: false,
         }
     }

@@ -1,1 +1,7 @@
-//! Training.
+//! Training: windows in, an unsigned `.apr` artifact out, on one machine or in rounds of many workers.
+
+pub mod data;
+pub mod fit;
+pub mod forest;
+pub mod parquet;
+pub mod validate;

@@ -1,0 +1,104 @@
+//! What the operator is told at its start: flags, each with an environment variable of the same
+//! meaning. Parsed once; nothing reads the environment later.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+
+/// Flags of `vigia-operator`.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "vigia-operator", version, about = "The operator of Vigía")]
+pub struct Config {
+    /// Namespace of the operator: its Secrets, its Lease and the training Jobs.
+    #[arg(long, env = "VIGIA_NAMESPACE", default_value = "vigia-system")]
+    pub namespace: String,
+
+    /// Name of this pod; identity in the Lease and on Events.
+    #[arg(long, env = "VIGIA_POD_NAME", default_value = "vigia-operator")]
+    pub pod_name: String,
+
+    /// Folder for artifacts, samples and runs; a mounted volume.
+    #[arg(long, env = "VIGIA_STORE", default_value = "/var/lib/vigia")]
+    pub store: PathBuf,
+
+    /// Address of the gRPC server for agents and trainers (TLS).
+    #[arg(long, env = "VIGIA_GRPC_LISTEN", default_value = "0.0.0.0:8443")]
+    pub grpc_listen: SocketAddr,
+
+    /// Address of /metrics, /healthz and /readyz.
+    #[arg(long, env = "VIGIA_HTTP_LISTEN", default_value = "0.0.0.0:8080")]
+    pub http_listen: SocketAddr,
+
+    /// Name of the Service of the gRPC server, in the operator's namespace: the server
+    /// certificate is for it.
+    #[arg(long, env = "VIGIA_SERVICE", default_value = "vigia-operator")]
+    pub service: String,
+
+    /// Image of the training pods.
+    #[arg(
+        long,
+        env = "VIGIA_TRAINER_IMAGE",
+        default_value = "localhost/vigia/trainer:dev"
+    )]
+    pub trainer_image: String,
+
+    /// Service account of the training pods, in the operator's namespace.
+    #[arg(long, env = "VIGIA_TRAINER_SERVICE_ACCOUNT", default_value = "vigia-trainer")]
+    pub trainer_service_account: String,
+
+    /// Service account of the agents, in the operator's namespace.
+    #[arg(long, env = "VIGIA_AGENT_SERVICE_ACCOUNT", default_value = "vigia-agent")]
+    pub agent_service_account: String,
+
+    /// How long samples and summaries are kept, in hours.
+    #[arg(long, env = "VIGIA_RETENTION_HOURS", default_value_t = 24 * 90, value_parser = clap::value_parser!(u32).range(1..))]
+    pub retention_hours: u32,
+
+    /// Duration of the leader's Lease in seconds; another replica takes over after it.
+    #[arg(long, env = "VIGIA_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(3..=120))]
+    pub lease_seconds: u64,
+
+    /// Reconciles of one kind at the same time.
+    #[arg(long, env = "VIGIA_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub concurrency: u16,
+
+    /// How long triggers of one object are gathered before it is reconciled, in milliseconds.
+    #[arg(long, env = "VIGIA_DEBOUNCE_MS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(0..=10_000))]
+    pub debounce_ms: u64,
+
+    /// Write logs as JSON lines.
+    #[arg(long, env = "VIGIA_LOG_JSON", default_value_t = false)]
+    pub log_json: bool,
+
+    /// Filter of log lines, in the syntax of tracing-subscriber's EnvFilter.
+    #[arg(long, env = "VIGIA_LOG", default_value = "info,kube_lease_manager=warn")]
+    pub log: String,
+}
+
+impl Config {
+    /// See [`Config::retention_hours`].
+    pub fn retention(&self) -> Duration {
+        Duration::from_secs(u64::from(self.retention_hours) * 3600)
+    }
+
+    /// See [`Config::debounce_ms`].
+    pub fn debounce(&self) -> Duration {
+        Duration::from_millis(self.debounce_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_flags_are_well_formed_and_all_have_defaults() {
+        Config::command().debug_assert();
+        let config = Config::try_parse_from(["vigia-operator"]).expect("defaults suffice");
+        assert_eq!(config.grpc_listen.port(), 8443);
+        assert!(Config::try_parse_from(["vigia-operator", "--lease-seconds", "1"]).is_err());
+    }
+}

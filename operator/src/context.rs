@@ -1,0 +1,153 @@
+//! What every controller and the gRPC server are given.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Node;
+use kube::Client;
+use kube::runtime::reflector::{ObjectRef, Store as Cache};
+use tokio_util::sync::CancellationToken;
+use vigia_crds::{Model, ModelVersion, NodePlan, RetrainingPolicy, TraceProfile, TrainingRun};
+
+use crate::apply::Door;
+use crate::config::Config;
+use crate::controller::Trigger;
+use crate::events::Events;
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::observed::Observations;
+use crate::pods::Pods;
+use crate::signing::OperatorKey;
+use crate::store::Store;
+
+/// What every controller and the gRPC server are given.
+pub struct Context {
+    /// Client of the API server, for reads that no cache has. Writes go through [`Context::door`].
+    pub client: Client,
+    /// What the operator was told at its start.
+    pub config: Config,
+    /// The one way to write.
+    pub door: Door,
+    /// The one way to say something to people.
+    pub events: Events,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Whether the operator is ready.
+    pub health: Arc<Health>,
+    /// What the API server has, as far as it is of interest.
+    pub caches: Caches,
+    /// How to ask for a reconcile.
+    pub triggers: Triggers,
+    /// Artifacts and samples.
+    pub store: Arc<Store>,
+    /// What agents reported.
+    pub observations: Arc<Observations>,
+    /// The key that signs artifacts.
+    pub key: Arc<OperatorKey>,
+    /// Cancelled when the operator ends or is no longer the leader.
+    pub shutdown: CancellationToken,
+}
+
+/// Reflections of the API server's objects. All are full before a controller starts.
+pub struct Caches {
+    /// Nodes: name, UID, labels and whether they are Ready; all else is cut off.
+    pub nodes: Cache<Node>,
+    /// NodePlans.
+    pub plans: Cache<NodePlan>,
+    /// TraceProfiles.
+    pub profiles: Cache<TraceProfile>,
+    /// Models.
+    pub models: Cache<Model>,
+    /// ModelVersions.
+    pub versions: Cache<ModelVersion>,
+    /// RetrainingPolicies.
+    pub policies: Cache<RetrainingPolicy>,
+    /// TrainingRuns.
+    pub runs: Cache<TrainingRun>,
+    /// Jobs of the operator's namespace.
+    pub jobs: Cache<Job>,
+    /// All pods.
+    pub pods: Pods,
+    /// Names of the profiles of each namespace.
+    pub profile_names: Names,
+    /// Names of the versions of each Model.
+    pub version_names: Names,
+    /// Names of the policies of each Model.
+    pub policy_names: Names,
+}
+
+impl Caches {
+    /// The profiles of a namespace, by name.
+    pub fn profiles_in(&self, namespace: &str) -> Vec<Arc<TraceProfile>> {
+        let names = self.profile_names.of(namespace, "");
+        let get = |name: &String| self.profiles.get(&ObjectRef::new(name).within(namespace));
+        names.iter().filter_map(get).collect()
+    }
+
+    /// The versions of a Model, by name.
+    pub fn versions_of(&self, namespace: &str, model: &str) -> Vec<Arc<ModelVersion>> {
+        let names = self.version_names.of(namespace, model);
+        let get = |name: &String| self.versions.get(&ObjectRef::new(name).within(namespace));
+        names.iter().filter_map(get).collect()
+    }
+
+    /// The Model of this name.
+    pub fn model(&self, namespace: &str, name: &str) -> Option<Arc<Model>> {
+        self.models.get(&ObjectRef::new(name).within(namespace))
+    }
+
+    /// The plan of a node.
+    pub fn plan(&self, node: &str) -> Option<Arc<NodePlan>> {
+        self.plans.get(&ObjectRef::new(node))
+    }
+}
+
+/// Names by namespace and by what they belong to: an index beside a cache.
+#[derive(Debug, Default)]
+pub struct Names(RwLock<HashMap<(String, String), BTreeSet<String>>>);
+
+impl Names {
+    /// Adds a name.
+    pub fn put(&self, namespace: &str, of: &str, name: &str) {
+        let mut names = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let key = (namespace.to_owned(), of.to_owned());
+        names.entry(key).or_default().insert(name.to_owned());
+    }
+
+    /// Takes a name away.
+    pub fn take(&self, namespace: &str, of: &str, name: &str) {
+        let mut names = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let key = (namespace.to_owned(), of.to_owned());
+        if let Some(set) = names.get_mut(&key) {
+            set.remove(name);
+            if set.is_empty() {
+                names.remove(&key);
+            }
+        }
+    }
+
+    /// The names, sorted.
+    pub fn of(&self, namespace: &str, of: &str) -> Vec<String> {
+        let names = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let set = names.get(&(namespace.to_owned(), of.to_owned()));
+        set.into_iter().flatten().cloned().collect()
+    }
+}
+
+/// How to ask for a reconcile of an object of each kind.
+#[derive(Clone, Default)]
+pub struct Triggers {
+    /// NodePlans, by their Node.
+    pub nodes: Arc<Trigger<Node>>,
+    /// TraceProfiles.
+    pub profiles: Arc<Trigger<TraceProfile>>,
+    /// Models.
+    pub models: Arc<Trigger<Model>>,
+    /// ModelVersions.
+    pub versions: Arc<Trigger<ModelVersion>>,
+    /// RetrainingPolicies: by themselves, their Model and its TrainingRuns.
+    pub policies: Arc<Trigger<RetrainingPolicy>>,
+    /// TrainingRuns: by themselves, their Job and its pods.
+    pub runs: Arc<Trigger<TrainingRun>>,
+}

@@ -1,0 +1,132 @@
+//! The operator's life: take the Lease, fill the caches, run the controllers, end in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use kube::Client;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::apply::Door;
+use crate::config::Config;
+use crate::context::{Context, Triggers};
+use crate::events::Events;
+use crate::health::{self, Health};
+use crate::leader::Leadership;
+use crate::metrics::Metrics;
+use crate::observed::Observations;
+use crate::signing::OperatorKey;
+use crate::store::Store;
+use crate::watch::{self, Writers};
+use crate::{ingest, retrainingpolicy, trainingrun};
+
+/// How long reconciles and calls under way may take to end.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Runs until `shutdown` is cancelled or the Lease is lost.
+///
+/// # Errors
+/// Something without which there is no operator: the store, the Lease, a port.
+pub async fn run(config: Config, client: Client, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let metrics = Arc::new(Metrics::default());
+    let health = Arc::new(Health::default());
+    let listener = TcpListener::bind(config.http_listen)
+        .await
+        .with_context(|| format!("listen on {}", config.http_listen))?;
+    // Probes are answered to the very end.
+    let probes = tokio::spawn(health::serve(
+        listener,
+        health.clone(),
+        metrics.clone(),
+        CancellationToken::new(),
+    ));
+
+    let mut leadership = Leadership::seek(client.clone(), &config).await?;
+    tracing::info!(identity = config.pod_name, "waiting for the Lease");
+    tokio::select! {
+        acquired = leadership.acquired() => acquired?,
+        () = shutdown.cancelled() => {
+            leadership.release().await;
+            return Ok(());
+        }
+    }
+    tracing::info!(identity = config.pod_name, "leader");
+    health.set_leader(true);
+
+    // Reconciles end with this; the process's own shutdown ends it too.
+    let work = shutdown.child_token();
+    let (context, writers) = assemble(config, client, metrics, health.clone(), work.clone()).await?;
+    let mut tasks = start(&context, writers).await?;
+
+    let mut failure = None;
+    tokio::select! {
+        () = work.cancelled() => tracing::info!("ending"),
+        () = leadership.lost() => failure = Some(anyhow::anyhow!("the Lease was lost")),
+        ended = tasks.join_next() => failure = Some(anyhow::anyhow!("a task ended by itself: {ended:?}")),
+    }
+    health.set_leader(false);
+    work.cancel();
+    let drained = tokio::time::timeout(DRAIN, async { while tasks.join_next().await.is_some() {} }).await;
+    if drained.is_err() {
+        tracing::warn!("work under way did not end in time and is cut off; it is taken up at the next start");
+        tasks.shutdown().await;
+    }
+    leadership.release().await;
+    probes.abort();
+    match failure {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+/// Opens the store and the key, and puts the context together.
+///
+/// # Errors
+/// The store cannot be opened, or the Secret of the key not read or made.
+pub async fn assemble(
+    config: Config,
+    client: Client,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<(Arc<Context>, Writers)> {
+    let store = Arc::new(Store::open(&config.store).await?);
+    let observations = Arc::new(Observations::open(&store).await?);
+    let door = Door::new(client.clone(), metrics.clone());
+    let key = Arc::new(OperatorKey::load_or_create(&client, &config.namespace).await?);
+    let (caches, writers) = watch::caches();
+    let context = Context {
+        door,
+        events: Events::new(client.clone(), &config.pod_name, metrics.clone()),
+        client,
+        config,
+        metrics,
+        health,
+        caches,
+        triggers: Triggers::default(),
+        store,
+        observations,
+        key,
+        shutdown,
+    };
+    Ok((Arc::new(context), writers))
+}
+
+/// Starts watches, waits for full caches, then starts controllers and the gRPC server.
+///
+/// # Errors
+/// The context's shutdown came before the caches were full.
+pub async fn start(context: &Arc<Context>, writers: Writers) -> anyhow::Result<JoinSet<()>> {
+    let mut tasks = JoinSet::new();
+    let mut full = watch::start(context, writers, &mut tasks);
+    full.wait_for(|full| *full)
+        .await
+        .context("shut down before the caches were full")?;
+    tasks.spawn(retrainingpolicy::run(context.clone()));
+    tasks.spawn(trainingrun::run(context.clone()));
+    tasks.spawn(ingest::serve(context.clone()));
+    context.health.set_serving(true);
+    Ok(tasks)
+}

@@ -1,0 +1,525 @@
+//! Keeps the caches as the API server is, and asks for the reconciles that a change calls for.
+//!
+//! One watch a kind. What a change touches is found through indexes: a pod's event costs the
+//! profiles of its namespace, never a walk over nodes or plans.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use vigia_crds::{Model, ModelVersion, NodePlan, RetrainingPolicy, TraceProfile, TrainingRun};
+
+use crate::context::{Caches, Context, Names};
+use crate::pods::{PodView, Pods};
+
+/// Label of a training Job and its pods: namespace of the TrainingRun.
+pub const RUN_NAMESPACE: &str = "vigia.dev/run-namespace";
+/// Label of a training Job and its pods: name of the TrainingRun.
+pub const RUN_NAME: &str = "vigia.dev/run-name";
+
+/// The writing ends of [`Caches`].
+pub struct Writers {
+    nodes: Writer<Node>,
+    plans: Writer<NodePlan>,
+    profiles: Writer<TraceProfile>,
+    models: Writer<Model>,
+    versions: Writer<ModelVersion>,
+    policies: Writer<RetrainingPolicy>,
+    runs: Writer<TrainingRun>,
+    jobs: Writer<Job>,
+}
+
+/// Empty caches and their writing ends.
+pub fn caches() -> (Caches, Writers) {
+    let (nodes, nodes_writer) = reflector::store();
+    let (plans, plans_writer) = reflector::store();
+    let (profiles, profiles_writer) = reflector::store();
+    let (models, models_writer) = reflector::store();
+    let (versions, versions_writer) = reflector::store();
+    let (policies, policies_writer) = reflector::store();
+    let (runs, runs_writer) = reflector::store();
+    let (jobs, jobs_writer) = reflector::store();
+    (
+        Caches {
+            nodes,
+            plans,
+            profiles,
+            models,
+            versions,
+            policies,
+            runs,
+            jobs,
+            pods: Pods::default(),
+            profile_names: Names::default(),
+            version_names: Names::default(),
+            policy_names: Names::default(),
+        },
+        Writers {
+            nodes: nodes_writer,
+            plans: plans_writer,
+            profiles: profiles_writer,
+            models: models_writer,
+            versions: versions_writer,
+            policies: policies_writer,
+            runs: runs_writer,
+            jobs: jobs_writer,
+        },
+    )
+}
+
+/// Starts every watch in `tasks`; the answer becomes true once all caches are full.
+pub fn start(context: &Arc<Context>, writers: Writers, tasks: &mut JoinSet<()>) -> watch::Receiver<bool> {
+    let (full, receiver) = watch::channel(false);
+    let client = || context.client.clone();
+    let jobs = Api::namespaced(client(), &context.config.namespace);
+    tasks.spawn(follow(
+        context.clone(),
+        Api::all(client()),
+        writers.nodes,
+        trim_node,
+        node,
+    ));
+    tasks.spawn(follow(
+        context.clone(),
+        Api::all(client()),
+        writers.plans,
+        trim,
+        plan,
+    ));
+    tasks.spawn(follow(
+        context.clone(),
+        Api::all(client()),
+        writers.profiles,
+        trim,
+        profile,
+    ));
+    tasks.spawn(follow(
+        context.clone(),
+        Api::all(client()),
+        writers.models,
+        trim,
+        model,
+    ));
+    tasks.spawn(follow(
+        context.clone(),
+        Api::all(client()),
+        writers.versions,
+        trim,
+        version,
+    ));
+    tasks.spawn(follow(
+        context.clone(),
+        Api::all(client()),
+        writers.policies,
+        trim,
+        policy,
+    ));
+    tasks.spawn(follow(
+        context.clone(),
+        Api::all(client()),
+        writers.runs,
+        trim,
+        run,
+    ));
+    tasks.spawn(follow(context.clone(), jobs, writers.jobs, trim, job));
+    let (pods_full, mut pods_are_full) = watch::channel(false);
+    tasks.spawn(follow_pods(context.clone(), client(), pods_full));
+    let context = context.clone();
+    tasks.spawn(async move {
+        let caches = &context.caches;
+        let all = async {
+            let _ = tokio::join!(
+                caches.nodes.wait_until_ready(),
+                caches.plans.wait_until_ready(),
+                caches.profiles.wait_until_ready(),
+                caches.models.wait_until_ready(),
+                caches.versions.wait_until_ready(),
+                caches.policies.wait_until_ready(),
+                caches.runs.wait_until_ready(),
+                caches.jobs.wait_until_ready(),
+                async { pods_are_full.wait_for(|full| *full).await.is_ok() },
+            );
+        };
+        if context.shutdown.run_until_cancelled(all).await.is_some() {
+            full.send_replace(true);
+        }
+    });
+    receiver
+}
+
+/// What became of an object: what it was, and what it is.
+struct Change<'a, K> {
+    old: Option<&'a K>,
+    new: Option<&'a K>,
+}
+
+impl<'a, K> Change<'a, K> {
+    fn each(&self) -> impl Iterator<Item = &'a K> {
+        self.old.into_iter().chain(self.new)
+    }
+}
+
+async fn follow<K>(
+    context: Arc<Context>,
+    api: Api<K>,
+    mut writer: Writer<K>,
+    trim: fn(&mut K),
+    changed: fn(&Context, &Change<'_, K>),
+) where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + PartialEq + Send + Sync + 'static,
+{
+    let reader = writer.as_reader();
+    let events = watcher(api, watcher::Config::default())
+        .default_backoff()
+        .inspect_err(|error| tracing::warn!(kind = %K::kind(&()), %error, "watch failed; it is tried again"))
+        .filter_map(|event| std::future::ready(event.ok()))
+        .take_until(context.shutdown.clone().cancelled_owned());
+    futures::pin_mut!(events);
+    // During a list the cache still shows what was before it.
+    let mut listed: HashMap<ObjectRef<K>, K> = HashMap::new();
+    while let Some(event) = events.next().await {
+        let event = event.modify(trim);
+        let (old, new) = match &event {
+            Event::Apply(object) => (reader.get(&ObjectRef::from_obj(object)), Some(object.clone())),
+            Event::Delete(object) => (Some(Arc::new(object.clone())), None),
+            Event::Init => {
+                listed.clear();
+                writer.apply_watcher_event(&event);
+                continue;
+            }
+            Event::InitApply(object) => {
+                listed.insert(ObjectRef::from_obj(object), object.clone());
+                writer.apply_watcher_event(&event);
+                continue;
+            }
+            Event::InitDone => {
+                let before = reader.state();
+                writer.apply_watcher_event(&event);
+                for old in before {
+                    let new = listed.remove(&ObjectRef::from_obj(&*old));
+                    if new.as_ref() != Some(&*old) {
+                        changed(
+                            &context,
+                            &Change {
+                                old: Some(&*old),
+                                new: new.as_ref(),
+                            },
+                        );
+                    }
+                }
+                for (_, new) in listed.drain() {
+                    changed(
+                        &context,
+                        &Change {
+                            old: None,
+                            new: Some(&new),
+                        },
+                    );
+                }
+                continue;
+            }
+        };
+        writer.apply_watcher_event(&event);
+        if old.as_deref() != new.as_ref() {
+            changed(
+                &context,
+                &Change {
+                    old: old.as_deref(),
+                    new: new.as_ref(),
+                },
+            );
+        }
+    }
+}
+
+async fn follow_pods(context: Arc<Context>, client: Client, full: watch::Sender<bool>) {
+    let events = watcher(Api::<Pod>::all(client), watcher::Config::default())
+        .default_backoff()
+        .inspect_err(|error| tracing::warn!(kind = "Pod", %error, "watch failed; it is tried again"))
+        .filter_map(|event| std::future::ready(event.ok()))
+        .take_until(context.shutdown.clone().cancelled_owned());
+    futures::pin_mut!(events);
+    let pods = &context.caches.pods;
+    let mut listed = BTreeSet::new();
+    while let Some(event) = events.next().await {
+        match event {
+            Event::Init => listed.clear(),
+            Event::Apply(object) => put_pod(&context, &object),
+            Event::InitApply(object) => {
+                listed.extend(object.uid());
+                put_pod(&context, &object);
+            }
+            Event::Delete(object) => {
+                if let Some(gone) = object.uid().and_then(|uid| pods.take(&uid)) {
+                    pod(&context, Some(&gone), None);
+                }
+            }
+            Event::InitDone => {
+                for gone in pods.retain(&listed) {
+                    pod(&context, Some(&gone), None);
+                }
+                full.send_replace(true);
+            }
+        }
+    }
+}
+
+fn put_pod(context: &Context, object: &Pod) {
+    if let Some(new) = PodView::of(object) {
+        let old = context.caches.pods.put(new.clone());
+        if old.as_deref() != Some(&new) {
+            pod(context, old.as_deref(), Some(&new));
+        }
+    }
+}
+
+/// A pod concerns its node, the profiles that select it, their Models, and its training.
+fn pod(context: &Context, old: Option<&PodView>, new: Option<&PodView>) {
+    for pod in old.into_iter().chain(new) {
+        if pod.namespace == context.config.namespace
+            && let (Some(namespace), Some(name)) = (pod.labels.get(RUN_NAMESPACE), pod.labels.get(RUN_NAME))
+        {
+            context.triggers.runs.namespaced(namespace, name);
+        }
+        let mut selected = false;
+        for profile in context.caches.profiles_in(&pod.namespace) {
+            if crate::select::matches(&profile.spec.pod_selector, &pod.labels) {
+                selected = true;
+                context
+                    .triggers
+                    .profiles
+                    .namespaced(&pod.namespace, &profile.name_any());
+                for model in &profile.spec.models {
+                    context.triggers.models.namespaced(&pod.namespace, &model.name);
+                }
+            }
+        }
+        if selected && !pod.node.is_empty() {
+            context.triggers.nodes.cluster(&pod.node);
+        }
+    }
+}
+
+/// A node concerns its own plan and the Models that are on it.
+fn node(context: &Context, change: &Change<'_, Node>) {
+    for node in change.each() {
+        let name = node.name_any();
+        context.triggers.nodes.cluster(&name);
+        if let Some(plan) = context.caches.plan(&name) {
+            trigger_models(context, &plan);
+        }
+    }
+}
+
+fn trigger_models(context: &Context, plan: &NodePlan) {
+    for model in &plan.spec.models {
+        context.triggers.models.namespaced(&model.namespace, &model.name);
+    }
+}
+
+/// A plan's status concerns the Models and profiles on it; its spec, which is the operator's own,
+/// is put right when another hand changed it.
+fn plan(context: &Context, change: &Change<'_, NodePlan>) {
+    for plan in change.each() {
+        trigger_models(context, plan);
+        for profile in &plan.spec.profiles {
+            context
+                .triggers
+                .profiles
+                .namespaced(&profile.namespace, &profile.name);
+        }
+    }
+    if let Some(old) = change.old
+        && change.new.is_none_or(|new| new.spec != old.spec)
+    {
+        context.triggers.nodes.cluster(&old.name_any());
+    }
+}
+
+/// A profile concerns the nodes of the pods that it selects or selected, its Models, and the
+/// profiles beside it that may select the same pods.
+fn profile(context: &Context, change: &Change<'_, TraceProfile>) {
+    let Some(namespace) = change.each().find_map(ResourceExt::namespace) else {
+        return;
+    };
+    index(&context.caches.profile_names, change, |_| Some(String::new()));
+    let pods = context.caches.pods.in_namespace(&namespace);
+    for profile in change.each() {
+        context
+            .triggers
+            .profiles
+            .namespaced(&namespace, &profile.name_any());
+        for model in &profile.spec.models {
+            context.triggers.models.namespaced(&namespace, &model.name);
+        }
+    }
+    let spec = |profile: Option<&TraceProfile>| profile.map(|p| p.spec.clone());
+    if spec(change.old) == spec(change.new) {
+        return;
+    }
+    for other in context.caches.profiles_in(&namespace) {
+        context
+            .triggers
+            .profiles
+            .namespaced(&namespace, &other.name_any());
+    }
+    for pod in pods.iter().filter(|pod| !pod.node.is_empty()) {
+        let selected = |p: &TraceProfile| crate::select::matches(&p.spec.pod_selector, &pod.labels);
+        if change.each().any(selected) {
+            context.triggers.nodes.cluster(&pod.node);
+        }
+    }
+}
+
+/// A Model concerns the profiles that name it, its versions and its policies. Its nodes are
+/// triggered by its reconcile, once what they should run is decided.
+fn model(context: &Context, change: &Change<'_, Model>) {
+    let Some((namespace, name)) = change.each().find_map(|m| Some((m.namespace()?, m.name_any()))) else {
+        return;
+    };
+    context.triggers.models.namespaced(&namespace, &name);
+    for policy in context.caches.policy_names.of(&namespace, &name) {
+        context.triggers.policies.namespaced(&namespace, &policy);
+    }
+    let spec = |model: Option<&Model>| model.map(|m| m.spec.clone());
+    if spec(change.old) == spec(change.new) {
+        return;
+    }
+    for version in context.caches.version_names.of(&namespace, &name) {
+        context.triggers.versions.namespaced(&namespace, &version);
+    }
+    for profile in context.caches.profiles_in(&namespace) {
+        if profile.spec.models.iter().any(|m| m.name == name) {
+            context
+                .triggers
+                .profiles
+                .namespaced(&namespace, &profile.name_any());
+        }
+    }
+    if change.new.is_none() {
+        let pods = context.caches.pods.in_namespace(&namespace);
+        for pod in pods.iter().filter(|pod| !pod.node.is_empty()) {
+            context.triggers.nodes.cluster(&pod.node);
+        }
+    }
+}
+
+/// A version concerns itself and its Model.
+fn version(context: &Context, change: &Change<'_, ModelVersion>) {
+    index(&context.caches.version_names, change, |v| {
+        Some(v.spec.model_ref.name.clone())
+    });
+    for version in change.each() {
+        let Some(namespace) = version.namespace() else {
+            continue;
+        };
+        context
+            .triggers
+            .versions
+            .namespaced(&namespace, &version.name_any());
+        context
+            .triggers
+            .models
+            .namespaced(&namespace, &version.spec.model_ref.name);
+    }
+}
+
+/// A policy concerns itself.
+fn policy(context: &Context, change: &Change<'_, RetrainingPolicy>) {
+    index(&context.caches.policy_names, change, |p| {
+        Some(p.spec.model_ref.name.clone())
+    });
+    for policy in change.each() {
+        let Some(namespace) = policy.namespace() else {
+            continue;
+        };
+        context
+            .triggers
+            .policies
+            .namespaced(&namespace, &policy.name_any());
+    }
+}
+
+/// A run concerns itself and the policies of its Model.
+fn run(context: &Context, change: &Change<'_, TrainingRun>) {
+    for run in change.each() {
+        let Some(namespace) = run.namespace() else {
+            continue;
+        };
+        context.triggers.runs.namespaced(&namespace, &run.name_any());
+        for policy in context
+            .caches
+            .policy_names
+            .of(&namespace, &run.spec.model_ref.name)
+        {
+            context.triggers.policies.namespaced(&namespace, &policy);
+        }
+    }
+}
+
+/// A Job concerns its run.
+fn job(context: &Context, change: &Change<'_, Job>) {
+    for job in change.each() {
+        let labels = job.labels();
+        if let (Some(namespace), Some(name)) = (labels.get(RUN_NAMESPACE), labels.get(RUN_NAME)) {
+            context.triggers.runs.namespaced(namespace, name);
+        }
+    }
+}
+
+fn index<K: ResourceExt>(names: &Names, change: &Change<'_, K>, of: impl Fn(&K) -> Option<String>) {
+    if let Some(old) = change.old
+        && let (Some(namespace), Some(of)) = (old.namespace(), of(old))
+    {
+        names.take(&namespace, &of, &old.name_any());
+    }
+    if let Some(new) = change.new
+        && let (Some(namespace), Some(of)) = (new.namespace(), of(new))
+    {
+        names.put(&namespace, &of, &new.name_any());
+    }
+}
+
+fn trim<K: ResourceExt>(object: &mut K) {
+    object.managed_fields_mut().clear();
+}
+
+/// Cuts a node down to what is used, so that its heartbeats change nothing.
+fn trim_node(node: &mut Node) {
+    let metadata = std::mem::take(&mut node.metadata);
+    node.metadata = ObjectMeta {
+        name: metadata.name,
+        uid: metadata.uid,
+        labels: metadata.labels,
+        deletion_timestamp: metadata.deletion_timestamp,
+        ..ObjectMeta::default()
+    };
+    node.spec = node.spec.take().map(|spec| NodeSpec {
+        unschedulable: spec.unschedulable,
+        ..NodeSpec::default()
+    });
+    node.status = node.status.take().map(|status| NodeStatus {
+        conditions: status.conditions.map(|conditions| {
+            let ready = conditions.into_iter().filter(|c| c.type_ == "Ready");
+            ready
+                .map(|mut c| {
+                    c.last_heartbeat_time = None;
+                    c
+                })
+                .collect()
+        }),
+        ..NodeStatus::default()
+    });
+}

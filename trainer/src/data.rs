@@ -1,0 +1,276 @@
+//! The windows that a model is trained on, as one matrix in one order.
+//!
+//! Whatever order files hold them in, [`Rows::sort`] puts them into that of time, so that the same windows
+//! make the same bytes. Everything from outside is checked here once: width, finiteness, schema.
+
+use vigia_model::schema::Schema;
+
+/// Most windows in one shard, and in one input of the command line.
+pub const MAX_ROWS: usize = 2_000_000;
+
+/// What is known of a window beside its vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct About {
+    /// Tells containers apart; see the `Sample` of the contracts.
+    pub source: u64,
+    /// Start, milliseconds since the Unix epoch.
+    pub started_ms: i64,
+    /// Length in milliseconds.
+    pub window_ms: u32,
+    /// A model raised it above its alert threshold.
+    pub above_threshold: bool,
+}
+
+impl Default for About {
+    fn default() -> Self {
+        Self {
+            source: 0,
+            started_ms: 0,
+            window_ms: 10_000,
+            above_threshold: false,
+        }
+    }
+}
+
+/// Vectors of one schema, one after the other.
+#[derive(Debug, Clone)]
+pub struct Rows {
+    schema: &'static Schema,
+    values: Vec<f32>,
+    about: Vec<About>,
+}
+
+/// Why a window is no row.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RowError {
+    /// Another width than the schema's.
+    #[error("window {row} has {got} features, schema {schema} makes {expected}")]
+    Width {
+        /// Which, from 0.
+        row: usize,
+        /// The schema's name.
+        schema: &'static str,
+        /// Its width.
+        expected: usize,
+        /// The window's width.
+        got: usize,
+    },
+    /// NaN or infinite.
+    #[error("window {row}: feature {feature} is not finite")]
+    NotFinite {
+        /// Which, from 0.
+        row: usize,
+        /// Which feature.
+        feature: usize,
+    },
+    /// No length, so no rates.
+    #[error("window {row} has a length of zero")]
+    NoDuration {
+        /// Which, from 0.
+        row: usize,
+    },
+    /// See [`MAX_ROWS`].
+    #[error("more than {MAX_ROWS} windows: train on fewer (TrainingRun spec.data.maxWindows)")]
+    TooMany,
+}
+
+impl Rows {
+    /// No rows yet.
+    pub fn new(schema: &'static Schema) -> Self {
+        Self {
+            schema,
+            values: Vec::new(),
+            about: Vec::new(),
+        }
+    }
+
+    /// Adds a window.
+    ///
+    /// # Errors
+    /// It does not fit the schema, or is not finite; nothing is added then.
+    pub fn push(&mut self, vector: &[f32], about: About) -> Result<(), RowError> {
+        let (row, width) = (self.len(), self.width());
+        if row >= MAX_ROWS {
+            return Err(RowError::TooMany);
+        }
+        if vector.len() != width {
+            return Err(RowError::Width {
+                row,
+                schema: self.schema.name(),
+                expected: width,
+                got: vector.len(),
+            });
+        }
+        if let Some(feature) = vector.iter().position(|x| !x.is_finite()) {
+            return Err(RowError::NotFinite { row, feature });
+        }
+        if about.window_ms == 0 {
+            return Err(RowError::NoDuration { row });
+        }
+        self.values.extend_from_slice(vector);
+        self.about.push(about);
+        Ok(())
+    }
+
+    /// Puts the rows into the order of time, then of source, then of content.
+    pub fn sort(&mut self) {
+        let width = self.width();
+        let row = |i: usize| &self.values[i * width..(i + 1) * width];
+        let mut order: Vec<usize> = (0..self.len()).collect();
+        order.sort_by(|&a, &b| {
+            let key = |i: usize| {
+                let about = &self.about[i];
+                (
+                    about.started_ms,
+                    about.source,
+                    about.window_ms,
+                    about.above_threshold,
+                )
+            };
+            let by_content = || {
+                row(a)
+                    .iter()
+                    .map(|x| x.to_bits())
+                    .cmp(row(b).iter().map(|x| x.to_bits()))
+            };
+            key(a).cmp(&key(b)).then_with(by_content)
+        });
+        self.values = order.iter().flat_map(|&i| row(i)).copied().collect();
+        self.about = order.iter().map(|&i| self.about[i]).collect();
+    }
+
+    /// The rows of `range`, as rows of their own.
+    #[must_use]
+    pub fn slice(&self, range: std::ops::Range<usize>) -> Self {
+        let width = self.width();
+        Self {
+            schema: self.schema,
+            values: self.values[range.start * width..range.end * width].to_vec(),
+            about: self.about[range].to_vec(),
+        }
+    }
+
+    /// Adds all rows of `other`, which has the same schema.
+    ///
+    /// # Errors
+    /// Too many rows together.
+    pub fn append(&mut self, other: &Self) -> Result<(), RowError> {
+        if self.len() + other.len() > MAX_ROWS {
+            return Err(RowError::TooMany);
+        }
+        self.values.extend_from_slice(&other.values);
+        self.about.extend_from_slice(&other.about);
+        Ok(())
+    }
+
+    /// The schema that made the vectors.
+    pub fn schema(&self) -> &'static Schema {
+        self.schema
+    }
+
+    /// Features of a row.
+    pub fn width(&self) -> usize {
+        self.schema.width()
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.about.len()
+    }
+
+    /// True without rows.
+    pub fn is_empty(&self) -> bool {
+        self.about.is_empty()
+    }
+
+    /// One row's features.
+    pub fn row(&self, index: usize) -> &[f32] {
+        let width = self.width();
+        &self.values[index * width..(index + 1) * width]
+    }
+
+    /// What else is known of each row.
+    pub fn about(&self) -> &[About] {
+        &self.about
+    }
+
+    /// All features, row after row.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use vigia_model::schema::from_rate;
+
+    /// `n` windows of a made-up server: a dozen system calls at rates that wander.
+    pub(crate) fn rows(n: usize, salt: u64) -> Rows {
+        let schema = Schema::syscalls_v1();
+        let mut rows = Rows::new(schema);
+        let mut state = salt.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut unit = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 11) as f64 / (1u64 << 53) as f64
+        };
+        for i in 0..n {
+            let mut row = vec![0.0; schema.width()];
+            let (mut total, load) = (0.0, 0.5 + unit());
+            for (k, x) in row[..12].iter_mut().enumerate() {
+                let rate = load * (1.0 + k as f64 * 40.0) * (0.8 + 0.4 * unit());
+                total += rate;
+                *x = from_rate(rate);
+            }
+            row[schema.width() - 2] = from_rate(total);
+            row[schema.width() - 1] = 12f32.ln_1p();
+            let about = About {
+                source: i as u64 % 3,
+                started_ms: 1_000 * i as i64,
+                window_ms: 1_000,
+                above_threshold: false,
+            };
+            rows.push(&row, about).expect("a row");
+        }
+        rows
+    }
+
+    #[test]
+    fn order_of_arrival_does_not_matter() {
+        let ordered = rows(50, 1);
+        let mut shuffled = Rows::new(ordered.schema());
+        for i in (0..50).rev() {
+            shuffled.push(ordered.row(i), ordered.about()[i]).expect("a row");
+        }
+        shuffled.sort();
+        assert_eq!(shuffled.values(), ordered.values());
+        assert_eq!(shuffled.about(), ordered.about());
+    }
+
+    #[test]
+    fn what_is_no_vector_is_refused_and_changes_nothing() {
+        let mut rows = rows(2, 1);
+        let width = rows.width();
+        assert!(matches!(
+            rows.push(&[1.0], About::default()),
+            Err(RowError::Width { row: 2, got: 1, .. })
+        ));
+        let mut bad = vec![0.0; width];
+        bad[5] = f32::NAN;
+        assert_eq!(
+            rows.push(&bad, About::default()),
+            Err(RowError::NotFinite { row: 2, feature: 5 })
+        );
+        let instant = About {
+            window_ms: 0,
+            ..About::default()
+        };
+        assert_eq!(
+            rows.push(&vec![0.0; width], instant),
+            Err(RowError::NoDuration { row: 2 })
+        );
+        assert_eq!(rows.len(), 2);
+    }
+}

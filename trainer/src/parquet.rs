@@ -1,0 +1,243 @@
+//! Windows as Parquet: the columns of the contracts' `Sample`.
+//!
+//! | column | type |
+//! | --- | --- |
+//! | `namespace`, `profile` | utf8; written, not needed to read |
+//! | `source` | u64 |
+//! | `window_start_unix_ms`, `window_ms` | i64 |
+//! | `schema` | utf8, SHA-256 of the feature schema in hexadecimal |
+//! | `features` | list of f32 |
+//! | `above_threshold` | bool |
+//!
+//! Files are read in small batches, and no more rows are decoded than a matrix may hold, whatever the file's
+//! own numbers say.
+
+use std::sync::Arc;
+
+use arrow_array::builder::{Float32Builder, ListBuilder};
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float32Type, Int64Type, UInt64Type};
+use arrow_array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, UInt64Array};
+use arrow_schema::{ArrowError, DataType, Field, Schema as Columns};
+use bytes::Bytes;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::{ArrowWriter, ProjectionMask};
+use parquet::basic::Compression;
+use parquet::errors::ParquetError;
+use parquet::file::properties::WriterProperties;
+use vigia_model::schema::{Schema, SchemaHash};
+
+use crate::data::{About, MAX_ROWS, RowError, Rows};
+
+const BATCH: usize = 4096;
+const READ: [&str; 6] = [
+    "source",
+    "window_start_unix_ms",
+    "window_ms",
+    "schema",
+    "features",
+    "above_threshold",
+];
+
+/// Why bytes are no windows.
+#[derive(Debug, thiserror::Error)]
+pub enum ParquetProblem {
+    /// Not Parquet, or damaged.
+    #[error("not a Parquet file of windows: {0}")]
+    Format(#[from] ParquetError),
+    /// Damaged inside.
+    #[error("not a Parquet file of windows: {0}")]
+    Values(#[from] ArrowError),
+    /// A column is missing or of another type.
+    #[error("column {column} is not there or is not {expected}")]
+    Column {
+        /// Which.
+        column: &'static str,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// A value is missing.
+    #[error("column {0} has nulls")]
+    Null(&'static str),
+    /// Vectors made by other rules.
+    #[error("window {row} was made by feature schema {got}, {expected} is wanted")]
+    Schema {
+        /// Which window, from 0.
+        row: usize,
+        /// The schema wanted: its hash.
+        expected: SchemaHash,
+        /// What the file says.
+        got: String,
+    },
+    /// A window that is no row.
+    #[error(transparent)]
+    Row(#[from] RowError),
+}
+
+/// Reads a whole file's windows, in the file's order.
+///
+/// # Errors
+/// The first thing that is not as the module's head says.
+pub fn read(bytes: Bytes, schema: &'static Schema) -> Result<Rows, ParquetProblem> {
+    // The writer's own Arrow types (dictionaries, views) do not matter, Parquet's do.
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options)?;
+    let declared = builder.metadata().file_metadata().num_rows();
+    if usize::try_from(declared).map_or(true, |n| n > MAX_ROWS) {
+        return Err(RowError::TooMany.into());
+    }
+    let columns = ProjectionMask::columns(builder.parquet_schema(), READ);
+    let hash = schema.hash();
+    let text = hash.to_string();
+    let mut rows = Rows::new(schema);
+    for batch in builder.with_projection(columns).with_batch_size(BATCH).build()? {
+        let batch = batch?;
+        let source = column(&batch, "source", "u64", |c| c.as_primitive_opt::<UInt64Type>())?;
+        let started = column(&batch, "window_start_unix_ms", "i64", |c| {
+            c.as_primitive_opt::<Int64Type>()
+        })?;
+        let length = column(&batch, "window_ms", "i64", |c| c.as_primitive_opt::<Int64Type>())?;
+        let hashes = column(&batch, "schema", "utf8", |c| c.as_string_opt::<i32>())?;
+        let lists = column(&batch, "features", "a list of f32", |c| c.as_list_opt::<i32>())?;
+        let above = column(&batch, "above_threshold", "bool", |c| c.as_boolean_opt())?;
+        for i in 0..batch.num_rows() {
+            if hashes.value(i) != text {
+                return Err(ParquetProblem::Schema {
+                    row: rows.len(),
+                    expected: hash,
+                    got: hashes.value(i).chars().take(64).collect(),
+                });
+            }
+            let list = lists.value(i);
+            let vector = list
+                .as_primitive_opt::<Float32Type>()
+                .ok_or(ParquetProblem::Column {
+                    column: "features",
+                    expected: "a list of f32",
+                })?;
+            if vector.null_count() > 0 {
+                return Err(ParquetProblem::Null("features"));
+            }
+            let about = About {
+                source: source.value(i),
+                started_ms: started.value(i),
+                // A length that is no u32 is as wrong as none.
+                window_ms: u32::try_from(length.value(i)).unwrap_or(0),
+                above_threshold: above.value(i),
+            };
+            rows.push(vector.values(), about)?;
+        }
+    }
+    Ok(rows)
+}
+
+fn column<'a, T: Array>(
+    batch: &'a RecordBatch,
+    name: &'static str,
+    expected: &'static str,
+    cast: impl Fn(&'a ArrayRef) -> Option<&'a T>,
+) -> Result<&'a T, ParquetProblem> {
+    let array = batch
+        .column_by_name(name)
+        .and_then(cast)
+        .ok_or(ParquetProblem::Column {
+            column: name,
+            expected,
+        })?;
+    if array.null_count() > 0 {
+        return Err(ParquetProblem::Null(name));
+    }
+    Ok(array)
+}
+
+/// Writes windows as one file, zstd-compressed. The same rows make the same bytes.
+///
+/// # Errors
+/// None is known; the encoder's are passed on.
+pub fn write(rows: &Rows, namespace: &str, profile: &str) -> Result<Vec<u8>, ParquetProblem> {
+    let element = Arc::new(Field::new("element", DataType::Float32, false));
+    let columns = Arc::new(Columns::new(vec![
+        Field::new("namespace", DataType::Utf8, false),
+        Field::new("profile", DataType::Utf8, false),
+        Field::new("source", DataType::UInt64, false),
+        Field::new("window_start_unix_ms", DataType::Int64, false),
+        Field::new("window_ms", DataType::Int64, false),
+        Field::new("schema", DataType::Utf8, false),
+        Field::new("features", DataType::List(element.clone()), false),
+        Field::new("above_threshold", DataType::Boolean, false),
+    ]));
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(Default::default()))
+        .build();
+    let mut out = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut out, columns.clone(), Some(properties))?;
+    let hash = rows.schema().hash().to_string();
+    for start in (0..rows.len()).step_by(BATCH) {
+        let range = start..rows.len().min(start + BATCH);
+        let about = &rows.about()[range.clone()];
+        let mut features = ListBuilder::new(Float32Builder::new()).with_field(element.clone());
+        for row in range.clone() {
+            features.values().append_slice(rows.row(row));
+            features.append(true);
+        }
+        let same =
+            |text: &str| Arc::new(StringArray::from_iter_values(range.clone().map(|_| text))) as ArrayRef;
+        let arrays: Vec<ArrayRef> = vec![
+            same(namespace),
+            same(profile),
+            Arc::new(UInt64Array::from_iter_values(about.iter().map(|a| a.source))),
+            Arc::new(Int64Array::from_iter_values(about.iter().map(|a| a.started_ms))),
+            Arc::new(Int64Array::from_iter_values(
+                about.iter().map(|a| i64::from(a.window_ms)),
+            )),
+            same(&hash),
+            Arc::new(features.finish()),
+            Arc::new(BooleanArray::from_iter(
+                about.iter().map(|a| Some(a.above_threshold)),
+            )),
+        ];
+        writer.write(&RecordBatch::try_new(columns.clone(), arrays)?)?;
+    }
+    writer.close()?;
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::tests::rows;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let schema = Schema::syscalls_v1();
+        for n in [0, 1, 5000] {
+            let before = rows(n, 4);
+            let bytes = write(&before, "shop", "checkout").expect("writes");
+            assert_eq!(bytes, write(&before, "shop", "checkout").expect("writes"));
+            let after = read(bytes.into(), schema).expect("reads");
+            assert_eq!(after.values(), before.values());
+            assert_eq!(after.about(), before.about());
+        }
+    }
+
+    #[test]
+    fn damage_is_an_error_at_every_cut() {
+        let bytes = Bytes::from(write(&rows(20, 4), "a", "b").expect("writes"));
+        for cut in (0..bytes.len()).step_by(61) {
+            assert!(read(bytes.slice(..cut), Schema::syscalls_v1()).is_err(), "{cut}");
+        }
+    }
+
+    #[test]
+    fn other_tables_are_refused_by_column() {
+        let columns = Arc::new(Columns::new(vec![Field::new("source", DataType::Int64, false)]));
+        let batch = RecordBatch::try_new(columns.clone(), vec![Arc::new(Int64Array::from(vec![1]))])
+            .expect("a batch");
+        let mut out = Vec::new();
+        let mut writer = ArrowWriter::try_new(&mut out, columns, None).expect("a writer");
+        writer.write(&batch).expect("writes");
+        writer.close().expect("closes");
+        let error = read(out.into(), Schema::syscalls_v1()).expect_err("no windows");
+        assert_eq!(error.to_string(), "column source is not there or is not u64");
+    }
+}

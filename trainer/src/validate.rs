@@ -1,0 +1,84 @@
+//! What validation measures on held-out windows: do false alarms stay rare, and is something new seen?
+
+use vigia_model::deviation::{Deviation, Moments};
+use vigia_model::pipeline::{EstimatorSpec, Pipeline, PipelineError, PipelineSpec};
+use vigia_model::schema::{Feature, from_rate, to_rate};
+
+use crate::data::Rows;
+
+/// Share of held-out windows with a p-value below [`ALPHA`]; see `TrainingMetric` of the API.
+pub const HOLDOUT_EXCEEDANCE: &str = "HoldoutExceedance";
+/// Share of held-out windows that are flagged once system calls are added that training never saw.
+pub const INJECTION_RECALL: &str = "InjectionRecall";
+/// The p-value below which a held-out window counts as flagged.
+pub const ALPHA: f64 = 0.01;
+/// Parts that the held-out windows are cut into for [`HOLDOUT_EXCEEDANCE`].
+const FOLDS: usize = 5;
+/// Fewest held-out windows: four of five parts must be enough to calibrate on.
+pub const MIN_HOLDOUT: usize = vigia_model::calibration::MIN_SAMPLES * FOLDS / (FOLDS - 1);
+/// Different system calls added to a window, and how often each.
+const INJECTED: usize = 3;
+const TIMES: f64 = 3.0;
+
+/// Share of held-out windows below [`ALPHA`] when each fifth, contiguous in time, is scored by what was
+/// calibrated on the other four: windows that calibrated themselves would always hold.
+///
+/// # Errors
+/// Estimators that do not calibrate.
+pub fn exceedance(
+    deviation: &Deviation,
+    estimators: &[EstimatorSpec],
+    holdout: &Rows,
+) -> Result<f64, PipelineError> {
+    let schema = holdout.schema();
+    let mut flagged = 0usize;
+    for fold in 0..FOLDS {
+        let cut = |part: usize| holdout.len() * part / FOLDS * holdout.width();
+        let (start, end) = (cut(fold), cut(fold + 1));
+        let values = holdout.values();
+        let rest = [&values[..start], &values[end..]].concat();
+        let spec = PipelineSpec::calibrate(schema, deviation.clone(), estimators.to_vec(), &rest)?;
+        flagged += flags(
+            &spec.compile(schema)?,
+            values[start..end].chunks_exact(holdout.width()),
+        );
+    }
+    Ok(flagged as f64 / holdout.len().max(1) as f64)
+}
+
+/// Share of held-out windows below [`ALPHA`] after three calls each of three system calls are added that
+/// training never saw (the three rarest ones, where it saw almost all).
+pub fn injection_recall(pipeline: &Pipeline, moments: &Moments, holdout: &Rows) -> f64 {
+    let features = holdout.schema().features();
+    let mut pool: Vec<usize> = (0..features.len())
+        .filter(|&f| matches!(features[f], Feature::Group(_)))
+        .collect();
+    // Stable: the order among equally rare ones is that of the schema.
+    pool.sort_by_key(|&f| moments.present[f]);
+    let unseen = pool.iter().filter(|&&f| moments.present[f] == 0).count();
+    pool.truncate(unseen.max(INJECTED));
+    let tail = features.len() - 2;
+    let injected = (0..holdout.len()).map(|i| {
+        let mut row = holdout.row(i).to_vec();
+        let rate = TIMES * 1000.0 / f64::from(holdout.about()[i].window_ms);
+        // A different, but always the same, choice for each window.
+        for k in 0..INJECTED {
+            let feature = pool[(i * INJECTED + k) % pool.len()];
+            row[tail + 1] =
+                (f64::from(row[tail + 1]).exp() + f64::from(u8::from(row[feature] == 0.0))).ln() as f32;
+            row[feature] = from_rate(to_rate(row[feature]) + rate);
+            row[tail] = from_rate(to_rate(row[tail]) + rate);
+        }
+        row
+    });
+    flags(pipeline, injected) as f64 / holdout.len().max(1) as f64
+}
+
+fn flags<R: AsRef<[f32]>>(pipeline: &Pipeline, rows: impl Iterator<Item = R>) -> usize {
+    rows.filter(|row| {
+        pipeline
+            .score_vector(row.as_ref())
+            .is_ok_and(|v| v.p_value < ALPHA)
+    })
+    .count()
+}
