@@ -25,15 +25,18 @@ pub const MAX_MEMBERS: usize = 8;
 pub const MAX_DRIVERS: usize = 3;
 
 /// A trained estimator as data. New kinds go to the end: the encoding counts from the start.
+///
+/// `F` is a forest: [`ForestSpec`] where it is trained, [`crate::forest::PackedForest`] where it is only loaded. The encoding is
+/// the same.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum EstimatorSpec {
+pub enum EstimatorSpec<F = ForestSpec> {
     /// The pipeline's own [`Deviation`].
     Deviation,
     /// An isolation forest.
-    IsolationForest(ForestSpec),
+    IsolationForest(F),
 }
 
-impl EstimatorSpec {
+impl<F> EstimatorSpec<F> {
     /// The estimator's name.
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -54,20 +57,20 @@ impl EstimatorSpec {
 
 /// An estimator and what its scores mean.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct MemberSpec {
+pub struct MemberSpec<F = ForestSpec> {
     /// What scores.
-    pub estimator: EstimatorSpec,
+    pub estimator: EstimatorSpec<F>,
     /// What a score means.
     pub calibration: Calibration,
 }
 
 /// A trained pipeline as data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PipelineSpec {
+pub struct PipelineSpec<F = ForestSpec> {
     /// What is normal for each feature: an estimator, and what explanations compare with.
     pub deviation: Deviation,
     /// The estimators, at least one.
-    pub members: Vec<MemberSpec>,
+    pub members: Vec<MemberSpec<F>>,
     /// How many independent tests the members amount to.
     pub tests: f32,
     /// Calibrated scores of the held-out windows, for drift.
@@ -244,23 +247,27 @@ impl std::fmt::Debug for Pipeline {
     }
 }
 
-fn compile_estimator(
-    spec: &EstimatorSpec,
+fn compile_estimator<F>(
+    spec: &EstimatorSpec<F>,
     width: usize,
     schema: &'static Schema,
-) -> Result<Estimator, PipelineError> {
+) -> Result<Estimator, PipelineError>
+where
+    Forest: for<'a> TryFrom<&'a F, Error = ForestError>,
+{
     Ok(match spec {
         EstimatorSpec::Deviation => Estimator::Deviation,
         EstimatorSpec::IsolationForest(forest) => {
-            if usize::from(forest.features) != width {
-                let got = usize::from(forest.features);
+            let forest = Forest::try_from(forest)?;
+            if forest.features() != width {
+                let got = forest.features();
                 return Err(PipelineError::Width {
                     schema: schema.name(),
                     expected: width,
                     got,
                 });
             }
-            Estimator::IsolationForest(Box::new(Forest::compile(forest)?))
+            Estimator::IsolationForest(Box::new(forest))
         }
     })
 }
@@ -344,7 +351,12 @@ impl PipelineSpec {
             reference,
         })
     }
+}
 
+impl<F> PipelineSpec<F>
+where
+    Forest: for<'a> TryFrom<&'a F, Error = ForestError>,
+{
     /// Checks everything and makes it ready to score.
     ///
     /// # Errors

@@ -29,6 +29,7 @@ pub use container::{Digest, DigestError, Inspection, digest, inspect, sign};
 pub use file::{read, write_atomic};
 pub use metadata::{Metadata, Task, UnknownTask};
 
+use crate::forest::PackedForest;
 use crate::keys::{KeyId, TrustedKeys};
 use crate::pipeline::{Pipeline, PipelineError, PipelineSpec};
 use crate::schema::{Schema, SchemaHash};
@@ -168,8 +169,6 @@ pub struct Artifact {
     pub signed_by: Option<KeyId>,
     /// What is said about it.
     pub metadata: Metadata,
-    /// The pipeline as data.
-    pub spec: PipelineSpec,
     /// The pipeline, ready to score.
     pub pipeline: Pipeline,
 }
@@ -223,7 +222,7 @@ fn load(
     }
     let schema = schema_of(&metadata)?;
     let payload = parts.decompress()?;
-    let spec: PipelineSpec = options()
+    let spec: PipelineSpec<PackedForest> = options()
         .deserialize(&payload)
         .map_err(|e| ArtifactError::Decode(e.to_string()))?;
     let pipeline = spec.compile(schema)?;
@@ -231,7 +230,6 @@ fn load(
         digest: digest(bytes),
         signed_by,
         metadata,
-        spec,
         pipeline,
     })
 }

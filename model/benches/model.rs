@@ -1,0 +1,227 @@
+//! Figures of the scorer and the loader, as rows that `make bench` collects.
+//!
+//! `cargo bench -p vigia-model` prints one JSON object a row and, with `BENCH_OUT` set to a folder, writes
+//! each to `<name>.json` there. With `BENCH_PYTHON` set to a Python that has scikit-learn, its
+//! IsolationForest is measured in the same run: rounds of ours and of theirs take turns.
+
+#[path = "../tests/it/support.rs"]
+mod support;
+
+use std::hint::black_box;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Instant;
+use support::{Random, oracle, random_forest};
+use vigia_model::artifact::{self, Metadata, Task};
+use vigia_model::deviation::{Deviation, Moments};
+use vigia_model::forest::Forest;
+use vigia_model::keys::{SigningKey, TrustedKeys};
+use vigia_model::pipeline::{EstimatorSpec, PipelineSpec};
+use vigia_model::schema::Schema;
+
+const ROUNDS: usize = 21;
+const TREES: usize = 100;
+const FEATURES: usize = 32;
+const ROWS: usize = 4096;
+
+/// scikit-learn in a process of its own: one word in, nanoseconds a vector out.
+struct Peer {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Peer {
+    fn start() -> Option<Self> {
+        let python = std::env::var_os("BENCH_PYTHON")?;
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/bench/sklearn_forest.py");
+        let mut child = Command::new(python)
+            .args([
+                script,
+                &TREES.to_string(),
+                &FEATURES.to_string(),
+                &ROWS.to_string(),
+            ])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("BENCH_PYTHON starts");
+        let input = child.stdin.take().expect("piped");
+        let output = BufReader::new(child.stdout.take().expect("piped"));
+        Some(Self { child, input, output })
+    }
+
+    fn ask(&mut self, what: &str) -> f64 {
+        writeln!(self.input, "{what}").expect("the peer listens");
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("the peer answers");
+        line.trim().parse().expect("nanoseconds")
+    }
+
+    fn stop(self) {
+        let Self { mut child, input, .. } = self;
+        drop(input);
+        child.wait().expect("the peer ends when its input does");
+    }
+}
+
+fn nanoseconds(repeats: usize, mut work: impl FnMut()) -> f64 {
+    let start = Instant::now();
+    for _ in 0..repeats {
+        work();
+    }
+    start.elapsed().as_nanos() as f64 / repeats as f64
+}
+
+struct Row {
+    name: &'static str,
+    unit: &'static str,
+    ours: Vec<f64>,
+    peers: Vec<(&'static str, Vec<f64>)>,
+    target: f64,
+    note: String,
+}
+
+impl Row {
+    /// At most `target` is wanted.
+    fn print(mut self) {
+        let (ours, low, high) = summary(&mut self.ours);
+        let peers: serde_json::Map<_, _> = self
+            .peers
+            .iter_mut()
+            .map(|(name, v)| ((*name).to_owned(), summary(v).0.into()))
+            .collect();
+        let ratio = peers
+            .values()
+            .next()
+            .and_then(serde_json::Value::as_f64)
+            .map(|peer| peer / ours);
+        let row = serde_json::json!({
+            "name": self.name, "unit": self.unit, "ours": ours, "spread": [low, high], "peers": peers,
+            "ratio": ratio, "target": format!("<= {}", self.target), "holds": ours <= self.target,
+            "note": self.note,
+        });
+        println!("{row}");
+        if let Some(folder) = std::env::var_os("BENCH_OUT") {
+            let folder = std::path::Path::new(&folder);
+            std::fs::create_dir_all(folder).expect("BENCH_OUT can be made");
+            std::fs::write(folder.join(format!("{}.json", self.name)), format!("{row}\n"))
+                .expect("BENCH_OUT is writable");
+        }
+    }
+}
+
+/// Median and the 10th and 90th percentiles.
+fn summary(values: &mut [f64]) -> (f64, f64, f64) {
+    values.sort_unstable_by(f64::total_cmp);
+    let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
+    (at(0.5), at(0.1), at(0.9))
+}
+
+fn forest() {
+    let spec = random_forest(1, FEATURES as u16, TREES, 1.0);
+    let forest = Forest::compile(&spec).expect("a well-formed forest");
+    let mut random = Random(2);
+    let rows: Vec<f32> = (0..ROWS * FEATURES).map(|_| random.normal() as f32).collect();
+    let mut scores = vec![0.0; ROWS];
+    forest.score_batch(&rows, &mut scores);
+    let equal = rows.chunks(FEATURES).zip(&scores).all(|(row, s)| {
+        s.to_bits() == oracle(&spec, row).to_bits() && s.to_bits() == forest.score(row).to_bits()
+    });
+    assert!(equal, "the flat forest differs from the recursive one");
+    let note = format!(
+        "{TREES} trees of depth 8, {FEATURES} features, {ROWS} rows, bit-equal to the recursive oracle"
+    );
+
+    let mut peer = Peer::start();
+    let (mut batched, mut single, mut their_batched, mut their_single) = (vec![], vec![], vec![], vec![]);
+    for _ in 0..ROUNDS {
+        let ns = nanoseconds(8, || forest.score_batch(black_box(&rows), black_box(&mut scores)));
+        batched.push(ns / ROWS as f64);
+        let ns = nanoseconds(4, || {
+            for row in rows.chunks(FEATURES) {
+                black_box(forest.score(black_box(row)));
+            }
+        });
+        single.push(ns / ROWS as f64);
+        if let Some(peer) = &mut peer {
+            their_batched.push(peer.ask("batched"));
+            their_single.push(peer.ask("single"));
+        }
+    }
+    let peers = |values| {
+        if peer.is_some() {
+            vec![("scikit-learn", values)]
+        } else {
+            vec![]
+        }
+    };
+    let (their_batched, their_single) = (peers(their_batched), peers(their_single));
+    peer.map(Peer::stop);
+    Row {
+        name: "forest.batched",
+        unit: "ns/vector",
+        ours: batched,
+        peers: their_batched,
+        target: 1000.0,
+        note: note.clone(),
+    }
+    .print();
+    Row {
+        name: "forest.single",
+        unit: "ns/vector",
+        ours: single,
+        peers: their_single,
+        target: 2000.0,
+        note,
+    }
+    .print();
+}
+
+fn load() {
+    let schema = Schema::syscalls_v1();
+    let mut random = Random(3);
+    let mut moments = Moments::new(schema.width());
+    let mut rows = Vec::new();
+    for _ in 0..256 {
+        let row: Vec<f32> = (0..schema.width())
+            .map(|_| random.normal().abs() as f32)
+            .collect();
+        moments.add(&row).expect("finite");
+        rows.extend(row);
+    }
+    // Full trees of random thresholds hardly compress: 340 of them are a megabyte laid out for scoring.
+    let forest = random_forest(4, schema.width() as u16, 340, 1.0);
+    let deviation = Deviation::from_moments(&moments).expect("rows");
+    let estimators = vec![EstimatorSpec::Deviation, EstimatorSpec::IsolationForest(forest)];
+    let spec = PipelineSpec::calibrate(schema, deviation, estimators, &rows).expect("calibrates");
+    let key = SigningKey::from_seed([9; 32]);
+    let trusted = TrustedKeys::new([key.public()]);
+    let metadata = Metadata::new("bench", Task::Anomaly, schema);
+    let bytes = artifact::encode(&metadata, &spec)
+        .and_then(|b| artifact::sign(&b, &key))
+        .expect("encodes");
+    let uncompressed = artifact::inspect(&bytes).expect("well-formed").uncompressed_size;
+    let open = || artifact::open(black_box(&bytes), &trusted, Task::Anomaly).expect("opens");
+    let ours = (0..ROUNDS)
+        .map(|_| nanoseconds(8, || drop(black_box(open()))) / 1e6)
+        .collect();
+    let note = format!(
+        "verify, decode, check and lay out {} bytes ({uncompressed} decompressed)",
+        bytes.len()
+    );
+    Row {
+        name: "artifact.load",
+        unit: "ms",
+        ours,
+        peers: vec![],
+        target: 2.0,
+        note,
+    }
+    .print();
+}
+
+fn main() {
+    forest();
+    load();
+}

@@ -1,0 +1,198 @@
+//! Isolation forest (Liu, Ting and Zhou, ICDM 2008), laid out for scoring.
+//!
+//! A [`ForestSpec`] is what a trainer makes: trees as plain lists of nodes. [`PackedForest`] is the same in
+//! few bytes, which an artifact holds. [`Forest::compile`] checks every index and lays each tree out as a padded
+//! heap of [`MAX_DEPTH`] levels: the children of place i are 2i+1 and 2i+2, and a leaf above the last level
+//! is repeated downwards. A walk is then the same eight steps for every tree and vector, without a branch
+//! to mispredict, and [`LANES`] trees are walked side by side so that their loads overlap. Nothing is
+//! allocated, and path lengths are added tree by tree in the order of the forest, so that the result is the
+//! same bits as the recursive definition gives (`tests/it/forest.rs` holds it against that oracle).
+//!
+//! The score is 2^-m, where m is the mean over trees of path length / c(samples of that tree), in (0, 1):
+//! larger is more anomalous, about 0.5 is usual. Dividing by each tree's own c makes forests from workers
+//! with different sample sizes mergeable: [`ForestSpec::merge`] concatenates.
+
+use std::sync::OnceLock;
+
+mod packed;
+mod spec;
+
+pub use packed::PackedForest;
+pub use spec::{ForestError, ForestSpec, Node, TreeSpec};
+
+/// Deepest leaf. Trees are grown to log2 of the sample size, so 256 samples a tree need 8.
+pub const MAX_DEPTH: usize = 8;
+/// Most trees in one forest.
+pub const MAX_TREES: usize = 4096;
+/// Trees walked side by side.
+pub const LANES: usize = 8;
+/// Vectors scored in one pass over the trees.
+pub const BLOCK: usize = 64;
+
+const SPLITS: usize = (1 << MAX_DEPTH) - 1;
+const LEAVES: usize = 1 << MAX_DEPTH;
+
+/// Expected path length of an unsuccessful search in a binary search tree of `n` rows: the c(n) of the
+/// paper, with the harmonic number by Euler's approximation as scikit-learn has it.
+pub fn expected_path(n: u32) -> f64 {
+    match n {
+        0 | 1 => 0.0,
+        2 => 1.0,
+        n => {
+            let n = f64::from(n);
+            const EULER_GAMMA: f64 = 0.577_215_664_901_532_9;
+            2.0 * ((n - 1.0).ln() + EULER_GAMMA) - 2.0 * (n - 1.0) / n
+        }
+    }
+}
+
+/// [`expected_path`] of the sizes that leaves have, since two logarithms a leaf are most of a forest's loading.
+fn expected_path_of_leaf(size: u32) -> f64 {
+    static TABLE: OnceLock<[f64; LEAVES + 1]> = OnceLock::new();
+    let table = TABLE.get_or_init(|| std::array::from_fn(|n| expected_path(n as u32)));
+    table
+        .get(size as usize)
+        .copied()
+        .unwrap_or_else(|| expected_path(size))
+}
+
+/// What a leaf adds to the mean: its path length over the tree's expected one.
+pub fn leaf_value(depth: usize, size: u32, samples: u32) -> f32 {
+    leaf_over(depth, size, expected_path(samples))
+}
+
+fn leaf_over(depth: usize, size: u32, expected: f64) -> f32 {
+    ((depth as f64 + expected_path_of_leaf(size)) / expected) as f32
+}
+
+/// Score of a vector whose leaf values add up to `sum` over `trees` trees.
+pub fn score_of(sum: f32, trees: usize) -> f32 {
+    (-sum / trees as f32).exp2()
+}
+
+#[derive(Clone, Copy, Default)]
+struct Split {
+    feature: u32,
+    threshold: f32,
+}
+
+/// A forest ready to score. See the module's head for the layout.
+#[derive(Clone)]
+pub struct Forest {
+    features: usize,
+    trees: usize,
+    splits: Vec<[Split; SPLITS]>,
+    leaves: Vec<[f32; LEAVES]>,
+}
+
+impl TryFrom<&ForestSpec> for Forest {
+    type Error = ForestError;
+
+    fn try_from(spec: &ForestSpec) -> Result<Self, ForestError> {
+        Self::compile(spec)
+    }
+}
+
+impl TryFrom<&PackedForest> for Forest {
+    type Error = ForestError;
+
+    fn try_from(packed: &PackedForest) -> Result<Self, ForestError> {
+        packed.compile()
+    }
+}
+
+impl std::fmt::Debug for Forest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Forest")
+            .field("features", &self.features)
+            .field("trees", &self.trees)
+            .finish()
+    }
+}
+
+impl Forest {
+    /// Checks a forest and lays it out.
+    ///
+    /// # Errors
+    /// Anything that would let a walk leave the vector or the tree, go round in circles, or end in a value
+    /// that is not finite.
+    pub fn compile(spec: &ForestSpec) -> Result<Self, ForestError> {
+        PackedForest::pack(spec)?.compile()
+    }
+
+    /// Width of the vectors.
+    pub fn features(&self) -> usize {
+        self.features
+    }
+
+    /// Number of trees.
+    pub fn trees(&self) -> usize {
+        self.trees
+    }
+
+    /// Score of one vector.
+    ///
+    /// # Panics
+    /// If the vector has another width than the forest; the pipeline checks widths once, on loading.
+    pub fn score(&self, vector: &[f32]) -> f32 {
+        assert_eq!(vector.len(), self.features, "width of the vector");
+        let mut sum = 0.0;
+        self.groups(|splits, leaves| add(vector, splits, leaves, &mut sum));
+        score_of(sum, self.trees)
+    }
+
+    /// Scores of many vectors, `rows` holding them one after the other.
+    ///
+    /// # Panics
+    /// If `rows` does not hold exactly one vector for each place of `scores`.
+    pub fn score_batch(&self, rows: &[f32], scores: &mut [f32]) {
+        assert_eq!(rows.len(), scores.len() * self.features, "width of the vectors");
+        for (rows, scores) in rows.chunks(BLOCK * self.features).zip(scores.chunks_mut(BLOCK)) {
+            scores.fill(0.0);
+            self.groups(|splits, leaves| {
+                for (row, sum) in rows.chunks_exact(self.features).zip(scores.iter_mut()) {
+                    add(row, splits, leaves, sum);
+                }
+            });
+            for score in scores {
+                *score = score_of(*score, self.trees);
+            }
+        }
+    }
+
+    fn groups(&self, mut each: impl FnMut(&[[Split; SPLITS]], &[[f32; LEAVES]])) {
+        for (splits, leaves) in self.splits.chunks(LANES).zip(self.leaves.chunks(LANES)) {
+            each(splits, leaves);
+        }
+    }
+}
+
+/// Adds the leaf values of up to [`LANES`] trees to `sum`, in their order.
+#[inline]
+fn add(row: &[f32], splits: &[[Split; SPLITS]], leaves: &[[f32; LEAVES]], sum: &mut f32) {
+    if let (Ok(splits), Ok(leaves)) = (
+        <&[[Split; SPLITS]; LANES]>::try_from(splits),
+        <&[[f32; LEAVES]; LANES]>::try_from(leaves),
+    ) {
+        let mut place = [0usize; LANES];
+        for _ in 0..MAX_DEPTH {
+            for (place, tree) in place.iter_mut().zip(splits) {
+                *place = step(row, tree, *place);
+            }
+        }
+        for (place, tree) in place.iter().zip(leaves) {
+            *sum += tree[place - SPLITS];
+        }
+    } else {
+        for (splits, leaves) in splits.iter().zip(leaves) {
+            let place = (0..MAX_DEPTH).fold(0, |place, _| step(row, splits, place));
+            *sum += leaves[place - SPLITS];
+        }
+    }
+}
+
+#[inline]
+fn step(row: &[f32], tree: &[Split; SPLITS], place: usize) -> usize {
+    let split = tree[place];
+    2 * place + 1 + usize::from(row[split.feature as usize] >= split.threshold)
+}

@@ -1,0 +1,5 @@
+//! The crate as its users see it, with the oracles that its fast parts are held against.
+
+mod artifact;
+mod forest;
+mod support;
