@@ -40,8 +40,6 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 pub struct ModelSpec {
     /// What the model is for.
-    #[x_kube(validation = Rule::new("self == oldSelf")
-        .message("task cannot be changed: create another Model"))]
     pub task: Task,
 
     /// The version to serve, with promotion.mode GitOps. Git owns this field.
