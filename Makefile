@@ -25,3 +25,39 @@ cluster-up: ## Bring a cluster up with NODES nodes (3); does nothing when it is 
 .PHONY: cluster-down
 cluster-down: ## Take the cluster down; nothing of it is left
 	@$(CLUSTER) down
+
+##@ See it, use it
+.PHONY: demo
+demo: ## Show the whole loop on a cluster: KUBECONFIG's, or one on this machine
+	@scripts/setup.sh demo
+	@scripts/demo.sh
+
+.PHONY: images
+images: ## Build the static binaries and the images, as OCI archives in target/images
+	@scripts/setup.sh demo
+	@scripts/build-images.sh
+
+##@ Change it
+.PHONY: test
+test: ## Lint, then every test: units, the API on a real API server, the loop on a real cluster
+	@scripts/setup.sh test cluster demo
+	@scripts/test.sh
+
+.PHONY: lint
+lint: ## rustfmt, clippy with warnings denied, shellcheck, helm lint
+	@scripts/setup.sh test
+	@scripts/lint.sh
+
+.PHONY: generate
+generate: ## Write what is made from the API's types: the chart's CRDs, docs/api.md
+	@cargo run --quiet --package vigia-crds --features generate --bin vigia-generate
+
+.PHONY: bench
+bench: ## Measure and compare; rows in target/bench/*.json, a table at the end
+	@scripts/setup.sh bench demo
+	@scripts/bench.sh
+
+.PHONY: eval
+eval: ## Judge the estimators on the evaluation data; DATA names another folder of the same layout
+	@scripts/setup.sh build
+	@scripts/eval.sh

@@ -9,7 +9,7 @@ const ALL: &[&str] = &[
     "networkPolicy.enabled=true",
     "operator.podDisruptionBudget=true",
     "operator.replicas=2",
-    "operator.store.accessMode=ReadWriteMany",
+    "operator.store.existingClaim=shared",
     "agent.cache.type=emptyDir",
     "monitoring.dashboard=true",
 ];

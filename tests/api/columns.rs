@@ -115,7 +115,7 @@ spec: {podSelector: {}}
     let api: Api<TraceProfile> = Api::default_namespaced(client);
     let spec = api.get("all").await.unwrap().spec;
     assert_eq!(spec.containers, ["*"]);
-    assert_eq!(spec.window, std::time::Duration::from_secs(10).into());
+    assert_eq!(spec.window, std::time::Duration::from_secs(10));
     assert_eq!(spec.detection, vigia_crds::Detection::default());
     assert!(spec.outputs.events);
 }

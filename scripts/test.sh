@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Lint and every test, and how long each part took.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export PATH="$PWD/.vigia/bin:$PATH"
+started=$SECONDS
+
+part() {
+    local from=$SECONDS what=$1
+    shift
+    "$@"
+    printf 'test: %s took %d s\n' "$what" $((SECONDS - from)) >&2
+}
+
+part 'the images' scripts/build-images.sh
+part 'lint' scripts/lint.sh
+part 'compiling the tests' cargo test --quiet --workspace --no-run
+part 'the tests' cargo nextest run --workspace
+part 'the doc tests' cargo test --quiet --workspace --doc
+printf 'test: all is well after %d s\n' $((SECONDS - started)) >&2
