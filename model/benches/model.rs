@@ -157,7 +157,9 @@ fn forest() {
         }
     };
     let (their_batched, their_single) = (peers(their_batched), peers(their_single));
-    peer.map(Peer::stop);
+    if let Some(peer) = peer {
+        peer.stop();
+    }
     Row {
         name: "forest.batched",
         unit: "ns/vector",

@@ -7,13 +7,13 @@
 //!   Learning in a Random World, 2005). If the window is exchangeable with the held-out ones, this is at most
 //!   q with probability at most q, whatever the scores' distribution. It is kept at up to [`MAX_KNOTS`] knots
 //!   and interpolated, always towards the larger p.
-//! - **Tail**: an alert a day is a p of about 1e-4, beyond what n held-out windows can count. Above the
-//!   k = n^(2/3) largest scores, the excess follows a generalised Pareto distribution (Pickands, Ann.
-//!   Statist. 3, 1975; for streams: Siffer et al., KDD 2017), fitted by probability-weighted moments (Hosking
-//!   and Wallis, Technometrics 29, 1987). The shape is drawn towards [`PRIOR_SHAPE`] with the weight of
-//!   [`PRIOR_EXCESSES`] excesses and never negative (a finite end would turn "not yet seen" into
-//!   "impossible"), and the scale is raised by one standard error: with few held-out windows p-values are
-//!   larger than they should be, never smaller by much.
+//! - **Tail**: an alert a day is a p of about 1e-4, beyond what n held-out windows can count. For the
+//!   largest 5 % of the scores (at least [`MIN_EXCESSES`]), the excess follows a generalised Pareto
+//!   distribution (Pickands, Ann. Statist. 3, 1975; for streams: Siffer et al., KDD 2017), fitted by
+//!   probability-weighted moments (Hosking and Wallis, Technometrics 29, 1987). The shape is drawn towards 0,
+//!   the exponential tail that sums of log-likelihoods have, with the weight of [`PRIOR_EXCESSES`] excesses,
+//!   and is never negative (a finite end would turn "not yet seen" into "impossible"). The scale is raised by
+//!   one standard error: with few held-out windows p-values come out larger than they are.
 //!
 //! The calibrated score is 1 − p^(1/6): 0 for the most ordinary window, [`LOW`] at p = 7e-4, [`MEDIUM`] at
 //! 6.4e-5 and [`HIGH`] at 1e-6. It grows with −log10 p, and means the same for every model.
@@ -31,9 +31,11 @@ pub const HIGH: f32 = 0.9;
 pub const MIN_SAMPLES: usize = 20;
 /// Most knots of the bulk.
 pub const MAX_KNOTS: usize = 64;
-/// Shape of the tail assumed before seeing it: slightly heavier than exponential.
-pub const PRIOR_SHAPE: f64 = 0.1;
-/// How many excesses that assumption weighs.
+/// Share of the scores that make the tail.
+const TAIL: f64 = 0.05;
+/// Fewest scores that make the tail.
+pub const MIN_EXCESSES: usize = 10;
+/// How many excesses the assumption of an exponential tail weighs.
 pub const PRIOR_EXCESSES: f64 = 20.0;
 /// Smallest p-value ever given: no tail fitted to thousands of windows says more.
 pub const MIN_P: f64 = 1e-12;
@@ -176,7 +178,7 @@ impl Calibration {
         let mut sorted = scores.to_vec();
         sorted.sort_unstable_by(f32::total_cmp);
         let n = sorted.len();
-        let start = n - ((n as f64).powf(2.0 / 3.0).ceil() as usize).min(n / 2) - 1;
+        let start = n - 1 - ((n as f64 * TAIL).ceil() as usize).max(MIN_EXCESSES).min(n / 2);
         let excesses: Vec<f64> = sorted[start + 1..]
             .iter()
             .map(|&s| f64::from(s) - f64::from(sorted[start]))
@@ -279,7 +281,7 @@ fn fit_tail(excesses: &[f64], least_scale: f64) -> (f64, f64) {
     } else {
         0.0
     };
-    let shape = ((k * shape + PRIOR_EXCESSES * PRIOR_SHAPE) / (k + PRIOR_EXCESSES)).clamp(0.0, 0.5);
+    let shape = (k * shape / (k + PRIOR_EXCESSES)).clamp(0.0, 0.5);
     let scale = (mean * (1.0 - shape) * (1.0 + 1.0 / k.sqrt()))
         .max(least_scale)
         .max(f64::from(f32::MIN_POSITIVE));

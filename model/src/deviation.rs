@@ -6,21 +6,30 @@
 //! mean m with spread s. A value's surprise, in nats, is
 //!
 //! - absent: −ln(1 − π),
-//! - present: −ln π + H((x − m) / s), with Huber's H (quadratic near 0, linear beyond [`KNEE`]),
+//! - present: −ln π + H((x − m) / s), with Huber's H (quadratic near 0, linear beyond [`KNEE`]).
 //!
-//! and a vector's score is the sum of its [`TOP`] largest surprises. π is a Krichevsky-Trofimov estimate
-//! ((k + ½) / (n + 1)), so a call never seen in n windows costs ln(2n + 2) before its rate counts, and one
-//! seen in a few windows costs much less. The spread is held above [`FLOOR`] (features are logarithms, so
-//! the floor says by which factor a perfectly steady rate may move unnoticed), and is wide where few windows
-//! taught it. Linear tails keep one wild feature from drowning all others.
+//! **What was never seen** is the heart of it. Its π comes from Good and Turing (Good, Biometrika 40, 1953):
+//! the chance that a window brings something new is about (features seen in one window only) / windows, shared
+//! by all features not yet seen. A container whose repertoire is settled is thus very surprised by one new
+//! call, one that still shows something new now and then is not. What was seen in a few windows is mild.
+//!
+//! **Spread** is held above [`FLOOR`] (features are logarithms, so the floor says by which factor a perfectly
+//! steady rate may move unnoticed), and is wide where few windows taught it. Linear tails keep one wild feature
+//! from drowning all others.
+//!
+//! **A vector's score** is the sum of the [`TOP_USUAL`] largest surprises among usual features (π ≥ ½) and the
+//! [`TOP_RARE`] largest among rare ones. Usual features move together with load, so adding many of them up
+//! would count one change many times; several new calls at once are what an intruder cannot avoid.
 //!
 //! Surprises also explain: the features with the largest name the system calls that drove a verdict.
 
 use crate::schema::to_rate;
 use serde::{Deserialize, Serialize};
 
-/// Surprises that are added up.
-pub const TOP: usize = 5;
+/// Surprises of usual features that are added up.
+pub const TOP_USUAL: usize = 2;
+/// Surprises of rare features that are added up.
+pub const TOP_RARE: usize = 5;
 /// Where Huber's function turns linear, in spreads.
 pub const KNEE: f32 = 3.0;
 /// Least spread of a feature, in log units: a factor of 1.5.
@@ -145,6 +154,9 @@ impl Deviation {
             return Err(DeviationError::Empty);
         }
         let rows = moments.rows as f64;
+        let with = |windows| moments.present.iter().filter(|&&k| k == windows).count() as f64;
+        // What Krichevsky and Trofimov would add to each feature alone is the most.
+        let unseen = ((with(1) + 0.5) / with(0).max(1.0)).min(0.5);
         let normals = (0..moments.sum.len())
             .map(|i| {
                 let seen = moments.present[i] as f64;
@@ -160,8 +172,9 @@ impl Deviation {
                 } else {
                     f64::from(FLOOR)
                 };
+                let extra = if seen > 0.0 { 0.5 } else { unseen };
                 Normal {
-                    present: ((seen + 0.5) / (rows + 1.0)) as f32,
+                    present: ((seen + extra) / (rows + 1.0)) as f32,
                     mean: mean as f32,
                     spread: (spread as f32).max(FLOOR),
                     expected_per_s: (moments.rates[i] / rows) as f32,
@@ -207,18 +220,28 @@ impl Deviation {
         }
     }
 
-    /// Sum of the [`TOP`] largest surprises.
+    /// Sum of the largest surprises; see the module's head.
     pub fn score(&self, vector: &[f32]) -> f32 {
-        let mut top = [0f32; TOP];
-        for (i, &x) in vector.iter().enumerate().take(self.normals.len()) {
-            let mut s = self.surprise(i, x);
-            for best in &mut top {
-                if s > *best {
-                    std::mem::swap(best, &mut s);
-                }
+        let (mut usual, mut rare) = ([0f32; TOP_USUAL], [0f32; TOP_RARE]);
+        for (i, (&x, normal)) in vector.iter().zip(&self.normals).enumerate() {
+            let surprise = self.surprise(i, x);
+            if normal.present >= 0.5 {
+                keep(&mut usual, surprise)
+            } else {
+                keep(&mut rare, surprise)
             }
         }
-        top.iter().sum()
+        usual.iter().chain(&rare).sum()
+    }
+}
+
+/// Keeps the largest values, in descending order.
+#[inline]
+fn keep(largest: &mut [f32], mut value: f32) {
+    for best in largest {
+        if value > *best {
+            std::mem::swap(best, &mut value);
+        }
     }
 }
 

@@ -2,4 +2,6 @@
 
 mod artifact;
 mod forest;
+mod pipeline;
 mod support;
+mod workload;
