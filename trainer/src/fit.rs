@@ -204,13 +204,7 @@ pub fn check(part: &Partial, rank: u32, params: &Params) -> Result<(), FitError>
             "came before one that is missing"
         });
     }
-    let trees = part.forest.as_ref().map_or(0, |f| f.trees.len());
-    if trees != forest::share(params.trees, rank, params.workers).len() {
-        return refuse("has another number of trees than its share");
-    }
-    if let Some(forest) = &part.forest {
-        vigia_model::forest::Forest::compile(forest)?;
-    }
+    check_trees(rank, part.forest.as_ref(), params)?;
     if part.moments.rows == 0 {
         return refuse("was made from no windows");
     }
@@ -224,6 +218,21 @@ pub fn check(part: &Partial, rank: u32, params: &Params) -> Result<(), FitError>
     }
     if sums.present.iter().any(|&n| n > sums.rows) {
         return refuse("counts more windows with a feature than windows");
+    }
+    Ok(())
+}
+
+/// Whether trees are the share of worker `rank`, and can be scored.
+///
+/// # Errors
+/// Which rule they break.
+pub fn check_trees(rank: u32, forest: Option<&ForestSpec>, params: &Params) -> Result<(), FitError> {
+    if forest.map_or(0, |f| f.trees.len()) != forest::share(params.trees, rank, params.workers).len() {
+        let why = "has another number of trees than its share";
+        return Err(FitError::Part { rank, why });
+    }
+    if let Some(forest) = forest {
+        vigia_model::forest::Forest::compile(forest)?;
     }
     Ok(())
 }

@@ -4,4 +4,5 @@ pub mod data;
 pub mod fit;
 pub mod forest;
 pub mod parquet;
+pub mod rounds;
 pub mod validate;
