@@ -56,6 +56,14 @@ pub struct Config {
     #[arg(long, env = "VIGIA_RETENTION_HOURS", default_value_t = 24 * 90, value_parser = clap::value_parser!(u32).range(1..))]
     pub retention_hours: u32,
 
+    /// Bytes of samples above which the oldest are removed; 0 for 70 % of the volume.
+    #[arg(long, env = "VIGIA_STORE_MAX_BYTES", default_value_t = 0)]
+    pub store_max_bytes: u64,
+
+    /// Bytes of the volume that samples leave free, for artifacts and training.
+    #[arg(long, env = "VIGIA_STORE_RESERVE_BYTES", default_value_t = 64 << 20)]
+    pub store_reserve_bytes: u64,
+
     /// Duration of the leader's Lease in seconds; another replica takes over after it.
     #[arg(long, env = "VIGIA_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(3..=120))]
     pub lease_seconds: u64,
@@ -81,6 +89,15 @@ impl Config {
     /// See [`Config::retention_hours`].
     pub fn retention(&self) -> Duration {
         Duration::from_secs(u64::from(self.retention_hours) * 3600)
+    }
+
+    /// How much the store keeps.
+    pub fn store_options(&self) -> crate::store::Options {
+        crate::store::Options {
+            max_age: self.retention(),
+            max_bytes: self.store_max_bytes,
+            reserve: self.store_reserve_bytes,
+        }
     }
 
     /// See [`Config::debounce_ms`].

@@ -92,8 +92,8 @@ pub async fn assemble(
     health: Arc<Health>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<(Arc<Context>, Writers)> {
-    let store = Arc::new(Store::open(&config.store).await?);
-    let observations = Arc::new(Observations::open(&store).await?);
+    let store = Arc::new(Store::open(&config.store, config.store_options()).await?);
+    let observations = Arc::new(Observations::open(&store, jiff::Timestamp::now()).await?);
     let door = Door::new(client.clone(), metrics.clone());
     let key = Arc::new(OperatorKey::load_or_create(&client, &config.namespace).await?);
     let (caches, writers) = watch::caches();

@@ -1,46 +1,418 @@
-//! Artifacts and samples on a volume.
+//! The store: artifacts by digest, samples as Parquet, summaries of scores, and what training runs make.
+//!
+//! ```text
+//! blobs/sha256/<hex>                                     artifacts
+//! journal/<commit>-<commit>.parquet                      group commits: samples, summaries, marks
+//! samples/<namespace>/<profile>/<day>/<first>-<last>.parquet   the same samples, sorted out and merged
+//! summaries/<first>-<last>.pb                            the same summaries, merged
+//! checkpoint.pb                                          up to which commit that is done, and all marks
+//! runs/<uid>/…                                           shards and output of a training run
+//! ```
+//!
+//! What is acknowledged is in `journal/`, synced. [`maintain`] moves it on; each of its steps can be cut off
+//! by a crash and is finished or undone by the next start. A volume that is full refuses commits, so agents
+//! keep what they have; artifacts are never removed to make room.
 
+mod blobs;
+mod disk;
+mod error;
+mod index;
+mod maintain;
+mod rows;
+mod runs;
+mod segment;
+
+use std::collections::HashMap;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use object_store::local::LocalFileSystem;
-use object_store::ObjectStoreExt;
-use sha2::{Digest, Sha256};
+use prost::Message;
+use tokio::sync::watch;
 
-/// Artifacts by digest.
-#[derive(Debug)]
-pub struct Store(LocalFileSystem);
+pub use blobs::{MAX_ARTIFACT, digest_of};
+pub use disk::Space;
+pub use error::StoreError;
+pub use index::WindowCount;
+pub use rows::Row;
+pub use runs::{MAX_OUTPUT, Output};
+pub use segment::{Mark, Segment, Summary};
 
-impl Store {
-    /// Opens the folder.
-    ///
-    /// # Errors
-    /// It is not there.
-    pub async fn open(root: &Path) -> anyhow::Result<Self> {
-        Ok(Self(LocalFileSystem::new_with_prefix(root)?.with_fsync(true)))
-    }
+use disk::Disk;
+use index::{Index, Partition, Range, SampleFile};
+use segment::Meta;
 
-    /// Stores an artifact; gives its digest.
-    ///
-    /// # Errors
-    /// The volume.
-    pub async fn put_artifact(&self, bytes: Bytes) -> anyhow::Result<String> {
-        let digest: String = Sha256::digest(&bytes)
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
-        self.0
-            .put(&format!("blobs/sha256/{digest}").into(), bytes.into())
-            .await?;
-        Ok(format!("sha256:{digest}"))
-    }
+/// Largest file of samples or summaries that is read; merging keeps them far below.
+const MAX_FILE: u64 = 256 << 20;
 
-    /// The bytes of an artifact.
-    ///
-    /// # Errors
-    /// Not there, or the volume.
-    pub async fn get_artifact(&self, digest: &str) -> anyhow::Result<Bytes> {
-        let path = digest.replacen("sha256:", "blobs/sha256/", 1);
-        Ok(self.0.get(&path.into()).await?.bytes().await?)
+/// How much the store keeps.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Samples older than this are removed.
+    pub max_age: std::time::Duration,
+    /// Bytes of samples above which the oldest are removed; 0 for 70 % of the volume.
+    pub max_bytes: u64,
+    /// Bytes of the volume that samples leave free for artifacts and runs.
+    pub reserve: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_age: std::time::Duration::from_secs(14 * 86_400),
+            max_bytes: 0,
+            reserve: 64 << 20,
+        }
     }
 }
+
+/// Whether commits are taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Why not, where they are not.
+    pub full: Option<String>,
+}
+
+/// What there is, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Sample files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Their rows.
+    pub rows: u64,
+    /// Of the volume.
+    pub space: Space,
+}
+
+/// High-water marks by node and instance.
+type Marks = HashMap<(String, String), Mark>;
+
+/// The store.
+#[derive(Debug)]
+pub struct Store {
+    disk: Disk,
+    options: Options,
+    index: Mutex<Index>,
+    marks: Mutex<Marks>,
+    /// Number of the next commit; held while one is written, so there is one at a time.
+    next: tokio::sync::Mutex<u64>,
+    /// Held for reading while files are read, for writing while files are removed.
+    files: tokio::sync::RwLock<()>,
+    health: watch::Sender<Health>,
+}
+
+/// `checkpoint.pb`.
+#[derive(Clone, PartialEq, Eq, Message)]
+struct Checkpoint {
+    /// Commits up to this one are in partitions.
+    #[prost(uint64, tag = "1")]
+    through: u64,
+    #[prost(message, repeated, tag = "2")]
+    marks: Vec<Mark>,
+}
+
+const CHECKPOINT: &str = "checkpoint.pb";
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while it holds one of these; if it did, what is inside is still whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs encoding and decoding where it does not hold up other tasks.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(panic) => Err(StoreError::Rows(format!(
+            "a file could not be worked on: {panic}"
+        ))),
+    }
+}
+
+impl Store {
+    /// Opens the store in a folder, finishing or undoing what a crash cut off.
+    ///
+    /// # Errors
+    /// The folder cannot be read or written.
+    pub async fn open(root: &Path, options: Options) -> Result<Self, StoreError> {
+        let disk = Disk::open(root)?;
+        let checkpoint = match disk.get(CHECKPOINT, MAX_FILE).await {
+            Ok(bytes) => Checkpoint::decode(bytes).map_err(|e| StoreError::Corrupt {
+                path: CHECKPOINT.to_owned(),
+                why: e.to_string(),
+            })?,
+            Err(StoreError::NotFound(_)) => Checkpoint::default(),
+            Err(error) => return Err(error),
+        };
+        let store = Self {
+            disk,
+            options,
+            index: Mutex::default(),
+            marks: Mutex::default(),
+            next: tokio::sync::Mutex::new(checkpoint.through + 1),
+            files: tokio::sync::RwLock::new(()),
+            health: watch::Sender::new(Health::default()),
+        };
+        store.raise_marks(&checkpoint.marks);
+        store.open_partitions(checkpoint.through).await?;
+        store.open_summaries(checkpoint.through).await?;
+        store.open_journal(checkpoint.through).await?;
+        Ok(store)
+    }
+
+    async fn open_journal(&self, through: u64) -> Result<(), StoreError> {
+        for entry in self.disk.list("journal").await? {
+            let Some(range) = Range::of_path(&entry.path) else {
+                continue;
+            };
+            if range.last <= through {
+                self.disk.delete(&entry.path).await?;
+                continue;
+            }
+            match self.meta(&entry.path).await {
+                Ok(meta) => {
+                    self.raise_marks(&meta.marks);
+                    let file = SampleFile::new(entry.path, entry.bytes, meta);
+                    lock(&self.index).journal.insert(range.last, file);
+                    let mut next = self.next.lock().await;
+                    *next = (*next).max(range.last + 1);
+                }
+                Err(error) => self.set_aside(&entry.path, &error).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn open_partitions(&self, through: u64) -> Result<(), StoreError> {
+        let mut folders: HashMap<Partition, Vec<Range>> = HashMap::new();
+        for entry in self.disk.list("samples").await? {
+            if let (Some(partition), Some(range)) =
+                (Partition::of_path(&entry.path), Range::of_path(&entry.path))
+            {
+                folders.entry(partition).or_default().push(range);
+            }
+        }
+        for (partition, ranges) in folders {
+            let left = index::leftovers(ranges.iter());
+            for range in ranges {
+                let path = format!("{}/{}.parquet", partition.folder(), range.name());
+                if range.last > through || left.contains(&range) {
+                    self.disk.delete(&path).await?;
+                    continue;
+                }
+                let bytes = self.disk.size(&path).await?.unwrap_or(0);
+                match self.meta(&path).await {
+                    Ok(meta) => {
+                        let file = SampleFile::new(path, bytes, meta);
+                        let mut index = lock(&self.index);
+                        index
+                            .partitions
+                            .entry(partition.clone())
+                            .or_default()
+                            .insert(range, file);
+                    }
+                    Err(error) => self.set_aside(&path, &error).await?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A file that cannot be read must not keep the operator from starting, nor be lost to a person who
+    /// wants to look at it.
+    async fn set_aside(&self, path: &str, error: &StoreError) -> Result<(), StoreError> {
+        tracing::error!(path, %error, "a file of the store is damaged: it is set aside as damaged/…");
+        let bytes = self.disk.get(path, MAX_FILE).await?;
+        self.disk.put(&format!("damaged/{path}"), bytes).await?;
+        self.disk.delete(path).await
+    }
+
+    async fn meta(&self, path: &str) -> Result<Meta, StoreError> {
+        let bytes = self.disk.get(path, MAX_FILE).await?;
+        blocking(move || Meta::from_entries(&rows::footer(&bytes)?.0)).await
+    }
+
+    fn raise_marks(&self, marks: &[Mark]) {
+        let mut known = lock(&self.marks);
+        for mark in marks {
+            let key = (mark.node.clone(), mark.instance.clone());
+            let old = known.entry(key).or_insert_with(|| mark.clone());
+            if old.sequence <= mark.sequence {
+                *old = mark.clone();
+            }
+        }
+    }
+
+    /// Up to which sequence number the batches of an agent are stored.
+    pub fn mark(&self, node: &str, instance: &str) -> u64 {
+        let key = (node.to_owned(), instance.to_owned());
+        lock(&self.marks).get(&key).map_or(0, |mark| mark.sequence)
+    }
+
+    /// Stores a group of reports. When it returns, they outlive a power cut; when it fails, none of them is
+    /// stored.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`], or another one of the volume.
+    pub async fn commit(&self, segment: Segment) -> Result<(), StoreError> {
+        let mut next = self.next.lock().await;
+        let done = self.write_segment(*next, segment).await;
+        if done.is_ok() {
+            *next += 1;
+        }
+        let full = match &done {
+            Err(StoreError::Full(why)) => Some(why.clone()),
+            _ => None,
+        };
+        self.set_health(Health { full });
+        done
+    }
+
+    async fn write_segment(&self, number: u64, segment: Segment) -> Result<(), StoreError> {
+        self.check_reserve()?;
+        let (bytes, meta) = blocking(move || segment.encode()).await?;
+        let range = Range {
+            first: number,
+            last: number,
+        };
+        let path = format!("journal/{}.parquet", range.name());
+        let size = bytes.len() as u64;
+        if let Err(error) = self.disk.put(&path, bytes).await {
+            // It may have got its name before it failed. The number is used again, so at worst it is
+            // overwritten; where even that fails, agents send again what is in it, and it is dropped as stored.
+            if let Err(error) = self.disk.delete(&path).await {
+                tracing::warn!(path, %error, "what a failed commit left could not be removed");
+            }
+            return Err(error);
+        }
+        self.raise_marks(&meta.marks);
+        let file = SampleFile::new(path, size, meta);
+        lock(&self.index).journal.insert(number, file);
+        Ok(())
+    }
+
+    /// Refuses samples while less than the reserve is free.
+    fn check_reserve(&self) -> Result<(), StoreError> {
+        let Space { free, .. } = self.disk.space()?;
+        if free < self.options.reserve {
+            return Err(StoreError::Full(format!(
+                "{free} bytes are free, and {} are kept for artifacts",
+                self.options.reserve
+            )));
+        }
+        Ok(())
+    }
+
+    fn set_health(&self, health: Health) {
+        self.health.send_if_modified(|old| {
+            let changed = old.full.is_some() != health.full.is_some();
+            if changed {
+                match &health.full {
+                    Some(why) => tracing::error!(
+                        why,
+                        "the store is full: reports are not acknowledged, agents keep them"
+                    ),
+                    None => tracing::info!("the store takes reports again"),
+                }
+            }
+            *old = health;
+            changed
+        });
+    }
+
+    /// Whether commits are taken, as the last one found.
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.health.subscribe()
+    }
+
+    /// What there is.
+    ///
+    /// # Errors
+    /// The volume does not say.
+    pub fn stats(&self) -> Result<Stats, StoreError> {
+        let space = self.disk.space()?;
+        let index = lock(&self.index);
+        Ok(index.files().fold(
+            Stats {
+                space,
+                ..Stats::default()
+            },
+            |sum, file| Stats {
+                files: sum.files + 1,
+                bytes: sum.bytes + file.bytes,
+                rows: sum.rows + file.rows(),
+                space,
+            },
+        ))
+    }
+
+    /// Windows of a profile in a time, never too many: spans of five seconds that are not in it as a whole do
+    /// not count.
+    pub fn count(&self, namespace: &str, profile: &str, since_ms: i64, until_ms: i64) -> WindowCount {
+        lock(&self.index).count(namespace, profile, since_ms, until_ms)
+    }
+
+    /// Calls `take` with each window of a profile that began in a time (both ends included), in no order.
+    ///
+    /// # Errors
+    /// The volume, or a damaged file.
+    pub async fn each_row(
+        &self,
+        namespace: &str,
+        profile: &str,
+        (since_ms, until_ms): (i64, i64),
+        mut take: impl FnMut(Row) + Send,
+    ) -> Result<(), StoreError> {
+        let _files = self.files.read().await;
+        let paths = lock(&self.index).overlapping(namespace, profile, since_ms, until_ms);
+        for path in paths {
+            let bytes = self.disk.get(&path, MAX_FILE).await?;
+            for row in decode(bytes).await? {
+                if row.namespace == namespace
+                    && row.profile == profile
+                    && (since_ms..=until_ms).contains(&row.start_ms)
+                {
+                    take(row);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Every summary there is, in no order: what [`crate::observed`] is rebuilt from at a start.
+    ///
+    /// # Errors
+    /// The volume, or a damaged file.
+    pub async fn summaries(&self) -> Result<Vec<Summary>, StoreError> {
+        let _files = self.files.read().await;
+        let mut all = vec![];
+        for entry in self.disk.list("summaries").await? {
+            all.extend(self.summary_file(&entry.path).await?);
+        }
+        let journal: Vec<String> = lock(&self.index)
+            .journal
+            .values()
+            .map(|f| f.path.clone())
+            .collect();
+        for path in journal {
+            all.extend(self.meta(&path).await?.summaries);
+        }
+        Ok(all)
+    }
+}
+
+/// The rows of a file.
+async fn decode(bytes: Bytes) -> Result<Vec<Row>, StoreError> {
+    blocking(move || {
+        let mut all = vec![];
+        rows::decode(bytes, |row| all.push(row))?;
+        Ok(all)
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,165 @@
+//! The volume: durable, atomic writes of whole objects, and how much space there is.
+//!
+//! `object_store`'s LocalFileSystem writes to a temporary file and renames it; with `with_fsync` it also syncs
+//! the file before and the folders after. What it does not do, and is done here: removing the temporary files
+//! of writes that a crash cut off, telling a full volume from other errors, capping what is read, and keeping
+//! a reserve, so that samples can never take the space that an artifact needs to be signed and served.
+
+use std::path::{Path as FsPath, PathBuf};
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+
+use super::StoreError;
+
+/// One object of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// Its path below the root.
+    pub path: String,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// Bytes of the volume.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// That it has.
+    pub total: u64,
+    /// That may still be written.
+    pub free: u64,
+}
+
+/// A folder that objects are kept in.
+#[derive(Debug)]
+pub(super) struct Disk {
+    root: PathBuf,
+    objects: LocalFileSystem,
+}
+
+impl Disk {
+    /// Opens a folder, which must exist, and removes what an interrupted write left.
+    pub fn open(root: &FsPath) -> Result<Self, StoreError> {
+        remove_staged(root)?;
+        Ok(Self {
+            root: root.to_owned(),
+            objects: LocalFileSystem::new_with_prefix(root)?
+                .with_fsync(true)
+                .with_automatic_cleanup(true),
+        })
+    }
+
+    /// Writes an object as a whole; when it returns, the object outlives a power cut.
+    pub async fn put(&self, path: &str, bytes: Bytes) -> Result<(), StoreError> {
+        self.objects.put(&Path::from(path), bytes.into()).await?;
+        Ok(())
+    }
+
+    /// Reads an object of at most `limit` bytes.
+    pub async fn get(&self, path: &str, limit: u64) -> Result<Bytes, StoreError> {
+        let object = self.objects.get(&Path::from(path)).await?;
+        if object.meta.size > limit {
+            return Err(StoreError::TooLarge {
+                what: path.to_owned(),
+                size: object.meta.size,
+                limit,
+            });
+        }
+        Ok(object.bytes().await?)
+    }
+
+    /// Size of an object, where there is one.
+    pub async fn size(&self, path: &str) -> Result<Option<u64>, StoreError> {
+        match self.objects.head(&Path::from(path)).await {
+            Ok(meta) => Ok(Some(meta.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Every object below a folder, by path.
+    pub async fn list(&self, folder: &str) -> Result<Vec<Entry>, StoreError> {
+        let mut entries: Vec<Entry> = self
+            .objects
+            .list(Some(&Path::from(folder)))
+            .map_ok(|meta| Entry {
+                path: meta.location.to_string(),
+                bytes: meta.size,
+            })
+            .try_collect()
+            .await?;
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(entries)
+    }
+
+    /// Removes an object; one that is gone already is no error.
+    pub async fn delete(&self, path: &str) -> Result<(), StoreError> {
+        match self.objects.delete(&Path::from(path)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Space of the volume.
+    pub fn space(&self) -> Result<Space, StoreError> {
+        let stat = rustix::fs::statvfs(&self.root).map_err(std::io::Error::from)?;
+        Ok(Space {
+            total: stat.f_blocks.saturating_mul(stat.f_frsize),
+            free: stat.f_bavail.saturating_mul(stat.f_frsize),
+        })
+    }
+}
+
+/// Removes `name#1` files: writes that never got their name. Listings leave them out, so that nothing else
+/// would ever find them.
+fn remove_staged(folder: &FsPath) -> Result<(), StoreError> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let staged = name
+            .to_string_lossy()
+            .rsplit_once('#')
+            .is_some_and(|(_, number)| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()));
+        if entry.file_type()?.is_dir() {
+            remove_staged(&entry.path())?;
+        } else if staged {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_an_interrupted_write_left_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("a/b")).unwrap();
+        std::fs::write(folder.path().join("a/b/x.parquet#1"), b"half").unwrap();
+        std::fs::write(folder.path().join("a/b/x.parquet"), b"whole").unwrap();
+        let disk = Disk::open(folder.path()).unwrap();
+        assert!(!folder.path().join("a/b/x.parquet#1").exists());
+        assert_eq!(disk.get("a/b/x.parquet", 10).await.unwrap(), "whole");
+    }
+
+    #[tokio::test]
+    async fn reads_are_capped_and_deletes_are_idempotent() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::open(folder.path()).unwrap();
+        disk.put("x", Bytes::from_static(b"12345")).await.unwrap();
+        assert!(matches!(
+            disk.get("x", 4).await,
+            Err(StoreError::TooLarge { size: 5, .. })
+        ));
+        assert_eq!(disk.size("x").await.unwrap(), Some(5));
+        disk.delete("x").await.unwrap();
+        disk.delete("x").await.unwrap();
+        assert_eq!(disk.size("x").await.unwrap(), None);
+        assert!(matches!(disk.get("x", 4).await, Err(StoreError::NotFound(_))));
+    }
+}

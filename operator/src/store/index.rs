@@ -1,0 +1,217 @@
+//! Which sample files there are, and what is in them. Kept in memory, rebuilt from names and footers.
+//!
+//! Files are named by the range of commits that they hold, `<first>-<last>.parquet`, so that a crash between
+//! writing a merged file and removing its parts is seen at the next start: what another file of the same
+//! folder contains is left over, and what lies beyond the checkpoint was not finished.
+
+use std::collections::BTreeMap;
+
+use super::segment::{Count, Meta, ProfileCounts};
+
+/// A range of commits, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Range {
+    pub first: u64,
+    pub last: u64,
+}
+
+impl Range {
+    /// `<first>-<last>`, padded so that names sort by it.
+    pub fn name(self) -> String {
+        format!("{:016}-{:016}", self.first, self.last)
+    }
+
+    /// Reads the name of a file.
+    pub fn of_path(path: &str) -> Option<Self> {
+        let name = path.rsplit('/').next()?;
+        let (first, last) = name.split_once('.')?.0.split_once('-')?;
+        let range = Self {
+            first: first.parse().ok()?,
+            last: last.parse().ok()?,
+        };
+        (range.first <= range.last).then_some(range)
+    }
+
+    /// Whether it holds all of another one, and more.
+    pub fn covers(self, other: Self) -> bool {
+        self != other && self.first <= other.first && other.last <= self.last
+    }
+}
+
+/// A profile and a day: a folder of sample files.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Partition {
+    pub namespace: String,
+    pub profile: String,
+    /// yyyy-mm-dd, UTC.
+    pub day: String,
+}
+
+impl Partition {
+    pub fn folder(&self) -> String {
+        format!("samples/{}/{}/{}", self.namespace, self.profile, self.day)
+    }
+
+    /// Reads `samples/<namespace>/<profile>/<day>/<file>`.
+    pub fn of_path(path: &str) -> Option<Self> {
+        let mut parts = path.split('/');
+        let (samples, namespace, profile, day, file) = (
+            parts.next()?,
+            parts.next()?,
+            parts.next()?,
+            parts.next()?,
+            parts.next()?,
+        );
+        (samples == "samples" && file.ends_with(".parquet") && parts.next().is_none()).then(|| Self {
+            namespace: namespace.to_owned(),
+            profile: profile.to_owned(),
+            day: day.to_owned(),
+        })
+    }
+}
+
+/// A file with samples.
+#[derive(Clone, Debug)]
+pub(super) struct SampleFile {
+    pub path: String,
+    pub bytes: u64,
+    pub profiles: Vec<ProfileCounts>,
+}
+
+impl SampleFile {
+    pub fn new(path: String, bytes: u64, meta: Meta) -> Self {
+        Self {
+            path,
+            bytes,
+            profiles: meta.profiles,
+        }
+    }
+
+    fn counts(&self, namespace: &str, profile: &str) -> &[Count] {
+        self.profiles
+            .iter()
+            .find(|p| p.namespace == namespace && p.profile == profile)
+            .map_or(&[], |p| &p.counts)
+    }
+
+    /// Rows in all.
+    pub fn rows(&self) -> u64 {
+        self.profiles.iter().flat_map(|p| &p.counts).map(|c| c.rows).sum()
+    }
+
+    /// End of the latest span.
+    pub fn until_ms(&self) -> i64 {
+        let ends = self.profiles.iter().filter_map(|p| p.counts.last());
+        ends.map(|c| c.start_ms.saturating_add(c.span_ms))
+            .max()
+            .unwrap_or(i64::MIN)
+    }
+
+    /// Whether it may hold rows of a profile that begin in a time.
+    pub fn overlaps(&self, namespace: &str, profile: &str, since_ms: i64, until_ms: i64) -> bool {
+        self.counts(namespace, profile)
+            .iter()
+            .any(|c| c.start_ms <= until_ms && c.start_ms.saturating_add(c.span_ms) > since_ms)
+    }
+}
+
+/// Windows of a profile in a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WindowCount {
+    /// All of them.
+    pub windows: u64,
+    /// Those above the threshold.
+    pub alerted: u64,
+}
+
+/// Every sample file.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    /// Commits that are not yet in partitions, by number.
+    pub journal: BTreeMap<u64, SampleFile>,
+    /// The rest.
+    pub partitions: BTreeMap<Partition, BTreeMap<Range, SampleFile>>,
+}
+
+impl Index {
+    /// Every file.
+    pub fn files(&self) -> impl Iterator<Item = &SampleFile> {
+        self.journal
+            .values()
+            .chain(self.partitions.values().flat_map(BTreeMap::values))
+    }
+
+    /// Windows of a profile in spans that lie in a time as a whole, so never too many.
+    pub fn count(&self, namespace: &str, profile: &str, since_ms: i64, until_ms: i64) -> WindowCount {
+        let mut sum = WindowCount::default();
+        for file in self.files() {
+            for count in file.counts(namespace, profile) {
+                if count.start_ms >= since_ms && count.start_ms.saturating_add(count.span_ms) <= until_ms {
+                    sum.windows += count.rows;
+                    sum.alerted += count.alerted;
+                }
+            }
+        }
+        sum
+    }
+
+    /// Files that may hold rows of a profile that begin in a time.
+    pub fn overlapping(&self, namespace: &str, profile: &str, since_ms: i64, until_ms: i64) -> Vec<String> {
+        self.files()
+            .filter(|f| f.overlaps(namespace, profile, since_ms, until_ms))
+            .map(|f| f.path.clone())
+            .collect()
+    }
+
+    /// Forgets a file of a partition.
+    pub fn remove(&mut self, path: &str) {
+        self.partitions.retain(|_, files| {
+            files.retain(|_, file| file.path != path);
+            !files.is_empty()
+        });
+    }
+}
+
+/// Paths of one folder that a crash left over: ranges that another one covers.
+pub(super) fn leftovers<'a>(ranges: impl Iterator<Item = &'a Range> + Clone) -> Vec<Range> {
+    ranges
+        .clone()
+        .filter(|range| ranges.clone().any(|other| other.covers(**range)))
+        .copied()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back() {
+        let range = Range { first: 3, last: 12 };
+        let partition = Partition {
+            namespace: "shop".into(),
+            profile: "redis.v1".into(),
+            day: "2026-11-21".into(),
+        };
+        let path = format!("{}/{}.parquet", partition.folder(), range.name());
+        assert_eq!(Range::of_path(&path), Some(range));
+        assert_eq!(Partition::of_path(&path), Some(partition));
+        for bad in [
+            "samples/a/b/c",
+            "samples/a/b/c/d/1-2.parquet",
+            "x/a/b/c/1-2.parquet",
+        ] {
+            assert_eq!(Partition::of_path(bad), None, "{bad}");
+        }
+        for bad in ["a/2-1.parquet", "a/1.parquet", "a/x-1.parquet", "a/1-2"] {
+            assert_eq!(Range::of_path(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_a_merged_file_holds_is_left_over() {
+        let range = |first, last| Range { first, last };
+        let all = [range(1, 4), range(5, 8), range(1, 8), range(9, 9)];
+        assert_eq!(leftovers(all.iter()), [range(1, 4), range(5, 8)]);
+    }
+}

@@ -1,0 +1,274 @@
+//! Samples as Parquet: one row a window, the columns of `vigia.v1.Sample` under its field names.
+//!
+//! | column | type |
+//! | --- | --- |
+//! | namespace, profile, schema | UTF-8 |
+//! | source | UInt64 |
+//! | window_start_unix_ms, window_ms | Int64 |
+//! | features | List of Float32, no nulls |
+//! | above_threshold | Boolean |
+//!
+//! Pages are compressed with zstd. The same rows give the same bytes. Trainers read the same columns.
+
+use std::sync::Arc;
+
+use arrow_array::builder::{
+    BooleanBuilder, Float32Builder, Int64Builder, ListBuilder, StringBuilder, UInt64Builder,
+};
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float32Type, Int64Type, UInt64Type};
+use arrow_array::{ArrayRef, BooleanArray, ListArray, RecordBatch, StringArray};
+use arrow_schema::{DataType, Field, Schema};
+use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+};
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+
+use super::StoreError;
+
+/// One window's feature vector, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// Namespace of the TraceProfile.
+    pub namespace: String,
+    /// Name of the TraceProfile.
+    pub profile: String,
+    /// Keyed hash that tells containers apart.
+    pub source: u64,
+    /// When the window began, by the operator's clock as far as it can be told.
+    pub start_ms: i64,
+    /// How long it was.
+    pub window_ms: i64,
+    /// Hash of the feature schema.
+    pub schema: String,
+    /// The vector.
+    pub features: Vec<f32>,
+    /// The active version raised it above the alert threshold.
+    pub above_threshold: bool,
+}
+
+fn schema() -> Arc<Schema> {
+    let item = Field::new("item", DataType::Float32, false);
+    Arc::new(Schema::new(vec![
+        Field::new("namespace", DataType::Utf8, false),
+        Field::new("profile", DataType::Utf8, false),
+        Field::new("source", DataType::UInt64, false),
+        Field::new("window_start_unix_ms", DataType::Int64, false),
+        Field::new("window_ms", DataType::Int64, false),
+        Field::new("schema", DataType::Utf8, false),
+        Field::new("features", DataType::List(Arc::new(item)), false),
+        Field::new("above_threshold", DataType::Boolean, false),
+    ]))
+}
+
+/// Rows that are turned into columns at once: what is held beside the encoded pages.
+const BATCH: usize = 4096;
+
+fn batch<'a>(schema: &Arc<Schema>, rows: impl Iterator<Item = &'a Row>) -> Result<RecordBatch, StoreError> {
+    let mut namespace = StringBuilder::new();
+    let mut profile = StringBuilder::new();
+    let mut source = UInt64Builder::new();
+    let mut start = Int64Builder::new();
+    let mut length = Int64Builder::new();
+    let mut hash = StringBuilder::new();
+    let item = Field::new("item", DataType::Float32, false);
+    let mut features = ListBuilder::new(Float32Builder::new()).with_field(item);
+    let mut above = BooleanBuilder::new();
+    for row in rows {
+        namespace.append_value(&row.namespace);
+        profile.append_value(&row.profile);
+        source.append_value(row.source);
+        start.append_value(row.start_ms);
+        length.append_value(row.window_ms);
+        hash.append_value(&row.schema);
+        features.values().append_slice(&row.features);
+        features.append(true);
+        above.append_value(row.above_threshold);
+    }
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(namespace.finish()),
+        Arc::new(profile.finish()),
+        Arc::new(source.finish()),
+        Arc::new(start.finish()),
+        Arc::new(length.finish()),
+        Arc::new(hash.finish()),
+        Arc::new(features.finish()),
+        Arc::new(above.finish()),
+    ];
+    Ok(RecordBatch::try_new(schema.clone(), columns)?)
+}
+
+/// Parquet of rows, with key-value metadata in its footer.
+pub(super) fn encode(rows: &[Row], metadata: Vec<(String, String)>) -> Result<Bytes, StoreError> {
+    encode_refs(&rows.iter().collect::<Vec<_>>(), metadata)
+}
+
+/// The same of rows that are elsewhere.
+pub(super) fn encode_refs(rows: &[&Row], metadata: Vec<(String, String)>) -> Result<Bytes, StoreError> {
+    let metadata = metadata.into_iter().map(|(k, v)| KeyValue::new(k, v)).collect();
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
+        .set_created_by("vigia-operator".to_owned())
+        .set_key_value_metadata(Some(metadata))
+        .build();
+    let schema = schema();
+    let mut writer = ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties))?;
+    for rows in rows.chunks(BATCH) {
+        writer.write(&batch(&schema, rows.iter().copied())?)?;
+    }
+    Ok(writer.into_inner()?.into())
+}
+
+/// The key-value metadata and the number of rows of a Parquet file.
+pub(super) fn footer(bytes: &Bytes) -> Result<(Vec<(String, String)>, u64), StoreError> {
+    let metadata =
+        ArrowReaderMetadata::load(bytes, ArrowReaderOptions::new().with_skip_arrow_metadata(true))?;
+    let file = metadata.metadata().file_metadata();
+    let pairs = file
+        .key_value_metadata()
+        .into_iter()
+        .flatten()
+        .filter_map(|pair| Some((pair.key.clone(), pair.value.clone()?)))
+        .collect();
+    Ok((pairs, u64::try_from(file.num_rows()).unwrap_or(0)))
+}
+
+/// Calls `take` with each row of a Parquet file.
+pub(super) fn decode(bytes: Bytes, mut take: impl FnMut(Row)) -> Result<(), StoreError> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?
+        .with_batch_size(BATCH)
+        .build()?;
+    for batch in reader {
+        let batch = batch?;
+        let columns = Columns::of(&batch)
+            .ok_or_else(|| StoreError::Rows("a column is missing or of another type".into()))?;
+        for i in 0..batch.num_rows() {
+            take(columns.row(i));
+        }
+    }
+    Ok(())
+}
+
+struct Columns<'a> {
+    namespace: &'a StringArray,
+    profile: &'a StringArray,
+    source: &'a [u64],
+    start: &'a [i64],
+    length: &'a [i64],
+    schema: &'a StringArray,
+    features: &'a ListArray,
+    above: &'a BooleanArray,
+}
+
+impl<'a> Columns<'a> {
+    fn of(batch: &'a RecordBatch) -> Option<Self> {
+        let features = batch.column_by_name("features")?.as_list_opt::<i32>()?;
+        features.values().as_primitive_opt::<Float32Type>()?;
+        Some(Self {
+            namespace: batch.column_by_name("namespace")?.as_string_opt::<i32>()?,
+            profile: batch.column_by_name("profile")?.as_string_opt::<i32>()?,
+            source: batch
+                .column_by_name("source")?
+                .as_primitive_opt::<UInt64Type>()?
+                .values(),
+            start: batch
+                .column_by_name("window_start_unix_ms")?
+                .as_primitive_opt::<Int64Type>()?
+                .values(),
+            length: batch
+                .column_by_name("window_ms")?
+                .as_primitive_opt::<Int64Type>()?
+                .values(),
+            schema: batch.column_by_name("schema")?.as_string_opt::<i32>()?,
+            features,
+            above: batch.column_by_name("above_threshold")?.as_boolean_opt()?,
+        })
+    }
+
+    fn row(&self, i: usize) -> Row {
+        Row {
+            namespace: self.namespace.value(i).to_owned(),
+            profile: self.profile.value(i).to_owned(),
+            source: self.source[i],
+            start_ms: self.start[i],
+            window_ms: self.length[i],
+            schema: self.schema.value(i).to_owned(),
+            features: self
+                .features
+                .value(i)
+                .as_primitive::<Float32Type>()
+                .values()
+                .to_vec(),
+            above_threshold: self.above.value(i),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    pub(crate) fn row(profile: &str, source: u64, start_ms: i64) -> Row {
+        Row {
+            namespace: "shop".into(),
+            profile: profile.into(),
+            source,
+            start_ms,
+            window_ms: 2000,
+            schema: "ab".repeat(32),
+            features: (0..124).map(|i| (i as f32).mul_add(0.5, source as f32)).collect(),
+            above_threshold: source.is_multiple_of(7),
+        }
+    }
+
+    fn read(bytes: Bytes) -> Vec<Row> {
+        let mut rows = vec![];
+        decode(bytes, |row| rows.push(row)).unwrap();
+        rows
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn rows_survive_the_round_trip(
+            rows in prop::collection::vec(
+                ("[a-z]{1,8}", any::<u64>(), any::<i64>(), prop::collection::vec(-1e30f32..1e30, 0..130), any::<bool>()),
+                0..40,
+            )
+        ) {
+            let rows: Vec<Row> = rows
+                .into_iter()
+                .map(|(name, source, start_ms, features, above_threshold)| Row {
+                    profile: name, source, start_ms, features, above_threshold, ..row("p", 1, 0)
+                })
+                .collect();
+            let bytes = encode(&rows, vec![("k".into(), "v".into())]).unwrap();
+            let (entries, count) = footer(&bytes).unwrap();
+            prop_assert!(entries.contains(&("k".to_owned(), "v".to_owned())));
+            prop_assert_eq!(count, rows.len() as u64);
+            prop_assert_eq!(read(bytes), rows);
+        }
+
+        #[test]
+        fn damage_is_an_error_and_never_a_panic(at in 0usize..4000, flip in 1u8.., cut in 0usize..4000) {
+            let rows: Vec<Row> = (0..20).map(|i| row("p", i, i as i64)).collect();
+            let whole = encode(&rows, vec![]).unwrap();
+            let mut bent = whole.to_vec();
+            let i = at % bent.len();
+            bent[i] ^= flip;
+            let _ = decode(bent.into(), |_| ());
+            let _ = decode(whole.slice(..cut % whole.len()), |_| ());
+        }
+    }
+
+    #[test]
+    fn the_same_rows_give_the_same_bytes() {
+        let rows: Vec<Row> = (0..5000).map(|i| row("p", i, i as i64)).collect();
+        assert_eq!(encode(&rows, vec![]).unwrap(), encode(&rows, vec![]).unwrap());
+    }
+}
