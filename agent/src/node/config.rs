@@ -13,10 +13,10 @@ use super::report::client::OperatorConfig;
 #[command(name = "vigia-agent", version, about)]
 pub struct Config {
     /// Name of the node, which is that of its NodePlan.
-    #[arg(long, env = "NODE_NAME")]
+    #[arg(long, env = "VIGIA_NODE_NAME")]
     pub node_name: String,
     /// Address of the operator: https://host:port.
-    #[arg(long)]
+    #[arg(long = "operator", env = "VIGIA_OPERATOR")]
     pub operator_url: String,
     /// PEM of the CA that signs the operator's certificate; read for each connection.
     #[arg(long, default_value = "/etc/vigia/ca/ca.crt")]
@@ -39,6 +39,9 @@ pub struct Config {
     /// Pairs of container and system call that can be counted at once; calls beyond are counted as lost.
     #[arg(long, default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(64..=1_048_576))]
     pub tallies: u32,
+    /// What is logged: a level, or directives such as "info,vigia_agent=debug".
+    #[arg(long, env = "VIGIA_LOG", default_value = "info")]
+    pub log: String,
     /// Seconds between reports where nothing is urgent.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=300))]
     pub report_every: u64,

@@ -1,13 +1,10 @@
-//! The probe on the running kernel: exact counts, in both kinds of cgroup hierarchy.
-//!
-//! Needs root (or CAP_BPF + CAP_PERFMON and a writable cgroupfs). Of the two kinds, those that this machine has are
-//! tried; one it must have.
-
-mod ground;
+//! The probe: exact counts.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::process::{Child, ChildStdin, Command, Stdio};
 
-use ground::{Ground, grounds};
+use crate::ground::{Ground, grounds};
 use vigia_agent::probe::{Probe, ProbeConfig, Slot, Tally};
 
 fn probe_for(ground: &Ground) -> Probe {
@@ -104,6 +101,23 @@ fn two_targets_are_counted_apart_and_one_may_go() {
     }
 }
 
+/// A shell that waits for a line before it starts two programs.
+fn waiting_shell() -> (Child, ChildStdin) {
+    let mut child = Command::new("/bin/sh")
+        .args(["-c", "read go; /bin/true; /bin/true; :"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("a shell can be run");
+    let stdin = child.stdin.take().expect("its input is piped");
+    (child, stdin)
+}
+
+fn finish(mut child: Child, mut go: ChildStdin) {
+    go.write_all(b"\n").expect("the shell reads");
+    drop(go);
+    assert!(child.wait().expect("the shell ends").success());
+}
+
 #[test]
 fn a_process_and_what_it_forks_are_counted_without_a_cgroup() {
     let mut probe = Probe::load(ProbeConfig {
@@ -112,9 +126,9 @@ fn a_process_and_what_it_forks_are_counted_without_a_cgroup() {
         ..ProbeConfig::default()
     })
     .expect("the probe loads");
-    let (child, go) = ground::waiting_shell();
+    let (child, go) = waiting_shell();
     let slot = probe.add_process(child.id()).expect("a target");
-    ground::finish(child, go);
+    finish(child, go);
     let counts = counts(&mut probe, slot);
     // The shell started /bin/true twice: itself forked, and the children executed.
     assert_eq!(counts[&libc::SYS_execve].0, 2, "{counts:?}");

@@ -1,10 +1,9 @@
 //! Cgroups of our own to run known loops in.
 
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use vigia_agent::probe::{Hierarchy, HierarchyKind};
@@ -14,32 +13,29 @@ static COUNTER: AtomicU32 = AtomicU32::new(0);
 /// A folder of our own in one hierarchy; removed when dropped.
 pub struct Ground {
     pub kind: HierarchyKind,
+    /// What an agent is told as the root of cgroups.
+    pub cgroup_root: PathBuf,
     root: PathBuf,
 }
 
 /// One for each kind that this machine has.
 pub fn grounds() -> Vec<Ground> {
     let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-    let found: Vec<Ground> = [
-        (HierarchyKind::V1, "/sys/fs/cgroup/memory"),
-        (HierarchyKind::V2, "/sys/fs/cgroup/unified"),
-        (HierarchyKind::V2, "/sys/fs/cgroup"),
-    ]
-    .into_iter()
-    .filter(|(kind, root)| {
-        let mark = if *kind == HierarchyKind::V1 {
-            "cgroup.procs"
-        } else {
-            "cgroup.controllers"
-        };
-        Path::new(root).join(mark).exists()
-    })
-    .map(|(kind, root)| {
-        let root = Path::new(root).join(format!("vigia-probe-test-{}-{number}", std::process::id()));
-        fs::create_dir(&root).expect("a cgroup can be made: run as root");
-        Ground { kind, root }
-    })
-    .collect();
+    let found: Vec<Ground> = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
+        .into_iter()
+        .filter_map(|root| Some((root, Hierarchy::detect(root.as_ref()).ok()?)))
+        .map(|(cgroup_root, hierarchy)| {
+            let root = hierarchy
+                .root
+                .join(format!("vigia-test-{}-{number}", std::process::id()));
+            fs::create_dir(&root).expect("a cgroup can be made: run as root");
+            Ground {
+                kind: hierarchy.kind,
+                cgroup_root: cgroup_root.into(),
+                root,
+            }
+        })
+        .collect();
     assert!(!found.is_empty(), "this machine has no cgroup hierarchy");
     found
 }
@@ -81,8 +77,8 @@ impl Cgroup {
         Hierarchy::id(&self.0).expect("the cgroup exists")
     }
 
-    pub fn procs(&self) -> PathBuf {
-        self.0.join("cgroup.procs")
+    pub fn remove(self) {
+        remove(&self.0);
     }
 
     /// Runs a process in it that calls getppid and a failing fchdir so many times, and waits for its end.
@@ -95,7 +91,7 @@ impl Cgroup {
     }
 
     fn command(&self, getppid: u32, failing: u32) -> Command {
-        let procs = self.procs();
+        let procs = self.0.join("cgroup.procs");
         let mut command = Command::new("/bin/true");
         let join = move || {
             fs::write(&procs, "0")?;
@@ -114,21 +110,4 @@ impl Cgroup {
         unsafe { command.pre_exec(join) };
         command
     }
-}
-
-/// A shell that waits for a line before it starts two programs.
-pub fn waiting_shell() -> (Child, ChildStdin) {
-    let mut child = Command::new("/bin/sh")
-        .args(["-c", "read go; /bin/true; /bin/true; :"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .expect("a shell can be run");
-    let stdin = child.stdin.take().expect("its input is piped");
-    (child, stdin)
-}
-
-pub fn finish(mut child: Child, mut go: ChildStdin) {
-    go.write_all(b"\n").expect("the shell reads");
-    drop(go);
-    assert!(child.wait().expect("the shell ends").success());
 }

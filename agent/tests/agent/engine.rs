@@ -1,0 +1,291 @@
+//! From the kernel to an alert: real cgroups and system calls, time as the test says.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use vigia_agent::node::desired::{Desired, Key};
+use vigia_agent::node::engine::{Engine, EngineConfig, ProbeHealth, Tick};
+use vigia_agent::node::models::load::{Pinned, load};
+use vigia_agent::node::models::shelf::{Step, VersionKey};
+use vigia_agent::node::score::Scorer;
+use vigia_agent::window::Now;
+use vigia_crds::{
+    NodePlanSpec, PlannedContainer, PlannedModel, PlannedPod, PlannedProfile, PlannedVersion, Task,
+    VersionMode,
+};
+
+use crate::ground::{Cgroup, Ground, grounds};
+use crate::model::{Signed, key, signed};
+
+/// Tests run side by side and see each other's cgroups, as nodes on one kernel do.
+fn new_uid() -> String {
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    format!("0f3c2b1a-90ab-4cde-8f01-{:08x}{number:04x}", std::process::id())
+}
+
+/// A node with one pod of one container, and an agent's engine on it.
+struct Node {
+    engine: Engine,
+    uid: String,
+    pod: Cgroup,
+    container: Option<Cgroup>,
+    seconds: u64,
+    generation: i64,
+}
+
+fn id() -> String {
+    "c0".repeat(32)
+}
+
+impl Node {
+    fn new(ground: &Ground) -> Self {
+        let uid = new_uid();
+        let pod = ground
+            .cgroup("kubepods")
+            .nested("burstable")
+            .nested(&format!("pod{uid}"));
+        let container = pod.nested(&id());
+        let config = EngineConfig {
+            cgroup_root: ground.cgroup_root.clone(),
+            tallies: 4096,
+        };
+        let engine = Engine::new(config, BTreeMap::new(), Scorer::new([1; 32], 42));
+        Self {
+            engine,
+            uid,
+            pod,
+            container: Some(container),
+            seconds: 1_000_000,
+            generation: 0,
+        }
+    }
+
+    fn plan(&mut self, versions: &[(&Signed, VersionMode)]) -> Vec<Step> {
+        self.generation += 1;
+        let profile = PlannedProfile {
+            namespace: "shop".to_owned(),
+            name: "checkout".to_owned(),
+            window_ms: 1000,
+            consecutive_windows: 2,
+            alerts_per_hour: "0.05".to_owned(),
+            sample_per_mille: 1000,
+            models: vec!["m".to_owned()],
+            pods: vec![PlannedPod {
+                name: "pod-0".to_owned(),
+                uid: self.uid.clone(),
+                containers: vec![PlannedContainer {
+                    name: "app".to_owned(),
+                    id: id(),
+                }],
+            }],
+        };
+        let model = PlannedModel {
+            namespace: "shop".to_owned(),
+            name: "m".to_owned(),
+            task: Task::Anomaly,
+            versions: versions
+                .iter()
+                .map(|(signed, mode)| PlannedVersion {
+                    name: "v".to_owned(),
+                    digest: signed.digest.clone(),
+                    size_bytes: i64::try_from(signed.bytes.len()).expect("small"),
+                    mode: *mode,
+                })
+                .collect(),
+            trusted_keys: vec![key().public().to_base64()],
+        };
+        let spec = NodePlanSpec {
+            profiles: vec![profile],
+            models: vec![model],
+        };
+        let desired = Desired::parse(&spec, self.generation);
+        assert!(desired.problems.is_empty(), "{:?}", desired.problems);
+        self.engine.plan(desired)
+    }
+
+    fn obtain(&mut self, artifact: &Signed) {
+        let trusted = Pinned::default()
+            .admit(&[key().public().to_base64()])
+            .expect("a key");
+        let result = load(&artifact.bytes, &artifact.digest, &trusted, Task::Anomaly);
+        let model = Key {
+            namespace: "shop".to_owned(),
+            name: "m".to_owned(),
+        };
+        self.engine.obtained(
+            &VersionKey {
+                model,
+                digest: artifact.digest.clone(),
+            },
+            result,
+        );
+    }
+
+    /// What the container does in one window, and what the agent says of it.
+    fn window(&mut self, getppid: u32, failing: u32) -> Tick {
+        if let Some(container) = &self.container {
+            container.run(getppid, failing);
+        }
+        self.seconds += 1;
+        self.tick()
+    }
+
+    fn tick(&mut self) -> Tick {
+        self.engine.tick(Now {
+            mono: Duration::from_secs(self.seconds),
+            wall_ms: self.seconds * 1000,
+        })
+    }
+}
+
+fn baseline(node: &mut Node) -> Vec<Vec<f32>> {
+    node.tick();
+    assert_eq!(
+        (node.engine.health(), node.engine.traced().len()),
+        (&ProbeHealth::Ready, 1)
+    );
+    let mut vectors = Vec::new();
+    for round in 0..60 {
+        let tick = node.window(900 + 10 * (round % 20), 0);
+        assert_eq!(tick.windows, 1);
+        vectors.extend(tick.findings.samples.into_iter().map(|sample| sample.features));
+    }
+    assert_eq!(vectors.len(), 60, "every window is sampled");
+    vectors
+}
+
+#[test]
+fn a_workload_is_learnt_and_what_is_new_is_told_with_its_cause() {
+    for ground in grounds() {
+        let mut node = Node::new(&ground);
+        assert_eq!(node.plan(&[]), []);
+        let model = signed("m", &baseline(&mut node), &key());
+        assert_eq!(node.plan(&[(&model, VersionMode::Active)]).len(), 1);
+        node.obtain(&model);
+
+        for _ in 0..5 {
+            let tick = node.window(1000, 0);
+            assert_eq!(tick.findings.alerts, [], "{:?}", tick.scored);
+            assert_eq!(tick.findings.scores[0].windows, 1);
+        }
+        let first = node.window(1000, 5000);
+        assert_eq!(
+            first.findings.alerts,
+            [],
+            "one window is not yet an alert: {:?}",
+            first.scored
+        );
+        let second = node.window(1000, 5000);
+        let alert = &second.findings.alerts[0];
+        assert_eq!(
+            (alert.pod.as_str(), alert.container.as_str(), alert.consecutive),
+            ("pod-0", "app", 2)
+        );
+        let drivers: Vec<&str> = alert
+            .drivers
+            .iter()
+            .map(|driver| driver.syscall.as_str())
+            .collect();
+        assert!(drivers.contains(&"fchdir"), "{:?}", alert.drivers);
+        let fchdir = alert
+            .drivers
+            .iter()
+            .find(|driver| driver.syscall == "fchdir")
+            .expect("is there");
+        assert!(
+            fchdir.observed_per_second >= 5000.0 && fchdir.expected_per_second < 1.0,
+            "{fchdir:?}"
+        );
+        assert_eq!(node.window(1000, 0).findings.alerts, [], "it is over");
+    }
+}
+
+#[test]
+fn a_swap_loses_no_window_and_a_shadow_tells_no_alert() {
+    for ground in grounds() {
+        let mut node = Node::new(&ground);
+        node.plan(&[]);
+        let vectors = baseline(&mut node);
+        let (one, two) = (
+            signed("one", &vectors, &key()),
+            signed("two", &vectors[10..], &key()),
+        );
+        node.plan(&[(&one, VersionMode::Active)]);
+        node.obtain(&one);
+        let by =
+            |tick: &Tick| -> Vec<String> { tick.findings.scores.iter().map(|s| s.digest.clone()).collect() };
+        assert_eq!(by(&node.window(1000, 0)), [one.digest.as_str()]);
+
+        node.plan(&[(&one, VersionMode::Active), (&two, VersionMode::Shadow)]);
+        assert_eq!(
+            by(&node.window(1000, 0)),
+            [one.digest.as_str()],
+            "not obtained yet"
+        );
+        node.obtain(&two);
+        let both = node.window(1000, 5000);
+        assert_eq!(by(&both).len(), 2);
+        let alerts = node.window(1000, 5000).findings.alerts;
+        assert!(alerts.len() == 1 && alerts[0].digest == one.digest, "{alerts:?}");
+
+        node.plan(&[(&one, VersionMode::Prefetch), (&two, VersionMode::Active)]);
+        let swapped = node.window(1000, 0);
+        assert_eq!((by(&swapped), swapped.windows), (vec![two.digest.clone()], 1));
+        // And back, with nothing but what is held.
+        assert_eq!(
+            node.plan(&[(&one, VersionMode::Active), (&two, VersionMode::Prefetch)]),
+            []
+        );
+        assert_eq!(by(&node.window(1000, 0)), [one.digest.as_str()]);
+    }
+}
+
+#[test]
+fn a_container_that_goes_is_let_go_and_one_made_anew_is_counted_again() {
+    for ground in grounds() {
+        let mut node = Node::new(&ground);
+        node.plan(&[]);
+        node.tick();
+        assert_eq!(node.window(10, 0).windows, 1);
+        node.container.take().expect("is there").remove();
+        node.seconds += 1;
+        assert!(node.tick().changed);
+        assert_eq!((node.engine.traced().len(), node.tick().windows), (0, 0));
+
+        node.container = Some(node.pod.nested(&id()));
+        node.seconds += 1;
+        assert!(node.tick().changed);
+        let tick = node.window(321, 0);
+        assert_eq!((tick.windows, node.engine.traced().len()), (1, 1));
+    }
+}
+
+#[test]
+fn a_node_without_cgroups_says_so_and_goes_on() {
+    let nowhere = tempfile::tempdir().expect("a temporary folder");
+    let config = EngineConfig {
+        cgroup_root: nowhere.path().to_owned(),
+        tallies: 64,
+    };
+    let mut engine = Engine::new(config, BTreeMap::new(), Scorer::new([0; 32], 1));
+    engine.tick(Now {
+        mono: Duration::from_secs(1),
+        wall_ms: 0,
+    });
+    assert!(
+        matches!(engine.health(), ProbeHealth::Failed("NoCgroups", _)),
+        "{:?}",
+        engine.health()
+    );
+    assert_eq!(
+        engine
+            .end(Now {
+                mono: Duration::from_secs(2),
+                wall_ms: 0
+            })
+            .windows,
+        0
+    );
+}

@@ -1,0 +1,10 @@
+//! The agent's parts on the running kernel, in both kinds of cgroup hierarchy, and against an operator over TLS.
+//!
+//! Needs root (or CAP_BPF + CAP_PERFMON and a writable cgroupfs). Of the two kinds of hierarchy, those that this
+//! machine has are tried; one it must have.
+
+mod engine;
+mod ground;
+mod model;
+mod operator;
+mod probe;

@@ -1,0 +1,372 @@
+//! Reports and artifacts against an operator of our own, over real TLS.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::{Identity, Server, ServerTlsConfig};
+use tonic::{Request, Response, Status};
+use vigia_agent::node::desired::{Key, Model, Version};
+use vigia_agent::node::metrics::Metrics;
+use vigia_agent::node::models::cache::Cache;
+use vigia_agent::node::models::load::{Loaded, Pinned};
+use vigia_agent::node::models::shelf::{Refusal, VersionKey};
+use vigia_agent::node::obtain::{Fetcher, Obtained};
+use vigia_agent::node::report::client::{Operator, OperatorConfig, OperatorError};
+use vigia_agent::node::report::{Findings, Limits, Outbox};
+use vigia_crds::{Task, VersionMode};
+use vigia_proto::v1::node_server::{Node, NodeServer};
+use vigia_proto::v1::{Chunk, FetchRequest, ReportAck, ReportBatch, Sample};
+
+use crate::model::{Signed, key, quiet, signed};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// What the operator has seen and how it behaves.
+#[derive(Default)]
+struct Behaviour {
+    stored: Vec<ReportBatch>,
+    calls: usize,
+    tokens: BTreeSet<String>,
+    /// Answers to lose: the batch is stored, and the caller hears an error.
+    lose: usize,
+    artifacts: BTreeMap<String, Vec<u8>>,
+}
+
+#[derive(Clone, Default)]
+struct Fake(Arc<Mutex<Behaviour>>);
+
+impl Fake {
+    fn with<T>(&self, act: impl FnOnce(&mut Behaviour) -> T) -> T {
+        act(&mut self.0.lock().expect("not poisoned"))
+    }
+
+    fn note<T>(&self, request: &Request<T>) {
+        let token = request
+            .metadata()
+            .get("authorization")
+            .expect("a token")
+            .to_str()
+            .expect("text")
+            .to_owned();
+        self.with(|seen| {
+            seen.calls += 1;
+            seen.tokens.insert(token);
+        });
+    }
+}
+
+#[tonic::async_trait]
+impl Node for Fake {
+    async fn report(&self, request: Request<ReportBatch>) -> Result<Response<ReportAck>, Status> {
+        self.note(&request);
+        let batch = request.into_inner();
+        let sequence = batch.sequence;
+        self.with(|seen| {
+            if seen.stored.last().is_none_or(|last| last.sequence < sequence) {
+                seen.stored.push(batch);
+            }
+            if seen.lose > 0 {
+                seen.lose -= 1;
+                return Err(Status::unavailable("the answer is lost"));
+            }
+            Ok(Response::new(ReportAck {
+                sequence,
+                received_unix_ms: 0,
+            }))
+        })
+    }
+
+    type FetchStream = tokio_stream::Iter<std::vec::IntoIter<Result<Chunk, Status>>>;
+
+    async fn fetch(&self, request: Request<FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
+        self.note(&request);
+        let digest = request.into_inner().digest;
+        let bytes = self.with(|seen| seen.artifacts.get(&digest).cloned());
+        let bytes = bytes.ok_or_else(|| Status::not_found("no such artifact"))?;
+        let chunks: Vec<_> = bytes
+            .chunks(1000)
+            .map(|data| Ok(Chunk { data: data.to_vec() }))
+            .collect();
+        Ok(Response::new(tokio_stream::iter(chunks)))
+    }
+}
+
+struct Setup {
+    folder: TempDir,
+    fake: Fake,
+    address: SocketAddr,
+    listener: Option<std::net::TcpListener>,
+    identity: Identity,
+}
+
+impl Setup {
+    /// An operator that listens for connections and does not answer yet.
+    fn new() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut params = CertificateParams::new(Vec::<String>::new()).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a CA");
+        let server_key = KeyPair::generate().expect("a key");
+        let server = CertificateParams::new(vec!["localhost".to_owned()])
+            .expect("a name")
+            .signed_by(&server_key, &ca)
+            .expect("a certificate");
+        std::fs::write(folder.path().join("ca.crt"), ca.pem()).expect("written");
+        std::fs::write(folder.path().join("token"), "first\n").expect("written");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        listener.set_nonblocking(true).expect("a listener of tokio");
+        Self {
+            folder,
+            fake: Fake::default(),
+            address: listener.local_addr().expect("bound"),
+            listener: Some(listener),
+            identity: Identity::from_pem(server.pem(), server_key.serialize_pem()),
+        }
+    }
+
+    fn client(&self) -> Operator {
+        Operator::new(OperatorConfig {
+            url: format!("https://localhost:{}", self.address.port()),
+            ca_file: self.folder.path().join("ca.crt"),
+            token_file: self.folder.path().join("token"),
+        })
+    }
+
+    fn serve(&mut self) {
+        let listener = TcpListener::from_std(self.listener.take().expect("not yet")).expect("a listener");
+        let server = Server::builder()
+            .tls_config(ServerTlsConfig::new().identity(self.identity.clone()))
+            .expect("a certificate")
+            .add_service(NodeServer::new(self.fake.clone()));
+        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    }
+}
+
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let mut looks = tokio::time::interval(Duration::from_millis(10));
+    let waited = timeout(DEADLINE, async {
+        while !holds() {
+            looks.tick().await;
+        }
+    });
+    assert!(waited.await.is_ok(), "{what}: not within {DEADLINE:?}");
+}
+
+fn samples(count: usize) -> Findings {
+    Findings {
+        samples: vec![Sample::default(); count],
+        ..Findings::default()
+    }
+}
+
+#[tokio::test]
+async fn what_waited_while_the_operator_was_away_is_delivered_once_and_in_order() {
+    let mut setup = Setup::new();
+    setup.fake.with(|seen| seen.lose = 2);
+    let limits = Limits {
+        samples: 10,
+        ..Limits::default()
+    };
+    let outbox = Arc::new(Outbox::new("agent".to_owned(), limits, Duration::from_millis(20)));
+    let metrics = Arc::new(Metrics::default());
+    tokio::spawn(outbox.clone().deliver(setup.client(), metrics));
+    outbox.push(samples(25), 3);
+    setup.serve();
+    outbox.push(samples(10), 3);
+    outbox.finish(DEADLINE).await;
+
+    let (stored, calls) = setup.fake.with(|seen| (seen.stored.clone(), seen.calls));
+    let sequences: Vec<u64> = stored.iter().map(|batch| batch.sequence).collect();
+    assert_eq!(sequences, (1..=sequences.len() as u64).collect::<Vec<_>>());
+    assert_eq!(stored.iter().map(|batch| batch.samples.len()).sum::<usize>(), 35);
+    assert_eq!(
+        calls,
+        stored.len() + 2,
+        "the two whose answers were lost came again and were known"
+    );
+    assert!(
+        stored
+            .iter()
+            .all(|batch| batch.instance == "agent" && batch.lost_calls == 3 && batch.sent_unix_ms > 0)
+    );
+}
+
+#[tokio::test]
+async fn a_token_that_is_renewed_is_used() {
+    let mut setup = Setup::new();
+    setup.serve();
+    let mut client = setup.client();
+    client
+        .report(ReportBatch {
+            sequence: 1,
+            ..ReportBatch::default()
+        })
+        .await
+        .expect("stored");
+    std::fs::write(setup.folder.path().join("token"), "second").expect("written");
+    client
+        .report(ReportBatch {
+            sequence: 2,
+            ..ReportBatch::default()
+        })
+        .await
+        .expect("stored");
+    let tokens: Vec<String> = setup.fake.with(|seen| seen.tokens.iter().cloned().collect());
+    assert_eq!(tokens, ["Bearer first", "Bearer second"]);
+}
+
+#[tokio::test]
+async fn an_operator_of_another_ca_is_not_spoken_to() {
+    let mut setup = Setup::new();
+    setup.serve();
+    let other = Setup::new();
+    std::fs::copy(
+        other.folder.path().join("ca.crt"),
+        setup.folder.path().join("ca.crt"),
+    )
+    .expect("copied");
+    let answer = setup.client().report(ReportBatch::default()).await;
+    assert!(matches!(answer, Err(OperatorError::Connect(_))), "{answer:?}");
+    assert_eq!(setup.fake.with(|seen| seen.calls), 0);
+}
+
+struct Node1 {
+    fetcher: Fetcher,
+    done: mpsc::Receiver<Obtained>,
+    cache: Arc<Cache>,
+}
+
+fn node(setup: &Setup) -> Node1 {
+    let cache = Arc::new(Cache::open(&setup.folder.path().join("models")).expect("opened"));
+    let (to, done) = mpsc::channel(4);
+    Node1 {
+        fetcher: Fetcher::new(cache.clone(), Pinned::default(), setup.client(), to),
+        done,
+        cache,
+    }
+}
+
+async fn obtain(node: &mut Node1, artifact: &Signed, size: u64) -> Result<Arc<Loaded>, Refusal> {
+    let version = Version {
+        digest: artifact.digest.clone(),
+        size,
+        mode: VersionMode::Active,
+    };
+    let model = Model {
+        task: Task::Anomaly,
+        versions: vec![version.clone()],
+        keys: vec![key().public().to_base64()],
+    };
+    let name = Key {
+        namespace: "shop".to_owned(),
+        name: "m".to_owned(),
+    };
+    let wanted = VersionKey {
+        model: name,
+        digest: artifact.digest.clone(),
+    };
+    match node.fetcher.obtain(&wanted, &version, &model) {
+        Some(result) => result,
+        None => {
+            timeout(DEADLINE, node.done.recv())
+                .await
+                .expect("in time")
+                .expect("told")
+                .1
+        }
+    }
+}
+
+fn size(artifact: &Signed) -> u64 {
+    artifact.bytes.len() as u64
+}
+
+#[tokio::test]
+async fn an_artifact_is_fetched_verified_and_then_needs_no_network() {
+    let mut setup = Setup::new();
+    let good = signed("m", &quiet(), &key());
+    setup
+        .fake
+        .with(|seen| seen.artifacts.insert(good.digest.clone(), good.bytes.clone()));
+    setup.serve();
+    let mut node = node(&setup);
+    let loaded = obtain(&mut node, &good, size(&good)).await.expect("verified");
+    assert_eq!(
+        (loaded.digest.as_str(), loaded.metadata.name.as_str()),
+        (good.digest.as_str(), "m")
+    );
+    assert_eq!(setup.fake.with(|seen| seen.calls), 1);
+
+    setup.fake.with(|seen| seen.artifacts.clear());
+    obtain(&mut node, &good, size(&good))
+        .await
+        .expect("from the cache");
+    assert_eq!(setup.fake.with(|seen| seen.calls), 1);
+}
+
+#[tokio::test]
+async fn what_does_not_hold_is_refused_with_its_reason() {
+    let mut setup = Setup::new();
+    setup.serve();
+    let good = signed("m", &quiet(), &key());
+    let mut changed = good.bytes.clone();
+    let middle = changed.len() / 2;
+    changed[middle] ^= 1;
+    let changed = Signed::of(changed);
+    let foreign = signed("m", &quiet(), &vigia_model::keys::SigningKey::from_seed([9; 32]));
+    setup.fake.with(|seen| {
+        seen.artifacts
+            .insert(changed.digest.clone(), changed.bytes.clone());
+        seen.artifacts
+            .insert(foreign.digest.clone(), foreign.bytes.clone());
+        // A store that gives other bytes than it was asked for.
+        seen.artifacts.insert(good.digest.clone(), foreign.bytes.clone());
+    });
+    let mut node = node(&setup);
+    let mut reasons = Vec::new();
+    for artifact in [&changed, &foreign, &good] {
+        reasons.push(
+            obtain(&mut node, artifact, size(artifact) + 100)
+                .await
+                .expect_err("refused")
+                .reason,
+        );
+    }
+    assert_eq!(reasons, ["ChecksumMismatch", "UntrustedKey", "DigestMismatch"]);
+    assert_eq!(node.cache.get(&good.digest, 1 << 20), None);
+
+    let refused = obtain(
+        &mut node,
+        &Signed {
+            digest: good.digest.clone(),
+            bytes: vec![],
+        },
+        10,
+    )
+    .await;
+    assert_eq!(refused.expect_err("refused").reason, "TooLarge");
+}
+
+#[tokio::test]
+async fn a_fetch_waits_for_the_operator() {
+    let mut setup = Setup::new();
+    let good = signed("m", &quiet(), &key());
+    let mut node = node(&setup);
+    let fake = setup.fake.clone();
+    setup.serve();
+    let later = async {
+        until("the first try", || fake.with(|seen| seen.calls > 0)).await;
+        fake.with(|seen| seen.artifacts.insert(good.digest.clone(), good.bytes.clone()));
+    };
+    let (obtained, ()) = tokio::join!(obtain(&mut node, &good, size(&good)), later);
+    obtained.expect("verified");
+}
