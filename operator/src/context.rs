@@ -16,10 +16,13 @@ use crate::controller::Trigger;
 use crate::events::Events;
 use crate::health::Health;
 use crate::metrics::Metrics;
+use crate::model::assign::Assignments;
+use crate::modelversion::Artifacts;
 use crate::observed::Observations;
 use crate::pods::Pods;
 use crate::signing::OperatorKey;
 use crate::store::Store;
+use crate::traceprofile::Shares;
 
 /// What every controller and the gRPC server are given.
 pub struct Context {
@@ -45,6 +48,12 @@ pub struct Context {
     pub observations: Arc<Observations>,
     /// The key that signs artifacts.
     pub key: Arc<OperatorKey>,
+    /// What nodes are told of each Model.
+    pub assignments: Assignments,
+    /// What is known of the artifacts that were verified.
+    pub artifacts: Artifacts,
+    /// How many containers share each profile's budget.
+    pub shares: Shares,
     /// Cancelled when the operator ends or is no longer the leader.
     pub shutdown: CancellationToken,
 }

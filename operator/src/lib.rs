@@ -17,6 +17,14 @@ pub mod run;
 pub mod select;
 pub mod watch;
 
+pub mod model;
+pub mod modelversion;
+pub mod nodeplan;
+pub mod traceprofile;
+
+#[cfg(test)]
+mod fixture;
+
 pub mod ingest;
 pub mod observed;
 pub mod retrainingpolicy;

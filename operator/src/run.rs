@@ -20,7 +20,7 @@ use crate::observed::Observations;
 use crate::signing::OperatorKey;
 use crate::store::Store;
 use crate::watch::{self, Writers};
-use crate::{ingest, retrainingpolicy, trainingrun};
+use crate::{ingest, model, modelversion, nodeplan, retrainingpolicy, traceprofile, trainingrun};
 
 /// How long reconciles and calls under way may take to end.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -109,6 +109,9 @@ pub async fn assemble(
         store,
         observations,
         key,
+        assignments: Default::default(),
+        artifacts: Default::default(),
+        shares: Default::default(),
         shutdown,
     };
     Ok((Arc::new(context), writers))
@@ -124,6 +127,10 @@ pub async fn start(context: &Arc<Context>, writers: Writers) -> anyhow::Result<J
     full.wait_for(|full| *full)
         .await
         .context("shut down before the caches were full")?;
+    tasks.spawn(modelversion::run(context.clone()));
+    tasks.spawn(model::run(context.clone()));
+    tasks.spawn(traceprofile::run(context.clone()));
+    tasks.spawn(nodeplan::run(context.clone()));
     tasks.spawn(retrainingpolicy::run(context.clone()));
     tasks.spawn(trainingrun::run(context.clone()));
     tasks.spawn(ingest::serve(context.clone()));

@@ -293,6 +293,12 @@ fn pod(context: &Context, old: Option<&PodView>, new: Option<&PodView>) {
         {
             context.triggers.runs.namespaced(namespace, name);
         }
+        if pod.namespace == context.config.namespace
+            && pod.service_account == context.config.agent_service_account
+            && let Some(plan) = context.caches.plan(&pod.node)
+        {
+            trigger_models(context, &plan);
+        }
         let mut selected = false;
         for profile in context.caches.profiles_in(&pod.namespace) {
             if crate::select::matches(&profile.spec.pod_selector, &pod.labels) {
@@ -390,6 +396,9 @@ fn model(context: &Context, change: &Change<'_, Model>) {
         return;
     };
     context.triggers.models.namespaced(&namespace, &name);
+    if change.new.is_none() {
+        context.assignments.remove(&namespace, &name);
+    }
     for policy in context.caches.policy_names.of(&namespace, &name) {
         context.triggers.policies.namespaced(&namespace, &policy);
     }

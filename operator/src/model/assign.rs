@@ -1,0 +1,142 @@
+//! What each node is told, as a pure function of a Model's status.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use kube::ResourceExt;
+use vigia_crds::{Model, ModelStatus, PlannedModel, PlannedVersion, RolloutPhase, StepMode, VersionMode};
+
+use super::nodes::{self, NodeView};
+use super::version::{self, VersionView};
+
+/// What the nodes of one Model should hold: some are ahead, the others are not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    /// The Model's part of a plan, without versions.
+    model: PlannedModel,
+    /// Nodes of the rollout's step.
+    pub ahead: BTreeSet<String>,
+    /// Versions of nodes that are ahead.
+    of_ahead: Vec<PlannedVersion>,
+    /// Versions of all other nodes.
+    of_others: Vec<PlannedVersion>,
+}
+
+impl Assignment {
+    /// What follows from a status. `nodes` are in the order of the rollout; `operator_key` is the
+    /// operator's public key in base64.
+    ///
+    /// Only versions that may run are ever named. The version that serves stays on the nodes that
+    /// are ahead, and the one before it on all, so that going back needs no network.
+    pub fn of(
+        model: &Model,
+        status: &ModelStatus,
+        versions: &[VersionView],
+        nodes: &[NodeView],
+        operator_key: &str,
+    ) -> Self {
+        let pick = |digest: &str, mode| version::good(versions, digest).map(|v| v.planned(mode));
+        let serving = |mode| status.serving.as_ref().and_then(|s| pick(&s.digest, mode));
+        let previous = status
+            .previous
+            .as_ref()
+            .and_then(|p| pick(&p.digest, VersionMode::Prefetch));
+        let under_way = status.rollout.as_ref().filter(|r| is_forward(r.phase));
+        let mut ahead = BTreeSet::new();
+        let (of_ahead, of_others) = match under_way {
+            None => (vec![], list([serving(VersionMode::Active), previous])),
+            Some(rollout) => {
+                let steps = &model.spec.rollout.steps;
+                let index = usize::try_from(rollout.step)
+                    .unwrap_or(0)
+                    .min(steps.len().saturating_sub(1));
+                let new = |mode| pick(&rollout.version.digest, mode);
+                let mode = steps.get(index).map_or(StepMode::Shadow, |s| s.mode);
+                if let Some(step) = steps.get(index) {
+                    ahead = nodes::covered(nodes, nodes::count(&step.nodes, nodes.len()));
+                }
+                // A version that may no longer run is ahead nowhere: its nodes serve as before.
+                let of_ahead = match (mode, new(VersionMode::Active)) {
+                    (_, None) => [serving(VersionMode::Active), None, previous.clone()],
+                    (StepMode::Shadow, _) => [
+                        serving(VersionMode::Active),
+                        new(VersionMode::Shadow),
+                        previous.clone(),
+                    ],
+                    (StepMode::Active, active) => [active, serving(VersionMode::Prefetch), previous.clone()],
+                };
+                let of_others = [serving(VersionMode::Active), new(VersionMode::Prefetch), previous];
+                (list(of_ahead), list(of_others))
+            }
+        };
+        let mut trusted_keys = vec![operator_key.to_owned()];
+        trusted_keys.extend(model.spec.trust.public_keys.iter().cloned());
+        trusted_keys.dedup();
+        Self {
+            model: PlannedModel {
+                namespace: model.namespace().unwrap_or_default(),
+                name: model.name_any(),
+                task: model.spec.task,
+                versions: vec![],
+                trusted_keys,
+            },
+            ahead,
+            of_ahead,
+            of_others,
+        }
+    }
+
+    /// What one node is told.
+    pub fn of_node(&self, node: &str) -> PlannedModel {
+        let versions = if self.ahead.contains(node) {
+            &self.of_ahead
+        } else {
+            &self.of_others
+        };
+        PlannedModel {
+            versions: versions.clone(),
+            ..self.model.clone()
+        }
+    }
+}
+
+/// The new version is on its way, not on its way back.
+pub fn is_forward(phase: RolloutPhase) -> bool {
+    matches!(phase, RolloutPhase::Progressing | RolloutPhase::Paused)
+}
+
+/// The versions that there are; of one digest the first.
+fn list<const N: usize>(versions: [Option<PlannedVersion>; N]) -> Vec<PlannedVersion> {
+    let mut list: Vec<PlannedVersion> = Vec::with_capacity(N);
+    for version in versions.into_iter().flatten() {
+        if list.iter().all(|v| v.digest != version.digest) {
+            list.push(version);
+        }
+    }
+    list
+}
+
+/// The assignments of all Models, by namespace and name. Derived, never stored: after a start a
+/// Model has none until its status was looked at, and plans stay as they are.
+#[derive(Debug, Default)]
+pub struct Assignments(RwLock<BTreeMap<(String, String), Arc<Assignment>>>);
+
+impl Assignments {
+    /// The assignment of a Model.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Assignment>> {
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        all.get(&(namespace.to_owned(), name.to_owned())).cloned()
+    }
+
+    /// Replaces the assignment of a Model.
+    pub fn put(&self, namespace: &str, name: &str, assignment: Assignment) {
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        all.insert((namespace.to_owned(), name.to_owned()), Arc::new(assignment));
+    }
+
+    /// Forgets a Model that is gone.
+    pub fn remove(&self, namespace: &str, name: &str) {
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        all.remove(&(namespace.to_owned(), name.to_owned()));
+    }
+}

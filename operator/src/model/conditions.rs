@@ -1,0 +1,201 @@
+//! What a Model's status says to people and to kstatus, from where its rollout is.
+
+use vigia_crds::conditions::{READY, RECONCILING, STALLED, Wanted};
+use vigia_crds::{ModelStatus, RolloutPhase};
+
+use super::choose::Target;
+use super::version::{Verdict, VersionView, find};
+
+/// Beside kstatus' own: whether the newest version's artifact was accepted.
+pub const ARTIFACT_VERIFIED: &str = "ArtifactVerified";
+
+/// The conditions of a Model. `nodes` is how many nodes run something that it scores.
+pub fn of(status: &ModelStatus, target: &Target, versions: &[VersionView], nodes: usize) -> Vec<Wanted> {
+    let mut wanted = vec![ready(status, target, nodes)];
+    wanted.extend(progress(status, target, nodes));
+    wanted.push(artifact(status, versions));
+    wanted
+}
+
+fn ready(status: &ModelStatus, target: &Target, nodes: usize) -> Wanted {
+    match (&status.serving, target) {
+        (Some(serving), _) => Wanted::new(
+            READY,
+            true,
+            "Serving",
+            format!("{} serves on {nodes} nodes{}", serving.name, rollout(status)),
+        ),
+        (None, Target::Unfit { reason, message, .. }) => {
+            Wanted::new(READY, false, known(reason), message.clone())
+        }
+        (None, Target::Version(version)) if nodes == 0 => Wanted::new(
+            READY,
+            false,
+            "NoNodes",
+            format!(
+                "{} waits: no running pod is selected by a TraceProfile that names this Model",
+                version.name
+            ),
+        ),
+        (None, Target::Version(version)) if status.rollout.is_none() => {
+            Wanted::new(READY, false, "RollingOut", format!("{} is next", version.name))
+        }
+        (None, _)
+            if status
+                .rollout
+                .as_ref()
+                .is_some_and(|r| r.phase == RolloutPhase::RolledBack) =>
+        {
+            Wanted::new(
+                READY,
+                false,
+                "RolledBack",
+                format!("no version serves{}", rollout(status)),
+            )
+        }
+        (None, Target::Version(version)) => Wanted::new(
+            READY,
+            false,
+            "RollingOut",
+            format!("{} is on its way{}", version.name, rollout(status)),
+        ),
+        (None, Target::Pending(name)) => Wanted::new(
+            READY,
+            false,
+            "Verifying",
+            format!("ModelVersion {name} is being verified"),
+        ),
+        (None, Target::Nothing) => Wanted::new(
+            READY,
+            false,
+            "NoVersion",
+            "there is no version to serve: name one in spec.version, or let a RetrainingPolicy with coldStart train one",
+        ),
+    }
+}
+
+/// What there is to say about the rollout, after a sentence.
+fn rollout(status: &ModelStatus) -> String {
+    let Some(rollout) = &status.rollout else {
+        return String::new();
+    };
+    let because = match rollout.message.as_str() {
+        "" => String::new(),
+        message => format!(" ({message})"),
+    };
+    match rollout.phase {
+        RolloutPhase::Complete => String::new(),
+        RolloutPhase::Progressing => format!(
+            "; {} is rolled out, {}{because}",
+            rollout.version.name, rollout.progress
+        ),
+        RolloutPhase::Paused => format!(
+            "; the rollout of {} is paused, {}",
+            rollout.version.name, rollout.progress
+        ),
+        RolloutPhase::RollingBack => format!("; {} is being rolled back{because}", rollout.version.name),
+        RolloutPhase::RolledBack => format!("; {} was rolled back{because}", rollout.version.name),
+    }
+}
+
+/// `Reconciling` and `Stalled`: never both, and neither when what serves is what should.
+fn progress(status: &ModelStatus, target: &Target, nodes: usize) -> [Wanted; 2] {
+    let reconciling = |on: bool, reason, message: String| Wanted::new(RECONCILING, on, reason, message);
+    let stalled = |on: bool, reason, message: String| Wanted::new(STALLED, on, reason, message);
+    let calm = |reason| {
+        (
+            reconciling(false, reason, String::new()),
+            stalled(false, reason, String::new()),
+        )
+    };
+    let phase = status.rollout.as_ref().map(|r| r.phase);
+    let (a, b) = match (target, phase) {
+        (_, Some(RolloutPhase::Progressing | RolloutPhase::Paused | RolloutPhase::RollingBack)) => (
+            reconciling(
+                true,
+                "Rollout",
+                rollout(status).trim_start_matches("; ").to_owned(),
+            ),
+            stalled(false, "Rollout", String::new()),
+        ),
+        (Target::Unfit { reason, message, .. }, _) => (
+            reconciling(false, "Stalled", String::new()),
+            stalled(true, known(reason), message.clone()),
+        ),
+        (Target::Pending(name), _) => (
+            reconciling(
+                true,
+                "Verifying",
+                format!("ModelVersion {name} is being verified"),
+            ),
+            stalled(false, "Verifying", String::new()),
+        ),
+        (Target::Version(version), _)
+            if status
+                .serving
+                .as_ref()
+                .is_some_and(|s| s.digest == version.digest) =>
+        {
+            calm("Settled")
+        }
+        (Target::Version(version), Some(RolloutPhase::RolledBack))
+            if status.failed.iter().any(|f| f.digest == version.digest) =>
+        {
+            let why = format!(
+                "{} failed and is not tried again while spec.version names it: name another version",
+                version.name
+            );
+            (
+                reconciling(false, "RolledBack", String::new()),
+                stalled(true, "RolledBack", why),
+            )
+        }
+        (Target::Version(_), _) if nodes == 0 => calm("NoNodes"),
+        (Target::Version(version), _) => (
+            reconciling(true, "Rollout", format!("{} is next", version.name)),
+            stalled(false, "Rollout", String::new()),
+        ),
+        (Target::Nothing, _) => calm("NothingChosen"),
+    };
+    [a, b]
+}
+
+/// Whether the newest of the versions that are not older than the one that serves was accepted.
+fn artifact(status: &ModelStatus, versions: &[VersionView]) -> Wanted {
+    let serving = status.serving.as_ref().and_then(|s| find(versions, &s.digest));
+    let newest = versions
+        .iter()
+        .filter(|v| v.verdict != Verdict::Pending && !is_revoked(v))
+        .filter(|v| serving.is_none_or(|s| v.age >= s.age))
+        .max_by(|a, b| a.age.cmp(&b.age));
+    match newest {
+        None => Wanted::unknown(ARTIFACT_VERIFIED, "NoVersion", "no artifact was looked at"),
+        Some(version) => match &version.verdict {
+            Verdict::Bad { reason, message } => Wanted::new(
+                ARTIFACT_VERIFIED,
+                false,
+                known(reason),
+                format!("ModelVersion {} is refused: {message}", version.name),
+            ),
+            _ => Wanted::new(
+                ARTIFACT_VERIFIED,
+                true,
+                "Verified",
+                format!("ModelVersion {} is verified", version.name),
+            ),
+        },
+    }
+}
+
+fn is_revoked(version: &VersionView) -> bool {
+    matches!(&version.verdict, Verdict::Bad { reason, .. } if reason == "Revoked" || reason == "Deleted")
+}
+
+/// Reasons are words of the API, and those of artifacts come from vigia-model.
+fn known(reason: &str) -> &'static str {
+    crate::modelversion::REASONS
+        .iter()
+        .find(|known| **known == reason)
+        .copied()
+        .unwrap_or("Refused")
+}

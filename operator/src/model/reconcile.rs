@@ -1,0 +1,173 @@
+//! Effects of Model: one step of its rollout, and what its nodes are told.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Resource, ResourceExt};
+use vigia_crds::{Model, ModelStatus, conditions};
+use vigia_model::histogram::ScoreHistogram;
+
+use super::assign::Assignment;
+use super::nodes::{self, NodeView};
+use super::rollout::{self, Observed, Scores};
+use super::version::VersionView;
+use crate::context::Context;
+use crate::controller::{self, Error};
+use crate::metrics::ReasonLabels;
+use crate::nodeplan::claim::Claimants;
+use crate::observed::Merged;
+
+/// Runs until the context's shutdown.
+pub async fn run(context: Arc<Context>) {
+    let (models, trigger) = (context.caches.models.clone(), context.triggers.models.clone());
+    controller::run("model", context, models, trigger, reconcile).await;
+}
+
+async fn reconcile(model: Arc<Model>, context: Arc<Context>) -> Result<Option<Duration>, Error> {
+    if model.metadata.deletion_timestamp.is_some() {
+        return Ok(None);
+    }
+    let namespace = model.namespace().unwrap_or_default();
+    let name = model.name_any();
+    let versions: Vec<VersionView> = context
+        .caches
+        .versions_of(&namespace, &name)
+        .iter()
+        .map(|v| VersionView::of(v))
+        .collect();
+    let nodes = nodes_of(&model, &namespace, &name, &context);
+    let current = model.status.clone().unwrap_or_default();
+    let generation = model.metadata.generation.unwrap_or(0);
+    let now = Timestamp::now();
+    let next = rollout::step(&Observed {
+        spec: &model.spec,
+        generation,
+        status: &current,
+        versions: &versions,
+        nodes: &nodes,
+        scores: &Reported {
+            context: &context,
+            namespace: &namespace,
+            model: &name,
+        },
+        now,
+    });
+    let mut status = next.status;
+    let wanted = super::conditions::of(&status, &next.target, &versions, nodes.len());
+    status.conditions = conditions::apply(&status.conditions, &wanted, generation, now);
+    // Before the write, so that a kill after it leaves nothing unsaid; said twice, they are one.
+    for note in &next.notes {
+        tracing::info!(target: "audit", action = note.reason, namespace, model = name, note = note.note);
+        context.events.publish(&model.object_ref(&()), note).await?;
+    }
+    context.door.status(&*model, status.clone()).await?;
+    for note in &next.notes {
+        let reason = note.reason.to_owned();
+        context
+            .metrics
+            .rollouts
+            .get_or_create(&ReasonLabels { reason })
+            .inc();
+    }
+    // Nodes are told only what the API server has accepted as the status.
+    tell_nodes(&model, &namespace, &name, &status, &versions, &nodes, &context);
+    Ok(next.again)
+}
+
+fn tell_nodes(
+    model: &Model,
+    namespace: &str,
+    name: &str,
+    status: &ModelStatus,
+    versions: &[VersionView],
+    nodes: &[NodeView],
+    context: &Context,
+) {
+    let key = context.key.public().to_base64();
+    let assignment = Assignment::of(model, status, versions, nodes, &key);
+    for node in nodes {
+        let planned = context.caches.plan(&node.name);
+        let planned = planned.as_ref().and_then(|plan| {
+            let same = |m: &&vigia_crds::PlannedModel| m.namespace == namespace && m.name == name;
+            plan.spec.models.iter().find(same)
+        });
+        if planned != Some(&assignment.of_node(&node.name)) {
+            context.triggers.nodes.cluster(&node.name);
+        }
+    }
+    context.assignments.put(namespace, name, assignment);
+}
+
+/// The nodes on which a profile that names the Model traces something, in the rollout's order.
+fn nodes_of(model: &Model, namespace: &str, name: &str, context: &Context) -> Vec<NodeView> {
+    let caches = &context.caches;
+    let claimants = Claimants::new(caches.profiles_in(namespace));
+    let mut names = BTreeSet::new();
+    for pod in caches.pods.in_namespace(namespace) {
+        if pod.node.is_empty() || names.contains(&pod.node) {
+            continue;
+        }
+        let claims = claimants.claims(&pod);
+        let of_model =
+            |c: &crate::nodeplan::claim::Claim<'_>| c.profile.spec.models.iter().any(|m| m.name == name);
+        if claims.iter().any(of_model) {
+            names.insert(pod.node.clone());
+        }
+    }
+    let mut nodes: Vec<NodeView> = names
+        .iter()
+        .map(|node| {
+            let plan = caches.plan(node);
+            NodeView::of(node, reachable(node, context), plan.as_deref(), namespace, name)
+        })
+        .collect();
+    nodes::sort(&mut nodes, model.metadata.uid.as_deref().unwrap_or_default());
+    nodes
+}
+
+/// Whether a node is Ready and runs an agent, which is a pod of the agents' service account.
+fn reachable(node: &str, context: &Context) -> bool {
+    let is_ready = |node: &Node| {
+        let conditions = node.status.iter().flat_map(|s| s.conditions.iter().flatten());
+        conditions
+            .into_iter()
+            .any(|c| c.type_ == "Ready" && c.status == "True")
+    };
+    let agent = || {
+        context.caches.pods.on_node(node).iter().any(|pod| {
+            pod.namespace == context.config.namespace
+                && pod.service_account == context.config.agent_service_account
+                && !pod.ended
+                && !pod.containers.is_empty()
+        })
+    };
+    context
+        .caches
+        .nodes
+        .get(&ObjectRef::new(node))
+        .is_some_and(|n| is_ready(&n))
+        && agent()
+}
+
+/// What agents reported of a Model.
+struct Reported<'a> {
+    context: &'a Context,
+    namespace: &'a str,
+    model: &'a str,
+}
+
+impl Scores for Reported<'_> {
+    fn scored(&self, digest: &str, since: Timestamp, nodes: Option<&BTreeSet<String>>) -> Merged {
+        self.context
+            .observations
+            .scores(self.namespace, self.model, digest, since, nodes)
+    }
+
+    fn validation(&self, digest: &str) -> Option<ScoreHistogram> {
+        self.context.artifacts.validation(digest).map(|h| (*h).clone())
+    }
+}

@@ -1,0 +1,563 @@
+//! The rollout of a version over the nodes of a Model, as a state machine without effects.
+//!
+//! ```text
+//!            target ≠ serving              every step ready, held, gates hold
+//!  (none) ─────────────────────▶ Progressing ──────────────────────────────▶ Complete
+//!                                 │      ▲ ▼ spec.rollout.paused
+//!                                 │     Paused
+//!      gate fails, node refuses,  │       │
+//!      revoked, undone            ▼       ▼
+//!                                RollingBack ──every reachable node serves as before──▶ RolledBack
+//! ```
+//!
+//! [`step`] looks at what is and gives the next status, one transition at a time. It never asks
+//! what it did before: a status that could not be written is derived again.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use vigia_crds::{
+    FailedVersion, ModelSpec, ModelStatus, PromotionMode, RolloutPhase, RolloutStatus, RolloutStep,
+    ServedVersion, StepMode, VersionState,
+};
+use vigia_model::histogram::ScoreHistogram;
+
+use super::assign::is_forward;
+use super::choose::{self, Target};
+use super::gates::{self, Evidence, Opinion};
+use super::nodes::{self, NodeView};
+use super::version::{self, Verdict, VersionView};
+use crate::events::{Note, Severity};
+use crate::observed::Merged;
+
+/// Failed versions that are remembered: the bound of the schema.
+const MAX_FAILED: usize = 16;
+/// What agents scored changes without an event, so a rollout with gates is looked at this often.
+const POLL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
+
+/// What is, as far as a rollout needs it.
+pub struct Observed<'a> {
+    /// The Model's spec.
+    pub spec: &'a ModelSpec,
+    /// The generation of that spec.
+    pub generation: i64,
+    /// The Model's status.
+    pub status: &'a ModelStatus,
+    /// The Model's versions.
+    pub versions: &'a [VersionView],
+    /// The Model's nodes, in the order of the rollout.
+    pub nodes: &'a [NodeView],
+    /// What agents scored.
+    pub scores: &'a dyn Scores,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// What agents scored, and what validation did.
+pub trait Scores {
+    /// What a version scored since a time on some nodes, or on all.
+    fn scored(&self, digest: &str, since: Timestamp, nodes: Option<&BTreeSet<String>>) -> Merged;
+    /// The scores of a version's validation, where its artifact was read.
+    fn validation(&self, digest: &str) -> Option<ScoreHistogram>;
+}
+
+/// What should be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Next {
+    /// The next status; its conditions and drift are those of before.
+    pub status: ModelStatus,
+    /// What people are told.
+    pub notes: Vec<Note>,
+    /// Look again after this, even if nothing changes.
+    pub again: Option<Duration>,
+    /// What should serve.
+    pub target: Target,
+}
+
+/// The next transition, or the same status where there is none.
+pub fn step(observed: &Observed<'_>) -> Next {
+    let status = observed.status;
+    let target = choose::target(
+        observed.spec,
+        observed.versions,
+        status.serving.as_ref(),
+        &status.failed,
+    );
+    let mut next = Next {
+        status: status.clone(),
+        notes: vec![],
+        again: None,
+        target,
+    };
+    next.status.observed_generation = observed.generation;
+    if let Some(previous) = &status.previous
+        && version::good(observed.versions, &previous.digest).is_none()
+    {
+        next.status.previous = None;
+    }
+    if withdraw_serving(observed, &mut next) {
+        return next;
+    }
+    match next.status.rollout.clone() {
+        Some(rollout) if rollout.phase == RolloutPhase::RollingBack => go_back(observed, &mut next, rollout),
+        Some(rollout) if is_forward(rollout.phase) => go_forward(observed, &mut next, rollout),
+        _ => begin(observed, &mut next),
+    }
+    next
+}
+
+/// The version that serves may no longer run: the one before it serves again, at once.
+fn withdraw_serving(observed: &Observed<'_>, next: &mut Next) -> bool {
+    let Some(serving) = next.status.serving.clone() else {
+        return false;
+    };
+    let Some((reason, message)) = unfit(observed.versions, &serving) else {
+        return false;
+    };
+    let former = next.status.previous.take();
+    fail(&mut next.status, &serving.digest, &reason);
+    let to = former
+        .as_ref()
+        .map_or("no version".to_owned(), |f| f.name.clone());
+    let sentence = format!(
+        "{} serves no more: {message}; nodes go back to {to}",
+        serving.name
+    );
+    next.notes.push(note(
+        observed,
+        Severity::Warning,
+        "RolledBack",
+        &serving,
+        &format!("withdrawn/{reason}"),
+        sentence.clone(),
+    ));
+    next.status.serving = former;
+    let busy = next.status.rollout.as_ref().is_some_and(|r| {
+        r.version.digest != serving.digest && (is_forward(r.phase) || r.phase == RolloutPhase::RollingBack)
+    });
+    if !busy {
+        next.status.rollout = Some(RolloutStatus {
+            version: serving,
+            phase: RolloutPhase::RollingBack,
+            step: 0,
+            progress: String::new(),
+            started_at: Time(observed.now),
+            step_ready_at: None,
+            message: sentence,
+        });
+    }
+    true
+}
+
+/// Why a version must not run, where it must not. A version whose ModelVersion is gone cannot be
+/// known to be good.
+fn unfit(versions: &[VersionView], served: &ServedVersion) -> Option<(String, String)> {
+    match version::find(versions, &served.digest).map(|v| &v.verdict) {
+        None => Some(("Deleted".to_owned(), "its ModelVersion was deleted".to_owned())),
+        Some(Verdict::Bad { reason, message }) => Some((reason.clone(), message.clone())),
+        Some(Verdict::Good | Verdict::Pending) => None,
+    }
+}
+
+/// No rollout is under way: begin one where another version should serve.
+fn begin(observed: &Observed<'_>, next: &mut Next) {
+    let Target::Version(target) = next.target.clone() else {
+        return;
+    };
+    let status = &mut next.status;
+    let last = status.rollout.as_ref();
+    if status.serving.as_ref().is_some_and(|s| s.digest == target.digest) {
+        // Git went back to what serves: the rollout that failed is not the last word any more,
+        // and what failed may be tried again when Git names it again.
+        let undone = last.is_some_and(|r| r.version.digest != target.digest);
+        if undone && observed.spec.promotion.mode == PromotionMode::GitOps {
+            status.rollout = Some(RolloutStatus {
+                version: target,
+                phase: RolloutPhase::Complete,
+                step: i32::try_from(observed.spec.rollout.steps.len().saturating_sub(1)).unwrap_or(0),
+                progress: "as chosen".to_owned(),
+                started_at: Time(observed.now),
+                step_ready_at: None,
+                message: String::new(),
+            });
+        }
+        return;
+    }
+    let failed = status.failed.iter().any(|f| f.digest == target.digest);
+    if failed && last.is_some_and(|r| r.version.digest == target.digest) {
+        return;
+    }
+    if observed.nodes.is_empty() {
+        return;
+    }
+    status.failed.retain(|f| f.digest != target.digest);
+    start(observed, next, target, "");
+}
+
+fn start(observed: &Observed<'_>, next: &mut Next, version: ServedVersion, instead: &str) {
+    let from = next
+        .status
+        .serving
+        .as_ref()
+        .map_or("nothing", |s| s.name.as_str());
+    let nodes = observed.nodes.len();
+    let sentence = format!(
+        "{} is rolled out over {nodes} nodes, from {from}{instead}",
+        version.name
+    );
+    next.notes.push(note(
+        observed,
+        Severity::Normal,
+        "RolloutStarted",
+        &version,
+        "start",
+        sentence,
+    ));
+    next.status.rollout = Some(RolloutStatus {
+        version,
+        phase: if observed.spec.rollout.paused {
+            RolloutPhase::Paused
+        } else {
+            RolloutPhase::Progressing
+        },
+        step: 0,
+        progress: progress(observed, 0, 0, 0),
+        started_at: Time(observed.now),
+        step_ready_at: None,
+        message: String::new(),
+    });
+}
+
+/// Back to the version that serves. `failed` says why it is not to be tried again.
+fn turn_back(
+    observed: &Observed<'_>,
+    next: &mut Next,
+    mut rollout: RolloutStatus,
+    failed: Option<&str>,
+    why: String,
+) {
+    let to = next
+        .status
+        .serving
+        .as_ref()
+        .map_or("no version", |s| s.name.as_str());
+    let sentence = format!("{} is rolled back to {to}: {why}", rollout.version.name);
+    let key = format!("back/{}/{}", rollout.step, failed.unwrap_or("Undone"));
+    next.notes.push(note(
+        observed,
+        Severity::Warning,
+        "RollingBack",
+        &rollout.version,
+        &key,
+        sentence,
+    ));
+    if let Some(reason) = failed {
+        fail(&mut next.status, &rollout.version.digest, reason);
+    }
+    rollout.phase = RolloutPhase::RollingBack;
+    rollout.step_ready_at = None;
+    rollout.message = why;
+    next.status.rollout = Some(rollout);
+}
+
+/// Nodes are on their way back: done when each that can be reached serves as before.
+fn go_back(observed: &Observed<'_>, next: &mut Next, mut rollout: RolloutStatus) {
+    let serving = next.status.serving.as_ref();
+    let back = |node: &&NodeView| {
+        let serves = serving.is_none_or(|s| {
+            node.does(&s.digest, VersionState::Active) || node.refused.contains_key(&s.digest)
+        });
+        // The version may serve again already, after a revocation of another.
+        let left = serving.is_some_and(|s| s.digest == rollout.version.digest)
+            || !node.runs(&rollout.version.digest);
+        serves && left
+    };
+    let reachable = || observed.nodes.iter().filter(|n| n.reachable);
+    let (done, all) = (reachable().filter(back).count(), reachable().count());
+    rollout.progress = format!("{done}/{all} nodes are back");
+    if done == all {
+        rollout.phase = RolloutPhase::RolledBack;
+        let to = serving.map_or("no version".to_owned(), |s| s.name.clone());
+        let away = observed.nodes.len() - all;
+        let sentence = format!(
+            "{} is rolled back: {all} nodes serve {to} again{}",
+            rollout.version.name,
+            follow(away)
+        );
+        let version = rollout.version.clone();
+        next.notes.push(note(
+            observed,
+            Severity::Warning,
+            "RolledBack",
+            &version,
+            &format!("done/{}", rollout.step),
+            sentence,
+        ));
+    }
+    next.status.rollout = Some(rollout);
+}
+
+/// A rollout is under way: turn back, wait, or go on.
+fn go_forward(observed: &Observed<'_>, next: &mut Next, mut rollout: RolloutStatus) {
+    if let Some((reason, message)) = unfit(observed.versions, &rollout.version) {
+        return turn_back(observed, next, rollout, Some(&reason), message);
+    }
+    let refusal = observed
+        .nodes
+        .iter()
+        .find_map(|n| Some((n, n.refused.get(&rollout.version.digest)?)));
+    if let Some((node, (reason, message))) = refusal {
+        let why = format!("node {} refused it ({reason}): {message}", node.name);
+        return turn_back(observed, next, rollout, Some("Refused"), why);
+    }
+    match next.target.clone() {
+        Target::Version(target) if target.digest == rollout.version.digest => {}
+        Target::Version(target) if next.status.serving.as_ref() == Some(&target) => {
+            let why = format!("{} was chosen again", target.name);
+            return turn_back(observed, next, rollout, None, why);
+        }
+        Target::Version(target) => {
+            let instead = format!(", instead of {}", rollout.version.name);
+            return start(observed, next, target, &instead);
+        }
+        // What is chosen cannot run, or nothing is: what was begun goes on.
+        Target::Nothing | Target::Pending(_) | Target::Unfit { .. } => {}
+    }
+
+    let steps = &observed.spec.rollout.steps;
+    // The steps may have been changed under way; there is at least one.
+    let index = usize::try_from(rollout.step)
+        .unwrap_or(0)
+        .min(steps.len().saturating_sub(1));
+    let Some(step) = steps.get(index) else { return };
+    rollout.step = i32::try_from(index).unwrap_or(0);
+    let covered = nodes::covered(observed.nodes, nodes::count(&step.nodes, observed.nodes.len()));
+    let readiness = readiness(observed.nodes, &covered, &rollout.version.digest, step.mode);
+    rollout.progress = progress(observed, index, readiness.done, readiness.reachable);
+    rollout.phase = if observed.spec.rollout.paused {
+        RolloutPhase::Paused
+    } else {
+        RolloutPhase::Progressing
+    };
+
+    if rollout.step_ready_at.is_none() {
+        if readiness.is_ready() {
+            rollout.step_ready_at = Some(Time(observed.now));
+            next.again = Some(poll(step));
+        }
+        rollout.message = readiness.message();
+        next.status.rollout = Some(rollout);
+        return;
+    }
+    let since = rollout.step_ready_at.as_ref().map_or(observed.now, |t| t.0);
+    let held = observed.now.duration_since(since);
+    let hold = SignedDuration::try_from(Duration::from(step.hold)).unwrap_or(SignedDuration::MAX);
+    let evidence = |hold_over| {
+        evidence(
+            observed,
+            next,
+            &rollout.version.digest,
+            since,
+            &covered,
+            hold_over,
+        )
+    };
+    let evidence = evidence(held >= hold);
+    let opinions: Vec<(&vigia_crds::RolloutGate, Opinion)> = observed
+        .spec
+        .rollout
+        .gates
+        .iter()
+        .map(|gate| (gate, gates::judge(gate, &evidence)))
+        .collect();
+    let failed = opinions.iter().find_map(|(gate, opinion)| match opinion {
+        Opinion::Fails(why) => Some((format!("{:?}", gate.metric), why.clone())),
+        _ => None,
+    });
+    if let Some((metric, why)) = failed {
+        return turn_back(observed, next, rollout, Some(&metric), why);
+    }
+    let waits: Vec<&str> = opinions
+        .iter()
+        .filter_map(|(_, opinion)| match opinion {
+            Opinion::Waits(why) => Some(why.as_str()),
+            _ => None,
+        })
+        .collect();
+    next.again = Some(poll(step));
+    rollout.message = if observed.spec.rollout.paused {
+        "spec.rollout.paused is true".to_owned()
+    } else if !readiness.is_ready() {
+        readiness.message()
+    } else if !evidence.hold_over {
+        let until = since.saturating_add(hold).unwrap_or(Timestamp::MAX);
+        format!("step holds until {}", until.strftime("%H:%M:%SZ"))
+    } else {
+        waits.join("; ")
+    };
+    if !rollout.message.is_empty() {
+        next.status.rollout = Some(rollout);
+        return;
+    }
+    advance(observed, next, rollout, readiness.away);
+}
+
+/// All of a step's conditions hold.
+fn advance(observed: &Observed<'_>, next: &mut Next, mut rollout: RolloutStatus, away: usize) {
+    let steps = observed.spec.rollout.steps.len();
+    let done = usize::try_from(rollout.step).unwrap_or(0) + 1;
+    rollout.step_ready_at = None;
+    let version = rollout.version.clone();
+    if done < steps {
+        let sentence = format!("{}: {}", version.name, rollout.progress);
+        next.notes.push(note(
+            observed,
+            Severity::Normal,
+            "RolloutStepDone",
+            &version,
+            &format!("step/{done}"),
+            sentence,
+        ));
+        rollout.step = i32::try_from(done).unwrap_or(i32::MAX);
+        rollout.progress = progress(observed, done, 0, 0);
+        next.again = None;
+    } else {
+        let sentence = format!(
+            "{} serves on every node that can be reached{}",
+            version.name,
+            follow(away)
+        );
+        next.notes.push(note(
+            observed,
+            Severity::Normal,
+            "RolloutComplete",
+            &version,
+            "complete",
+            sentence,
+        ));
+        rollout.phase = RolloutPhase::Complete;
+        rollout.message = String::new();
+        next.status.previous = next.status.serving.replace(version);
+        next.again = None;
+    }
+    next.status.rollout = Some(rollout);
+}
+
+fn evidence(
+    observed: &Observed<'_>,
+    next: &Next,
+    digest: &str,
+    since: Timestamp,
+    covered: &BTreeSet<String>,
+    hold_over: bool,
+) -> Evidence {
+    let serving = next.status.serving.as_ref().map(|serving| {
+        // Where the new version is Active the serving one scores nothing: then it is looked for on
+        // the other nodes, at the same time.
+        let beside = observed.scores.scored(&serving.digest, since, Some(covered));
+        if beside.windows > 0 {
+            beside
+        } else {
+            observed.scores.scored(&serving.digest, since, None)
+        }
+    });
+    Evidence {
+        new: observed.scores.scored(digest, since, Some(covered)),
+        serving,
+        validation: observed.scores.validation(digest),
+        hold_over,
+    }
+}
+
+/// How far the nodes of a step are.
+struct Readiness {
+    done: usize,
+    reachable: usize,
+    away: usize,
+}
+
+fn readiness(all: &[NodeView], covered: &BTreeSet<String>, digest: &str, mode: StepMode) -> Readiness {
+    let state = match mode {
+        StepMode::Shadow => VersionState::Shadow,
+        StepMode::Active => VersionState::Active,
+    };
+    let of_step = || all.iter().filter(|n| covered.contains(&n.name));
+    let reachable = || of_step().filter(|n| n.reachable);
+    Readiness {
+        done: reachable().filter(|n| n.does(digest, state)).count(),
+        reachable: reachable().count(),
+        away: of_step().filter(|n| !n.reachable).count(),
+    }
+}
+
+impl Readiness {
+    /// A step of which no node answers is not ready: nothing would be known of it.
+    fn is_ready(&self) -> bool {
+        self.reachable > 0 && self.done == self.reachable
+    }
+
+    fn message(&self) -> String {
+        if self.reachable == 0 {
+            format!("none of the step's {} nodes can be reached", self.away)
+        } else if self.is_ready() {
+            String::new()
+        } else {
+            let waiting = self.reachable - self.done;
+            format!(
+                "waiting for {waiting} of {} nodes{}",
+                self.reachable,
+                follow(self.away)
+            )
+        }
+    }
+}
+
+fn follow(away: usize) -> String {
+    match away {
+        0 => String::new(),
+        1 => "; 1 node cannot be reached and follows when it returns".to_owned(),
+        n => format!("; {n} nodes cannot be reached and follow when they return"),
+    }
+}
+
+fn progress(observed: &Observed<'_>, index: usize, done: usize, of: usize) -> String {
+    let steps = &observed.spec.rollout.steps;
+    let mode = steps.get(index).map_or(StepMode::Active, |s| s.mode);
+    format!("{}/{} {mode:?} {done}/{of}", index + 1, steps.len())
+}
+
+fn poll(step: &RolloutStep) -> Duration {
+    (Duration::from(step.hold) / 10).clamp(POLL.0, POLL.1)
+}
+
+fn fail(status: &mut ModelStatus, digest: &str, reason: &str) {
+    if status.failed.iter().any(|f| f.digest == digest) {
+        return;
+    }
+    status.failed.push(FailedVersion {
+        digest: digest.to_owned(),
+        reason: reason.to_owned(),
+    });
+    let surplus = status.failed.len().saturating_sub(MAX_FAILED);
+    status.failed.drain(..surplus);
+}
+
+/// The key makes a transition one Event, however often it is derived; a later attempt at the same
+/// version follows a change of the spec, and is another one.
+fn note(
+    observed: &Observed<'_>,
+    severity: Severity,
+    reason: &'static str,
+    version: &ServedVersion,
+    key: &str,
+    note: String,
+) -> Note {
+    Note {
+        severity,
+        reason,
+        action: "Rollout",
+        note,
+        key: format!("{}/{}/{key}", observed.generation, version.digest),
+    }
+}

@@ -1,0 +1,167 @@
+//! A ModelVersion, as far as the choice between versions needs it.
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+use vigia_crds::conditions::{self, READY, STALLED};
+use vigia_crds::{ModelVersion, PlannedVersion, ServedVersion, VersionMode};
+
+/// Label of a ModelVersion: its Model.
+pub const MODEL_LABEL: &str = "vigia.dev/model";
+/// Label of a ModelVersion: its number among those of its Model.
+pub const SEQUENCE_LABEL: &str = "vigia.dev/sequence";
+
+/// Whether a version may run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Verified, stored, not revoked.
+    Good,
+    /// Not looked at yet.
+    Pending,
+    /// It must not run.
+    Bad {
+        /// One CamelCase word, such as `Revoked` or `BadSignature`.
+        reason: String,
+        /// A sentence.
+        message: String,
+    },
+}
+
+/// A version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VersionView {
+    /// Name of the ModelVersion.
+    pub name: String,
+    /// Digest of its artifact.
+    pub digest: String,
+    /// Size of its artifact.
+    pub size_bytes: i64,
+    /// The newest of two is the one with the larger sequence number, creation time, name.
+    pub age: (i64, Option<Timestamp>, String),
+    /// Whether it may run.
+    pub verdict: Verdict,
+}
+
+impl VersionView {
+    /// What a ModelVersion says.
+    pub fn of(version: &ModelVersion) -> Self {
+        let name = version.name_any();
+        let sequence = version.labels().get(SEQUENCE_LABEL).and_then(|s| s.parse().ok());
+        Self {
+            digest: version.spec.digest.clone(),
+            size_bytes: version.status.as_ref().map_or(0, |s| s.size_bytes),
+            age: (
+                sequence.unwrap_or(0),
+                version.creation_timestamp().map(|t| t.0),
+                name.clone(),
+            ),
+            verdict: verdict(version),
+            name,
+        }
+    }
+
+    /// Whether it may run.
+    pub fn is_good(&self) -> bool {
+        self.verdict == Verdict::Good
+    }
+
+    /// Its name and digest.
+    pub fn served(&self) -> ServedVersion {
+        ServedVersion {
+            name: self.name.clone(),
+            digest: self.digest.clone(),
+        }
+    }
+
+    /// As a part of a node's plan.
+    pub fn planned(&self, mode: VersionMode) -> PlannedVersion {
+        PlannedVersion {
+            name: self.name.clone(),
+            digest: self.digest.clone(),
+            size_bytes: self.size_bytes,
+            mode,
+        }
+    }
+}
+
+fn verdict(version: &ModelVersion) -> Verdict {
+    let bad = |reason: &str, message: &str| Verdict::Bad {
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+    };
+    if version.spec.revoked {
+        return bad("Revoked", "it is revoked");
+    }
+    if version.metadata.deletion_timestamp.is_some() {
+        return bad("Deleted", "it is being deleted");
+    }
+    let conditions = version
+        .status
+        .as_ref()
+        .map(|s| s.conditions.as_slice())
+        .unwrap_or_default();
+    match conditions::find(conditions, READY) {
+        Some(ready) if ready.status == "True" => Verdict::Good,
+        Some(ready) if conditions::is_true(conditions, STALLED) => bad(&ready.reason, &ready.message),
+        _ => Verdict::Pending,
+    }
+}
+
+/// The version with a digest. Where two ModelVersions name one artifact, a revocation of either
+/// counts, and else the one that may run.
+pub fn find<'a>(versions: &'a [VersionView], digest: &str) -> Option<&'a VersionView> {
+    let same = || versions.iter().filter(|v| v.digest == digest);
+    let revoked = |v: &&VersionView| matches!(&v.verdict, Verdict::Bad { reason, .. } if reason == "Revoked");
+    same()
+        .find(revoked)
+        .or_else(|| same().find(|v| v.is_good()))
+        .or_else(|| same().next())
+}
+
+/// The version with a digest, if it may run.
+pub fn good<'a>(versions: &'a [VersionView], digest: &str) -> Option<&'a VersionView> {
+    find(versions, digest).filter(|v| v.is_good())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn version(revoked: bool, ready: &str, stalled: &str) -> VersionView {
+        let condition = |type_: &str, status: &str| {
+            json!({"type": type_, "status": status, "reason": "BadSignature", "message": "m",
+                   "lastTransitionTime": "2026-01-01T00:00:00Z"})
+        };
+        let version: ModelVersion = serde_json::from_value(json!({
+            "apiVersion": "vigia.dev/v1alpha1", "kind": "ModelVersion",
+            "metadata": {"name": "m-v2", "namespace": "shop", "labels": {SEQUENCE_LABEL: "2"}},
+            "spec": {"modelRef": {"name": "m"}, "digest": "sha256:0", "revoked": revoked},
+            "status": {"sizeBytes": 7, "conditions": [condition("Ready", ready), condition("Stalled", stalled)]},
+        }))
+        .expect("a ModelVersion");
+        VersionView::of(&version)
+    }
+
+    #[test]
+    fn only_a_verified_version_that_is_not_revoked_may_run() {
+        assert!(version(false, "True", "False").is_good());
+        assert_eq!(version(false, "False", "False").verdict, Verdict::Pending);
+        assert_eq!(version(false, "Unknown", "False").verdict, Verdict::Pending);
+        assert!(
+            matches!(version(false, "False", "True").verdict, Verdict::Bad { reason, .. } if reason == "BadSignature")
+        );
+        assert!(
+            matches!(version(true, "True", "False").verdict, Verdict::Bad { reason, .. } if reason == "Revoked")
+        );
+        assert_eq!(version(false, "True", "False").age.0, 2);
+    }
+
+    #[test]
+    fn a_revocation_of_the_same_artifact_under_another_name_counts() {
+        let versions = [version(false, "True", "False"), version(true, "True", "False")];
+        assert!(good(&versions, "sha256:0").is_none());
+        let versions = [version(false, "False", "True"), version(false, "True", "False")];
+        assert!(good(&versions, "sha256:0").is_some());
+        assert!(find(&versions, "sha256:1").is_none());
+    }
+}

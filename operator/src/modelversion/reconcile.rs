@@ -1,0 +1,221 @@
+//! Effects of ModelVersion: read the source, verify, store, say so.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{Api, Resource, ResourceExt};
+use vigia_crds::{Model, ModelVersion, Task};
+use vigia_model::artifact::{self, Artifact};
+use vigia_model::histogram::ScoreHistogram;
+use vigia_model::keys::{PublicKey, TrustedKeys};
+
+use super::plan::{Finding, is_news, status, verify};
+use crate::context::Context;
+use crate::controller::{self, Error};
+use crate::events::{Note, Severity};
+use crate::metrics::ReasonLabels;
+
+/// What is not there yet is looked for this often. ConfigMaps are not watched: there may be many,
+/// and only few are artifacts.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// What is kept in memory of the artifacts that held, by digest.
+#[derive(Debug, Default)]
+pub struct Artifacts(RwLock<HashMap<String, Arc<ScoreHistogram>>>);
+
+impl Artifacts {
+    /// The scores of an artifact's validation, where it was verified since the start.
+    pub fn validation(&self, digest: &str) -> Option<Arc<ScoreHistogram>> {
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        all.get(digest).cloned()
+    }
+
+    fn put(&self, digest: &str, artifact: &Artifact) {
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        all.insert(digest.to_owned(), Arc::new(artifact.pipeline.reference().clone()));
+    }
+}
+
+/// Runs until the context's shutdown.
+pub async fn run(context: Arc<Context>) {
+    let (versions, trigger) = (context.caches.versions.clone(), context.triggers.versions.clone());
+    controller::run("modelversion", context, versions, trigger, reconcile).await;
+}
+
+async fn reconcile(version: Arc<ModelVersion>, context: Arc<Context>) -> Result<Option<Duration>, Error> {
+    if version.metadata.deletion_timestamp.is_some() {
+        return Ok(None);
+    }
+    let finding = look(&version, &context).await?;
+    let next = status(&version, &finding, Timestamp::now());
+    if is_news(version.status.as_ref(), &next) {
+        tell(&version, &finding, &context).await?;
+    }
+    context.door.status(&*version, next).await?;
+    Ok(matches!(finding, Finding::Waiting { .. }).then_some(LOOK_AGAIN))
+}
+
+async fn look(version: &ModelVersion, context: &Arc<Context>) -> Result<Finding, Error> {
+    if version.spec.revoked {
+        return Ok(Finding::Revoked);
+    }
+    let namespace = version.namespace().unwrap_or_default();
+    let Some(model) = context.caches.model(&namespace, &version.spec.model_ref.name) else {
+        return Ok(Finding::Waiting {
+            reason: "ModelNotFound",
+            message: format!(
+                "there is no Model {} in namespace {namespace}: create it, or name another one in spec.modelRef",
+                version.spec.model_ref.name
+            ),
+        });
+    };
+    let digest = version.spec.digest.clone();
+    let (bytes, is_new) = match context.store.get_artifact(&digest).await {
+        Ok(bytes) => (bytes, false),
+        Err(missing) => match import(version, &namespace, context).await? {
+            Ok(bytes) => (bytes, true),
+            // Taken from nowhere: it waits for the store.
+            Err(None) => {
+                return Ok(Finding::Waiting {
+                    reason: "NotInStore",
+                    message: format!(
+                        "{missing}; a ModelVersion of other bytes than a TrainingRun's names a ConfigMap in spec.source"
+                    ),
+                });
+            }
+            Err(Some(finding)) => return Ok(finding),
+        },
+    };
+    let trusted = trusted(&model, &context.key.public());
+    let task = match model.spec.task {
+        Task::Anomaly => artifact::Task::Anomaly,
+    };
+    let size_bytes = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
+    // Decompressing and checking a large artifact takes milliseconds that belong to no executor.
+    let checked = {
+        let (bytes, digest) = (bytes.clone(), digest.clone());
+        tokio::task::spawn_blocking(move || verify(&bytes, &digest, &trusted, task))
+            .await
+            .map_err(|panic| {
+                Error::Other(format!("verify {digest}: {panic}", digest = version.spec.digest))
+            })?
+    };
+    let artifact = match checked {
+        Ok(artifact) => artifact,
+        Err(finding) => return Ok(finding),
+    };
+    if is_new {
+        let stored = context.store.put_artifact(bytes).await;
+        stored.map_err(|e| Error::Other(format!("store {digest}: {e}")))?;
+    }
+    context.artifacts.put(&digest, &artifact);
+    Ok(Finding::Verified {
+        size_bytes,
+        signer: artifact.signed_by.map(|k| k.to_string()).unwrap_or_default(),
+    })
+}
+
+/// The bytes of the version's source; `Err(None)` where it names none.
+async fn import(
+    version: &ModelVersion,
+    namespace: &str,
+    context: &Context,
+) -> Result<Result<Bytes, Option<Finding>>, Error> {
+    let Some(source) = &version.spec.source else {
+        return Ok(Err(None));
+    };
+    let (name, key) = (&source.config_map.name, &source.config_map.key);
+    let waiting = |message: String| {
+        Ok(Err(Some(Finding::Waiting {
+            reason: "SourceNotFound",
+            message,
+        })))
+    };
+    let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), namespace);
+    let Some(mut source) = api.get_opt(name).await? else {
+        return waiting(format!(
+            "there is no ConfigMap {name} in namespace {namespace}: kubectl create configmap {name} --from-file={key}"
+        ));
+    };
+    // kubectl puts what happens to be UTF-8 into data.
+    let binary = source.binary_data.as_mut().and_then(|data| data.remove(key));
+    let text = source.data.as_mut().and_then(|data| data.remove(key));
+    match (binary, text) {
+        (Some(bytes), _) => Ok(Ok(bytes.0.into())),
+        (None, Some(text)) => Ok(Ok(text.into_bytes().into())),
+        (None, None) => waiting(format!(
+            "ConfigMap {name} has no key {key}: name its key in spec.source.configMap.key"
+        )),
+    }
+}
+
+/// The keys whose signatures are good for a Model. One that is no key has signed nothing.
+fn trusted(model: &Model, operator: &PublicKey) -> TrustedKeys {
+    let mut trusted = TrustedKeys::new([*operator]);
+    for text in &model.spec.trust.public_keys {
+        match PublicKey::parse(text) {
+            Ok(key) => trusted.extend([key]),
+            Err(error) => {
+                let (namespace, name) = (model.namespace(), model.name_any());
+                tracing::warn!(namespace, name, %error, key = text, "spec.trust.publicKeys has no such key");
+            }
+        }
+    }
+    trusted
+}
+
+async fn tell(version: &ModelVersion, finding: &Finding, context: &Context) -> Result<(), Error> {
+    let namespace = version.namespace().unwrap_or_default();
+    let (name, digest) = (version.name_any(), &version.spec.digest);
+    let model = &version.spec.model_ref.name;
+    let (severity, reason, sentence) = match finding {
+        Finding::Waiting { .. } => return Ok(()),
+        Finding::Verified { signer, .. } => {
+            tracing::info!(target: "audit", action = "verified", namespace, model, version = name, digest, signer);
+            (
+                Severity::Normal,
+                "ArtifactVerified",
+                format!("{name} is verified, signed by key {signer}"),
+            )
+        }
+        Finding::Revoked => {
+            tracing::info!(target: "audit", action = "revoked", namespace, model, version = name, digest);
+            (
+                Severity::Warning,
+                "ArtifactRevoked",
+                format!("{name} is revoked and runs nowhere"),
+            )
+        }
+        Finding::Refused { reason, message } => {
+            tracing::warn!(target: "audit", action = "refused", namespace, model, version = name, digest, reason, message);
+            context
+                .metrics
+                .refused
+                .get_or_create(&ReasonLabels {
+                    reason: (*reason).to_owned(),
+                })
+                .inc();
+            (
+                Severity::Warning,
+                "ArtifactRefused",
+                format!("{name} is refused ({reason}): {message}"),
+            )
+        }
+    };
+    let note = Note {
+        severity,
+        reason,
+        action: "Verify",
+        note: sentence,
+        key: format!("{digest}/{}", finding.refusal().map_or("", |(reason, _)| reason)),
+    };
+    context.events.publish(&version.object_ref(&()), &note).await?;
+    if let Some(model) = context.caches.model(&namespace, model) {
+        context.events.publish(&model.object_ref(&()), &note).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,6 @@
+//! TraceProfile: what is traced for it at present, and what is wrong with it.
+
+pub mod plan;
+mod reconcile;
+
+pub use reconcile::{Shares, run};

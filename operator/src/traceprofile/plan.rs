@@ -1,0 +1,377 @@
+//! A TraceProfile's status, as a pure function of the pods it selects and what agents say.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+use vigia_crds::conditions::{self, READY, RECONCILING, STALLED, Wanted};
+use vigia_crds::{NodePlan, TraceProfile, TraceProfileStatus};
+
+use crate::nodeplan::claim::Claimants;
+use crate::pods::PodView;
+use crate::select;
+
+/// Beside kstatus' own: whether agents trace what is selected.
+pub const TRACED: &str = "Traced";
+/// Names in a message before "and N more".
+const NAMED: usize = 3;
+
+/// What a profile selects.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Pods that run and match.
+    pub pods: usize,
+    /// Running containers that are this profile's.
+    pub containers: u32,
+    /// Nodes of these pods.
+    pub nodes: BTreeSet<String>,
+    /// Containers that other profiles trace, by that profile's name.
+    pub lost: BTreeMap<String, u32>,
+    /// Names in `spec.containers` that no matched pod has.
+    pub unknown: Vec<String>,
+}
+
+/// What a profile selects among the pods of its namespace.
+pub fn select(profile: &TraceProfile, claimants: &Claimants, pods: &[Arc<PodView>]) -> Selection {
+    let name = profile.name_any();
+    let mut selection = Selection::default();
+    let mut declared: BTreeSet<&str> = BTreeSet::new();
+    let matched =
+        |pod: &&Arc<PodView>| !pod.ended && select::matches(&profile.spec.pod_selector, &pod.labels);
+    for pod in pods.iter().filter(matched) {
+        declared.extend(pod.declared.iter().map(String::as_str));
+        if pod.containers.is_empty() {
+            continue;
+        }
+        selection.pods += 1;
+        let (claims, overlaps) = claimants.resolve(pod);
+        for claim in claims.iter().filter(|c| c.profile.name_any() == name) {
+            selection.containers += u32::try_from(claim.containers.len()).unwrap_or(u32::MAX);
+            selection.nodes.insert(pod.node.clone());
+        }
+        for overlap in overlaps.into_iter().filter(|o| o.loser == name) {
+            *selection.lost.entry(overlap.winner).or_default() += 1;
+        }
+    }
+    if selection.pods > 0 {
+        let unknown = profile.spec.containers.iter().filter(|c| *c != "*");
+        selection.unknown = unknown
+            .filter(|c| !declared.contains(c.as_str()))
+            .cloned()
+            .collect();
+    }
+    selection
+}
+
+/// What agents say of a profile.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Agents {
+    /// Containers that they trace for it.
+    pub containers: u32,
+    /// Nodes with an agent that has carried out its plan.
+    pub answered: usize,
+    /// Nodes whose probe does not work: name and message.
+    pub broken: Vec<(String, String)>,
+}
+
+/// What the plans of a selection's nodes say.
+pub fn agents<'a>(namespace: &str, name: &str, plans: impl Iterator<Item = &'a NodePlan>) -> Agents {
+    let mut agents = Agents::default();
+    for plan in plans {
+        let Some(status) = &plan.status else { continue };
+        let of_profile = status
+            .profiles
+            .iter()
+            .filter(|p| p.namespace == namespace && p.name == name);
+        agents.containers += of_profile
+            .map(|p| u32::try_from(p.containers).unwrap_or(0))
+            .sum::<u32>();
+        if plan
+            .metadata
+            .generation
+            .is_none_or(|g| status.observed_generation >= g)
+        {
+            agents.answered += 1;
+        }
+        if let Some(probe) = conditions::find(&status.conditions, "ProbeReady")
+            && probe.status == "False"
+        {
+            agents.broken.push((plan.name_any(), probe.message.clone()));
+        }
+    }
+    agents
+}
+
+/// The status.
+pub fn status(
+    profile: &TraceProfile,
+    selection: &Selection,
+    agents: &Agents,
+    missing_models: &[String],
+    now: Timestamp,
+) -> TraceProfileStatus {
+    let generation = profile.metadata.generation.unwrap_or(0);
+    let old = profile
+        .status
+        .as_ref()
+        .map(|s| s.conditions.as_slice())
+        .unwrap_or_default();
+    let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
+    TraceProfileStatus {
+        observed_generation: generation,
+        matched_pods: count(selection.pods),
+        traced_containers: i32::try_from(agents.containers).unwrap_or(i32::MAX),
+        nodes: count(selection.nodes.len()),
+        conditions: conditions::apply(
+            old,
+            &wanted(profile, selection, agents, missing_models),
+            generation,
+            now,
+        ),
+    }
+}
+
+fn wanted(
+    profile: &TraceProfile,
+    selection: &Selection,
+    agents: &Agents,
+    missing_models: &[String],
+) -> [Wanted; 4] {
+    let traced = traced(selection, agents);
+    // What a person must put right comes first.
+    let problem = problem(profile, selection, missing_models);
+    let is_traced = traced.status == Some(true);
+    let waits = !is_traced && selection.containers > 0 && agents.broken.is_empty();
+    let ready = match &problem {
+        Some((reason, message)) => Wanted::new(READY, false, reason, message.clone()),
+        None => Wanted::new(READY, is_traced, traced.reason, traced.message.clone()),
+    };
+    let (reason, message) = (ready.reason, ready.message.clone());
+    let when = |on: bool| if on { message.clone() } else { String::new() };
+    let stalled = problem.is_some() || (!is_traced && !agents.broken.is_empty());
+    let reconciling = waits && !stalled;
+    [
+        ready,
+        Wanted::new(RECONCILING, reconciling, reason, when(reconciling)),
+        Wanted::new(STALLED, stalled, reason, when(stalled)),
+        traced,
+    ]
+}
+
+fn traced(selection: &Selection, agents: &Agents) -> Wanted {
+    let of = |what: &str| {
+        format!(
+            "{} of {} containers in {} pods on {} nodes are traced{what}",
+            agents.containers,
+            selection.containers,
+            selection.pods,
+            selection.nodes.len()
+        )
+    };
+    if selection.containers == 0 {
+        return Wanted::new(
+            TRACED,
+            false,
+            "NothingSelected",
+            match selection.pods {
+                0 => "no running pod of this namespace matches spec.podSelector: \
+                      compare it with kubectl get pods --show-labels"
+                    .to_owned(),
+                n => format!(
+                    "{n} pods match spec.podSelector, and none of their running containers is this profile's"
+                ),
+            },
+        );
+    }
+    if let Some((node, message)) = agents.broken.first() {
+        let others = match agents.broken.len() {
+            1 => String::new(),
+            n => format!(" and {} more", n - 1),
+        };
+        return Wanted::new(
+            TRACED,
+            false,
+            "ProbeNotReady",
+            of(&format!("; node {node}{others} cannot trace: {message}")),
+        );
+    }
+    if agents.containers >= selection.containers {
+        return Wanted::new(TRACED, true, "Traced", of(""));
+    }
+    let silent = selection.nodes.len().saturating_sub(agents.answered);
+    let what = match silent {
+        0 => String::new(),
+        n => format!("; waiting for the agents of {n} nodes"),
+    };
+    Wanted::new(TRACED, false, "WaitingForAgents", of(&what))
+}
+
+fn problem(
+    profile: &TraceProfile,
+    selection: &Selection,
+    missing_models: &[String],
+) -> Option<(&'static str, String)> {
+    if let Some(problem) = select::problem(&profile.spec.pod_selector) {
+        return Some((
+            "BadSelector",
+            format!("spec.podSelector is not well formed ({problem}): nothing is selected"),
+        ));
+    }
+    if !missing_models.is_empty() {
+        return Some((
+            "ModelNotFound",
+            format!(
+                "spec.models names {}, which this namespace does not have: create it or remove the name \
+                 (what is selected is traced and collected meanwhile)",
+                names(missing_models)
+            ),
+        ));
+    }
+    if !selection.unknown.is_empty() {
+        return Some((
+            "ContainerNotFound",
+            format!(
+                "spec.containers names {}, which no matched pod has",
+                names(&selection.unknown)
+            ),
+        ));
+    }
+    if !selection.lost.is_empty() {
+        let others: Vec<String> = selection.lost.keys().cloned().collect();
+        let containers: u32 = selection.lost.values().sum();
+        return Some((
+            "Overlaps",
+            format!(
+                "{containers} containers are traced for {} instead, which is older: \
+                 make the selectors or containers of the profiles disjoint",
+                names(&others)
+            ),
+        ));
+    }
+    None
+}
+
+fn names(all: &[String]) -> String {
+    let first = all
+        .iter()
+        .take(NAMED)
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(", ");
+    match all.len().saturating_sub(NAMED) {
+        0 => first,
+        n => format!("{first} and {n} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{at, pod, profile};
+    use serde_json::json;
+
+    fn look(
+        profile: &TraceProfile,
+        others: &[TraceProfile],
+        pods: &[PodView],
+        traced: u32,
+        missing: &[&str],
+    ) -> TraceProfileStatus {
+        let claimants = Claimants::new(others.iter().chain([profile]).cloned().map(Arc::new));
+        let pods: Vec<_> = pods.iter().cloned().map(Arc::new).collect();
+        let selection = select(profile, &claimants, &pods);
+        let agents = Agents {
+            containers: traced,
+            answered: selection.nodes.len(),
+            broken: vec![],
+        };
+        let missing: Vec<_> = missing.iter().map(|m| (*m).to_owned()).collect();
+        status(profile, &selection, &agents, &missing, at(1))
+    }
+
+    fn reason(status: &TraceProfileStatus) -> (String, String) {
+        let ready = conditions::find(&status.conditions, READY).expect("Ready is always there");
+        (ready.status.clone(), ready.reason.clone())
+    }
+
+    #[test]
+    fn all_that_is_selected_and_traced_is_ready() {
+        let pods = [
+            pod("shop", "a", "n1", &["app"]),
+            pod("shop", "b", "n2", &["app", "side"]),
+        ];
+        let status = look(&profile("shop", "p", 1), &[], &pods, 3, &[]);
+        assert_eq!(reason(&status), ("True".to_owned(), "Traced".to_owned()));
+        assert_eq!(
+            (status.matched_pods, status.traced_containers, status.nodes),
+            (2, 3, 2)
+        );
+        assert!(!conditions::is_true(&status.conditions, STALLED));
+        let status = look(&profile("shop", "p", 1), &[], &pods, 1, &[]);
+        assert_eq!(reason(&status).1, "WaitingForAgents");
+        assert!(conditions::is_true(&status.conditions, RECONCILING));
+    }
+
+    #[test]
+    fn a_selector_without_pods_says_so() {
+        let status = look(&profile("shop", "p", 1), &[], &[], 0, &[]);
+        assert_eq!(reason(&status).1, "NothingSelected");
+        assert!(!conditions::is_true(&status.conditions, STALLED));
+    }
+
+    #[test]
+    fn what_a_person_must_put_right_is_named() {
+        let pods = [pod("shop", "a", "n1", &["app"])];
+        let plain = profile("shop", "p", 5);
+        let stalled = |status: &TraceProfileStatus| conditions::is_true(&status.conditions, STALLED);
+
+        let missing = look(&plain, &[], &pods, 1, &["m"]);
+        assert_eq!(reason(&missing).1, "ModelNotFound");
+        assert!(stalled(&missing) && conditions::is_true(&missing.conditions, TRACED));
+
+        let overlap = look(&plain, &[profile("shop", "older", 1)], &pods, 0, &[]);
+        assert_eq!(reason(&overlap).1, "Overlaps");
+        let message = &conditions::find(&overlap.conditions, READY)
+            .expect("Ready")
+            .message;
+        assert!(message.contains("older") && stalled(&overlap), "{message}");
+
+        let mut typo = plain.clone();
+        typo.spec.containers = vec!["ap".to_owned()];
+        assert_eq!(reason(&look(&typo, &[], &pods, 0, &[])).1, "ContainerNotFound");
+
+        let mut bad = plain.clone();
+        bad.spec.pod_selector =
+            serde_json::from_value(json!({"matchExpressions": [{"key": "a", "operator": "Like"}]}))
+                .expect("parses");
+        assert_eq!(reason(&look(&bad, &[], &pods, 0, &[])).1, "BadSelector");
+    }
+
+    #[test]
+    fn agents_are_summed_over_nodes_and_a_broken_probe_is_named() {
+        let plan = |node: &str, probe: &str| -> NodePlan {
+            serde_json::from_value(json!({
+                "apiVersion": "vigia.dev/v1alpha1", "kind": "NodePlan", "metadata": {"name": node, "generation": 1},
+                "spec": {"profiles": [], "models": []},
+                "status": {"observedGeneration": 1, "profiles": [
+                    {"namespace": "shop", "name": "p", "containers": 2}, {"namespace": "shop", "name": "q", "containers": 9}],
+                  "conditions": [{"type": "ProbeReady", "status": probe, "reason": "NoBtf", "message": "no BTF",
+                                  "lastTransitionTime": "2026-01-01T00:00:00Z"}]},
+            }))
+            .expect("a plan")
+        };
+        let plans = [plan("n1", "True"), plan("n2", "False")];
+        let said = agents("shop", "p", plans.iter());
+        assert_eq!((said.containers, said.answered), (4, 2));
+        assert_eq!(said.broken, [("n2".to_owned(), "no BTF".to_owned())]);
+        let selection = Selection {
+            pods: 1,
+            containers: 5,
+            nodes: BTreeSet::from(["n1".to_owned(), "n2".to_owned()]),
+            ..Selection::default()
+        };
+        let status = status(&profile("shop", "p", 1), &selection, &said, &[], at(1));
+        assert_eq!(reason(&status).1, "ProbeNotReady");
+    }
+}

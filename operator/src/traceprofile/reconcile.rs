@@ -1,0 +1,70 @@
+//! Effects of TraceProfile: its status, and how many share its budget.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+use vigia_crds::TraceProfile;
+
+use super::plan::{agents, select, status};
+use crate::context::Context;
+use crate::controller::{self, Error};
+use crate::nodeplan::claim::Claimants;
+use crate::nodeplan::plan::rounded;
+
+/// Containers of each profile on all nodes, rounded up to a power of two.
+#[derive(Debug, Default)]
+pub struct Shares(RwLock<HashMap<(String, String), u32>>);
+
+impl Shares {
+    /// The containers of a profile.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<u32> {
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        all.get(&(namespace.to_owned(), name.to_owned())).copied()
+    }
+
+    /// Takes a count in; says whether it is another one.
+    fn put(&self, namespace: &str, name: &str, containers: u32) -> bool {
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        all.insert((namespace.to_owned(), name.to_owned()), containers) != Some(containers)
+    }
+}
+
+/// Runs until the context's shutdown.
+pub async fn run(context: Arc<Context>) {
+    let (profiles, trigger) = (context.caches.profiles.clone(), context.triggers.profiles.clone());
+    controller::run("traceprofile", context, profiles, trigger, reconcile).await;
+}
+
+async fn reconcile(profile: Arc<TraceProfile>, context: Arc<Context>) -> Result<Option<Duration>, Error> {
+    let namespace = profile.namespace().unwrap_or_default();
+    let name = profile.name_any();
+    if profile.metadata.deletion_timestamp.is_some() {
+        return Ok(None);
+    }
+    let caches = &context.caches;
+    let claimants = Claimants::new(caches.profiles_in(&namespace));
+    let selection = select(&profile, &claimants, &caches.pods.in_namespace(&namespace));
+    let plans: Vec<_> = selection.nodes.iter().filter_map(|n| caches.plan(n)).collect();
+    let agents = agents(&namespace, &name, plans.iter().map(|plan| &**plan));
+    let missing: Vec<String> = profile
+        .spec
+        .models
+        .iter()
+        .filter(|m| caches.model(&namespace, &m.name).is_none())
+        .map(|m| m.name.clone())
+        .collect();
+    if context
+        .shares
+        .put(&namespace, &name, rounded(selection.containers))
+    {
+        for node in &selection.nodes {
+            context.triggers.nodes.cluster(node);
+        }
+    }
+    let next = status(&profile, &selection, &agents, &missing, Timestamp::now());
+    context.door.status(&*profile, next).await?;
+    Ok(None)
+}
