@@ -17,7 +17,7 @@ git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck --external-sources
 
 say 'helm lint'
 # That an API server takes what is rendered, strictly, is tested in tests/api/chart.rs.
-all=networkPolicy.enabled=true,operator.podDisruptionBudget=true,operator.replicas=2
+all=networkPolicy.enabled=true,operator.store.existingClaim=shared
 all+=,monitoring.podMonitor=true,monitoring.rules=true,monitoring.dashboard=true
 for values in '' "$all"; do
     helm lint --strict --quiet charts/vigia --set "$values"
