@@ -105,7 +105,7 @@ setup_test() {
 
 setup_cluster() {
     need_cargo
-    packages libc6-dev libseccomp-dev pkg-config iproute2 util-linux nftables iptables conntrack socat kmod
+    packages libc6-dev libseccomp-dev pkg-config iproute2 util-linux nftables iptables conntrack socat kmod busybox-static
     part kubernetes kubectl
     e2e/parts/build.sh
 }

@@ -28,6 +28,9 @@ enum Action {
         /// How many nodes.
         #[arg(long, env = "NODES", default_value_t = 3)]
         nodes: u8,
+        /// Keep this command running, and end the cluster when it ends, however it ends.
+        #[arg(long)]
+        hold: bool,
     },
     /// End the cluster and check that nothing of it is left. Also ends one that came up half-way.
     Down,
@@ -79,13 +82,13 @@ async fn run(cli: Cli) -> Result<ExitCode> {
             .with_context(|| format!("the cluster '{}' is not up: make cluster-up", cli.name))
     };
     match cli.command {
-        Action::Up { nodes } => {
+        Action::Up { nodes, hold } => {
             let started = Instant::now();
             eprintln!("cluster: bringing up '{}' with {nodes} nodes", cli.name);
             let cluster = Cluster::up(Config {
                 name: cli.name.clone(),
                 nodes,
-                stays: true,
+                stays: !hold,
             })
             .await?;
             eprintln!(
@@ -93,6 +96,10 @@ async fn run(cli: Cli) -> Result<ExitCode> {
                 started.elapsed().as_secs_f64()
             );
             println!("export KUBECONFIG={}", cluster.kubeconfig().display());
+            if hold {
+                tokio::signal::ctrl_c().await?;
+                cluster.down()?;
+            }
         }
         Action::Down => {
             let was_up = Cluster::open(&cli.name)?.is_some();

@@ -84,7 +84,22 @@ pub fn start(layout: &Layout, space: &Space, node: &NodeLayout, parts: &Parts) -
         node.name.clone(),
         node.cgroup.clone(),
     ];
-    space.start_daemon(&node.name, Some(&node.name), &command)
+    space.start_daemon(&node.name, Some(&node.name), &command)?;
+    // Until its process 1 has said its number, the node would pass for one without power.
+    space
+        .sh(
+            r#"for _ in {1..500}; do [[ ! -e $1 ]] || exit 0; sleep 0.02; done; tail -n 5 "$2" >&2; exit 1"#,
+            &[
+                &init_file(layout, node),
+                &layout.log(&node.name).display().to_string(),
+            ],
+        )
+        .map(drop)
+}
+
+/// Holds the process id of the node's process 1, as the cluster's processes see it, while the node has power.
+fn init_file(layout: &Layout, node: &NodeLayout) -> String {
+    layout.path(&format!("run/{}.init", node.name))
 }
 
 /// Cuts the node's power: every process of it is killed at once, its network is gone, its disk stays.
@@ -97,16 +112,16 @@ pub fn power_off(layout: &Layout, space: &Space, node: &NodeLayout) -> Result<()
              while kill -0 "$(<"$file")" 2>/dev/null; do sleep 0.02; done; rm -f "$file"; }
            ip netns delete "$node" 2>/dev/null || true
            ip -n control-plane link delete "$node" 2>/dev/null || true"#,
-        &[&layout.path(&format!("run/{}.init", node.name)), &node.name],
+        &[&init_file(layout, node), &node.name],
     )?;
     Ok(())
 }
 
 /// Whether the node has power.
 pub fn has_power(layout: &Layout, space: &Space, node: &NodeLayout) -> Result<bool> {
-    let file = layout.path(&format!("run/{}.init", node.name));
+    let file = init_file(layout, node);
     let answer = space.sh(
-        r#"kill -0 "$(<"$1")" 2>/dev/null && echo on || echo off"#,
+        r#"[[ -e $1 ]] && kill -0 "$(<"$1")" 2>/dev/null && echo on || echo off"#,
         &[&file],
     )?;
     Ok(answer.trim() == "on")

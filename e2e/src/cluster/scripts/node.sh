@@ -10,7 +10,8 @@ dir=$cluster/$node
 socket=$dir/containerd.sock
 
 read -r pid _ </proc/self/stat
-echo "$pid" >"$cluster/run/$node.init"
+echo "$pid" >"$cluster/run/$node.init.new"
+mv "$cluster/run/$node.init.new" "$cluster/run/$node.init"
 mount -t proc proc /proc
 hostname "$node"
 echo 1 >/proc/sys/net/ipv4/ip_forward
