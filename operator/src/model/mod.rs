@@ -19,4 +19,7 @@ mod reconcile;
 pub mod rollout;
 pub mod version;
 
+#[cfg(test)]
+mod simulation;
+
 pub use reconcile::run;

@@ -1,0 +1,657 @@
+//! Rollouts under every accident that we could think of, in any order: the operator killed between
+//! any two writes, decisions taken on what has changed since, nodes lost and returned, agents that
+//! refuse, versions revoked, deleted and added, targets changed and rollouts paused under way.
+//!
+//! After each write the promises of a rollout are checked; at the end the accidents stop, and the
+//! cluster must come to rest where the spec says.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+use serde_json::json;
+use vigia_crds::{
+    Model, ModelStatus, PlannedModel, PlannedVersion, PromotionMode, RolloutPhase, StepMode, VersionMode,
+    VersionRef, VersionState,
+};
+use vigia_model::histogram::ScoreHistogram;
+
+use super::assign::{Assignment, is_forward};
+use super::choose::{self, Target};
+use super::nodes::{self, NodeView};
+use super::rollout::{Next, Observed, Scores, step};
+use super::version::{self, Verdict, VersionView};
+use crate::fixture::{at, model};
+use crate::observed::Merged;
+
+/// How a version behaves wherever it runs. It never changes, so the end can be foretold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Nature {
+    /// It is quiet.
+    Fine,
+    /// It raises an alert on every second window.
+    Noisy,
+    /// Every node refuses it.
+    Refused,
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    /// Read, decide, write the status, publish; then write the plans of all nodes.
+    Reconcile,
+    /// Read and decide, and write later.
+    Decide,
+    /// Write what was decided, if the status is still the one that it was decided on.
+    Commit,
+    /// Write one node's plan from what was published.
+    WritePlan(usize),
+    /// The operator dies: what it decided and published is lost.
+    Kill,
+    /// An agent carries its plan out.
+    Sync(usize),
+    Lose(usize),
+    Return(usize),
+    Revoke(usize),
+    Delete(usize),
+    Name(usize),
+    Pause(bool),
+    Mode(bool),
+    Pass(i64),
+}
+
+fn op(nodes: usize, versions: usize) -> impl Strategy<Value = Op> {
+    let node = 0..nodes;
+    let version = 0..versions;
+    prop_oneof![
+        12 => Just(Op::Reconcile),
+        3 => Just(Op::Decide),
+        3 => Just(Op::Commit),
+        4 => node.clone().prop_map(Op::WritePlan),
+        2 => Just(Op::Kill),
+        12 => node.clone().prop_map(Op::Sync),
+        2 => node.clone().prop_map(Op::Lose),
+        2 => node.prop_map(Op::Return),
+        1 => version.clone().prop_map(Op::Revoke),
+        1 => version.clone().prop_map(Op::Delete),
+        2 => version.prop_map(Op::Name),
+        1 => any::<bool>().prop_map(Op::Pause),
+        1 => any::<bool>().prop_map(Op::Mode),
+        10 => (1i64..40).prop_map(Op::Pass),
+    ]
+}
+
+#[derive(Clone, Debug, Default)]
+struct SimNode {
+    reachable: bool,
+    plan: Vec<PlannedVersion>,
+    states: BTreeMap<String, VersionState>,
+    refused: BTreeSet<String>,
+}
+
+struct Sim {
+    model: Model,
+    /// Changes with each write of the status, like a resource version.
+    revision: u64,
+    versions: Vec<VersionView>,
+    natures: BTreeMap<String, Nature>,
+    nodes: BTreeMap<String, SimNode>,
+    decided: Option<(u64, Next)>,
+    published: Option<Assignment>,
+    now: Timestamp,
+}
+
+impl Scores for Sim {
+    /// Five windows a second on each node that scores with the version now.
+    fn scored(&self, digest: &str, since: Timestamp, nodes: Option<&BTreeSet<String>>) -> Merged {
+        let running = self
+            .nodes
+            .iter()
+            .filter(|(name, node)| {
+                node.reachable
+                    && nodes.is_none_or(|nodes| nodes.contains(*name))
+                    && matches!(
+                        node.states.get(digest),
+                        Some(VersionState::Active | VersionState::Shadow)
+                    )
+            })
+            .count();
+        let seconds = u64::try_from(self.now.duration_since(since).as_secs()).unwrap_or(0);
+        let windows = running as u64 * seconds * 5;
+        let above_threshold = match self.natures.get(digest) {
+            Some(Nature::Noisy) => windows / 2,
+            _ => 0,
+        };
+        Merged {
+            windows,
+            above_threshold,
+            ..Merged::default()
+        }
+    }
+
+    fn validation(&self, _: &str) -> Option<ScoreHistogram> {
+        None
+    }
+}
+
+fn digest(n: usize) -> String {
+    format!("d{n}")
+}
+
+impl Sim {
+    fn new(nodes: usize, natures: &[Nature]) -> Self {
+        let spec = json!({
+            "task": "Anomaly",
+            "version": {"digest": "d0"},
+            "rollout": {
+                "steps": [
+                    {"nodes": 1, "mode": "Shadow", "hold": "10s"},
+                    {"nodes": "40%", "mode": "Active", "hold": "5s"},
+                    {"nodes": "100%", "mode": "Active"}],
+                "gates": [{"metric": "AlertRate", "atMost": "0.05", "minSamples": 20}]},
+        });
+        let versions = (0..natures.len()).map(|n| VersionView {
+            name: format!("m-v{n}"),
+            digest: digest(n),
+            size_bytes: 1,
+            age: (n as i64, None, String::new()),
+            verdict: Verdict::Good,
+        });
+        Self {
+            model: model("shop", "m", spec),
+            revision: 0,
+            versions: versions.collect(),
+            natures: natures.iter().enumerate().map(|(n, k)| (digest(n), *k)).collect(),
+            nodes: (0..nodes)
+                .map(|n| {
+                    let node = SimNode {
+                        reachable: true,
+                        ..SimNode::default()
+                    };
+                    (format!("n{n}"), node)
+                })
+                .collect(),
+            decided: None,
+            published: None,
+            now: at(1000),
+        }
+    }
+
+    fn status(&self) -> ModelStatus {
+        self.model.status.clone().unwrap_or_default()
+    }
+
+    fn views(&self) -> Vec<NodeView> {
+        let mut views: Vec<NodeView> = self
+            .nodes
+            .iter()
+            .map(|(name, node)| NodeView {
+                name: name.clone(),
+                reachable: node.reachable,
+                states: node.states.clone(),
+                refused: node
+                    .refused
+                    .iter()
+                    .filter(|d| node.plan.iter().any(|v| v.digest == **d))
+                    .map(|d| (d.clone(), ("BadSignature".to_owned(), "forged".to_owned())))
+                    .collect(),
+            })
+            .collect();
+        nodes::sort(&mut views, "uid");
+        views
+    }
+
+    fn decide(&self) -> Next {
+        let status = self.status();
+        step(&Observed {
+            spec: &self.model.spec,
+            generation: self.model.metadata.generation.unwrap_or(0),
+            status: &status,
+            versions: &self.versions,
+            nodes: &self.views(),
+            scores: self,
+            now: self.now,
+        })
+    }
+
+    /// Writes a status that was derived from the present one, and publishes what follows.
+    fn commit(&mut self, next: Next) -> Result<(), TestCaseError> {
+        if self.status() != next.status {
+            self.model.status = Some(next.status);
+            self.revision += 1;
+        }
+        let status = self.status();
+        let assignment = Assignment::of(&self.model, &status, &self.versions, &self.views(), "key");
+        for name in self.nodes.keys() {
+            self.check_assignment(&status, &assignment.of_node(name))?;
+        }
+        self.published = Some(assignment);
+        Ok(())
+    }
+
+    fn write_plan(&mut self, name: &str) {
+        let Some(assignment) = &self.published else { return };
+        let planned = assignment.of_node(name).versions;
+        if let Some(node) = self.nodes.get_mut(name)
+            && node.plan != planned
+        {
+            node.plan = planned;
+        }
+    }
+
+    /// What a real agent does: it refuses what it must, and does what else it is told.
+    fn sync(&mut self, name: &str) {
+        let natures = &self.natures;
+        let Some(node) = self.nodes.get_mut(name).filter(|n| n.reachable) else {
+            return;
+        };
+        node.states.clear();
+        node.refused.clear();
+        for version in &node.plan {
+            if natures.get(&version.digest) == Some(&Nature::Refused) {
+                node.refused.insert(version.digest.clone());
+                continue;
+            }
+            let state = match version.mode {
+                VersionMode::Prefetch => VersionState::Prefetched,
+                VersionMode::Shadow => VersionState::Shadow,
+                VersionMode::Active => VersionState::Active,
+            };
+            node.states.insert(version.digest.clone(), state);
+        }
+    }
+
+    fn change_spec(&mut self, change: impl FnOnce(&mut vigia_crds::ModelSpec)) {
+        let before = self.model.spec.clone();
+        change(&mut self.model.spec);
+        if before != self.model.spec {
+            self.model.metadata.generation = self.model.metadata.generation.map(|g| g + 1);
+            self.revision += 1;
+        }
+    }
+
+    fn apply(&mut self, op: &Op) -> Result<(), TestCaseError> {
+        let name = |n: &usize| format!("n{n}");
+        match op {
+            Op::Reconcile => self.reconcile()?,
+            Op::Decide => {
+                let next = self.decide();
+                self.check_transition(&self.status(), &next.status)?;
+                self.decided = Some((self.revision, next));
+            }
+            // The world may have changed since; the API server takes it as long as the Model did not.
+            Op::Commit => {
+                if let Some((revision, next)) = self.decided.take()
+                    && revision == self.revision
+                {
+                    self.commit(next)?;
+                }
+            }
+            Op::WritePlan(n) => self.write_plan(&name(n)),
+            Op::Kill => {
+                self.decided = None;
+                self.published = None;
+            }
+            Op::Sync(n) => self.sync(&name(n)),
+            Op::Lose(n) | Op::Return(n) => {
+                if let Some(node) = self.nodes.get_mut(&name(n)) {
+                    node.reachable = matches!(op, Op::Return(_));
+                }
+            }
+            Op::Revoke(n) => self
+                .versions
+                .iter_mut()
+                .filter(|v| v.digest == digest(*n))
+                .for_each(|v| {
+                    v.verdict = Verdict::Bad {
+                        reason: "Revoked".to_owned(),
+                        message: "it is revoked".to_owned(),
+                    };
+                }),
+            Op::Delete(n) => self.versions.retain(|v| v.digest != digest(*n)),
+            Op::Name(n) => self.change_spec(|spec| {
+                if spec.promotion.mode == PromotionMode::GitOps {
+                    spec.version = Some(VersionRef { digest: digest(*n) });
+                }
+            }),
+            Op::Pause(paused) => self.change_spec(|spec| spec.rollout.paused = *paused),
+            Op::Mode(auto) => self.change_spec(|spec| {
+                if *auto {
+                    spec.promotion.mode = PromotionMode::Auto;
+                    spec.version = None;
+                } else {
+                    spec.promotion.mode = PromotionMode::GitOps;
+                }
+            }),
+            Op::Pass(seconds) => self.pass(*seconds),
+        }
+        Ok(())
+    }
+
+    fn pass(&mut self, seconds: i64) {
+        self.now = self
+            .now
+            .saturating_add(SignedDuration::from_secs(seconds))
+            .expect("not that far");
+    }
+
+    fn reconcile(&mut self) -> Result<(), TestCaseError> {
+        let next = self.decide();
+        self.check_transition(&self.status(), &next.status)?;
+        self.commit(next)?;
+        for name in self.nodes.keys().cloned().collect::<Vec<_>>() {
+            self.write_plan(&name);
+        }
+        Ok(())
+    }
+
+    /// No step forward but with every node of the step there, for its hold, and quiet.
+    fn check_transition(&self, before: &ModelStatus, after: &ModelStatus) -> Result<(), TestCaseError> {
+        prop_assert!(after.failed.len() <= 16);
+        let (Some(old), Some(new)) = (&before.rollout, &after.rollout) else {
+            return Ok(());
+        };
+        if !is_forward(old.phase) || old.version != new.version {
+            return Ok(());
+        }
+        let completed = new.phase == RolloutPhase::Complete;
+        let advanced = is_forward(new.phase) && new.step > old.step;
+        if !completed && !advanced {
+            let withdrawn = before
+                .serving
+                .as_ref()
+                .is_some_and(|s| version::good(&self.versions, &s.digest).is_none());
+            prop_assert!(
+                before.serving == after.serving || withdrawn,
+                "only a whole rollout or a withdrawal changes what serves"
+            );
+            return Ok(());
+        }
+        prop_assert!(!self.model.spec.rollout.paused, "a step forward while paused");
+        prop_assert!(completed || new.step == old.step + 1, "a step was left out");
+        let steps = &self.model.spec.rollout.steps;
+        let left = &steps[usize::try_from(old.step).expect("not negative")];
+        let ready_at = old
+            .step_ready_at
+            .as_ref()
+            .expect("a step that is left was ready")
+            .0;
+        prop_assert!(
+            self.now.duration_since(ready_at)
+                >= SignedDuration::try_from(std::time::Duration::from(left.hold)).expect("short")
+        );
+        let views = self.views();
+        let covered = nodes::covered(&views, nodes::count(&left.nodes, views.len()));
+        let state = match left.mode {
+            StepMode::Shadow => VersionState::Shadow,
+            StepMode::Active => VersionState::Active,
+        };
+        let reachable: Vec<_> = views
+            .iter()
+            .filter(|v| v.reachable && covered.contains(&v.name))
+            .collect();
+        prop_assert!(!reachable.is_empty(), "nothing is known of the step");
+        prop_assert!(reachable.iter().all(|v| v.does(&old.version.digest, state)));
+        let scored = self.scored(&old.version.digest, ready_at, Some(&covered));
+        prop_assert!(
+            scored.windows >= 20 && scored.above_threshold * 20 <= scored.windows,
+            "gate"
+        );
+        prop_assert!(version::good(&self.versions, &old.version.digest).is_some());
+        if completed {
+            prop_assert_eq!(after.serving.as_ref(), Some(&old.version));
+            prop_assert_eq!(&after.previous, &before.serving);
+        }
+        Ok(())
+    }
+
+    fn check_assignment(&self, status: &ModelStatus, planned: &PlannedModel) -> Result<(), TestCaseError> {
+        let versions = &planned.versions;
+        let count = |mode| versions.iter().filter(|v| v.mode == mode).count();
+        prop_assert!(
+            count(VersionMode::Active) <= 1 && count(VersionMode::Shadow) <= 1 && versions.len() <= 4
+        );
+        let digests: BTreeSet<_> = versions.iter().map(|v| &v.digest).collect();
+        prop_assert_eq!(digests.len(), versions.len(), "a version twice");
+        for version in versions {
+            prop_assert!(
+                version::good(&self.versions, &version.digest).is_some(),
+                "{} may not run",
+                version.name
+            );
+        }
+        let Some(serving) = status
+            .serving
+            .as_ref()
+            .filter(|s| version::good(&self.versions, &s.digest).is_some())
+        else {
+            return Ok(());
+        };
+        let of_serving = versions.iter().find(|v| v.digest == serving.digest);
+        prop_assert!(
+            of_serving.is_some_and(|v| v.mode != VersionMode::Shadow),
+            "a rollback would need the network"
+        );
+        if let Some(rollout) = status.rollout.as_ref().filter(|r| !is_forward(r.phase))
+            && matches!(
+                rollout.phase,
+                RolloutPhase::RollingBack | RolloutPhase::RolledBack
+            )
+        {
+            prop_assert_eq!(of_serving.map(|v| v.mode), Some(VersionMode::Active));
+            let ran = versions.iter().find(|v| v.digest == rollout.version.digest);
+            prop_assert!(
+                rollout.version.digest == serving.digest
+                    || ran.is_none_or(|v| v.mode == VersionMode::Prefetch),
+                "rolled back, and still there"
+            );
+        }
+        Ok(())
+    }
+
+    /// The accidents are over: all nodes are there, nothing is paused, everybody does its work.
+    fn settle(&mut self) -> Result<(), TestCaseError> {
+        self.change_spec(|spec| spec.rollout.paused = false);
+        let names: Vec<_> = self.nodes.keys().cloned().collect();
+        for node in self.nodes.values_mut() {
+            node.reachable = true;
+        }
+        let mut quiet = 0;
+        for _ in 0..400 {
+            let before = (
+                self.status(),
+                self.nodes.values().map(|n| n.plan.clone()).collect::<Vec<_>>(),
+            );
+            self.reconcile()?;
+            for name in &names {
+                self.sync(name);
+            }
+            self.pass(7);
+            let after = (
+                self.status(),
+                self.nodes.values().map(|n| n.plan.clone()).collect::<Vec<_>>(),
+            );
+            let changed = |status: &ModelStatus| {
+                let mut status = status.clone();
+                if let Some(rollout) = &mut status.rollout {
+                    rollout.message.clear();
+                }
+                status
+            };
+            quiet = if changed(&before.0) == changed(&after.0) && before.1 == after.1 {
+                quiet + 1
+            } else {
+                0
+            };
+            if quiet == 20 {
+                return Ok(());
+            }
+        }
+        Err(TestCaseError::fail(format!("never at rest: {:?}", self.status())))
+    }
+
+    fn check_end(&self) -> Result<(), TestCaseError> {
+        let status = self.status();
+        if let Some(rollout) = &status.rollout {
+            prop_assert!(
+                !is_forward(rollout.phase) && rollout.phase != RolloutPhase::RollingBack,
+                "rests under way: {rollout:?}"
+            );
+        }
+        for (name, node) in &self.nodes {
+            let active: Vec<_> = node
+                .states
+                .iter()
+                .filter(|(_, s)| **s == VersionState::Active)
+                .map(|(d, _)| d)
+                .collect();
+            let serving: Vec<_> = status.serving.iter().map(|s| &s.digest).collect();
+            prop_assert_eq!(active, serving, "{} does not serve what the status says", name);
+            prop_assert!(!node.states.values().any(|s| *s == VersionState::Shadow));
+        }
+        if let Some(serving) = &status.serving {
+            prop_assert_eq!(self.natures.get(&serving.digest), Some(&Nature::Fine));
+            prop_assert!(version::good(&self.versions, &serving.digest).is_some());
+        }
+        let target = choose::target(
+            &self.model.spec,
+            &self.versions,
+            status.serving.as_ref(),
+            &status.failed,
+        );
+        if let Target::Version(target) = target
+            && self.natures.get(&target.digest) == Some(&Nature::Fine)
+        {
+            prop_assert_eq!(
+                status.serving.as_ref(),
+                Some(&target),
+                "what is chosen and fine serves in the end"
+            );
+        }
+        Ok(())
+    }
+}
+
+fn nature() -> impl Strategy<Value = Nature> {
+    prop_oneof![3 => Just(Nature::Fine), 1 => Just(Nature::Noisy), 1 => Just(Nature::Refused)]
+}
+
+fn story() -> impl Strategy<Value = (usize, Vec<Nature>, Vec<Op>)> {
+    (1usize..7, prop::collection::vec(nature(), 1..5)).prop_flat_map(|(nodes, natures)| {
+        let ops = prop::collection::vec(op(nodes, natures.len()), 0..120);
+        (Just(nodes), Just(natures), ops)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_promise_holds_whatever_happens((nodes, natures, ops) in story()) {
+        let mut sim = Sim::new(nodes, &natures);
+        for op in &ops {
+            sim.apply(op)?;
+        }
+        sim.settle()?;
+        sim.check_end()?;
+    }
+}
+
+fn settled(natures: &[Nature], targets: &[usize]) -> Sim {
+    let mut sim = Sim::new(3, natures);
+    for target in targets {
+        sim.apply(&Op::Name(*target)).expect("a change of the spec");
+        sim.settle().expect("comes to rest");
+        sim.check_end().expect("rests where the spec says");
+    }
+    sim
+}
+
+fn serving(sim: &Sim) -> Option<String> {
+    sim.status().serving.map(|s| s.name)
+}
+
+#[test]
+fn a_good_version_goes_through_every_step() {
+    let sim = settled(&[Nature::Fine, Nature::Fine], &[0, 1]);
+    assert_eq!(serving(&sim).as_deref(), Some("m-v1"));
+    assert_eq!(sim.status().previous.map(|p| p.name).as_deref(), Some("m-v0"));
+    let plan = &sim.nodes["n0"].plan;
+    assert_eq!(
+        plan.iter().map(|v| (v.name.as_str(), v.mode)).collect::<Vec<_>>(),
+        [("m-v1", VersionMode::Active), ("m-v0", VersionMode::Prefetch)]
+    );
+}
+
+#[test]
+fn a_noisy_version_is_rolled_back_and_not_tried_again_until_it_is_named_again() {
+    let mut sim = settled(&[Nature::Fine, Nature::Noisy], &[0, 1]);
+    assert_eq!(serving(&sim).as_deref(), Some("m-v0"));
+    let status = sim.status();
+    assert_eq!(status.rollout.map(|r| r.phase), Some(RolloutPhase::RolledBack));
+    assert_eq!(status.failed[0].reason, "AlertRate");
+    let started = |sim: &Sim| sim.status().rollout.map(|r| r.started_at);
+    let first = started(&sim);
+    sim.settle().expect("comes to rest");
+    assert_eq!(started(&sim), first, "it was tried again");
+    for target in [0, 1] {
+        sim.apply(&Op::Name(target)).expect("a change of the spec");
+        sim.settle().expect("comes to rest");
+    }
+    assert_ne!(started(&sim), first, "named again, it is tried again");
+    assert_eq!(serving(&sim).as_deref(), Some("m-v0"));
+}
+
+#[test]
+fn a_version_that_nodes_refuse_is_rolled_back() {
+    let sim = settled(&[Nature::Fine, Nature::Refused], &[0, 1]);
+    assert_eq!(serving(&sim).as_deref(), Some("m-v0"));
+    assert_eq!(sim.status().failed[0].reason, "Refused");
+}
+
+#[test]
+fn a_revoked_version_gives_way_to_the_one_before_at_once() {
+    let mut sim = settled(&[Nature::Fine, Nature::Fine], &[0, 1]);
+    sim.apply(&Op::Revoke(1)).expect("revoked");
+    sim.reconcile().expect("one reconcile");
+    let active = |sim: &Sim| {
+        sim.nodes["n0"]
+            .plan
+            .iter()
+            .find(|v| v.mode == VersionMode::Active)
+            .map(|v| v.name.clone())
+    };
+    assert_eq!(active(&sim).as_deref(), Some("m-v0"));
+    sim.settle().expect("comes to rest");
+    assert_eq!(serving(&sim).as_deref(), Some("m-v0"));
+    assert_eq!(
+        sim.status().rollout.map(|r| r.phase),
+        Some(RolloutPhase::RolledBack)
+    );
+}
+
+#[test]
+fn a_canary_that_is_lost_is_stood_in_for_and_the_rollout_ends() {
+    let mut sim = settled(&[Nature::Fine, Nature::Fine], &[0]);
+    let first = sim.views()[0].name.clone();
+    sim.apply(&Op::Name(1)).expect("a change of the spec");
+    sim.reconcile().expect("begins");
+    sim.nodes.get_mut(&first).expect("a node").reachable = false;
+    for _ in 0..40 {
+        sim.reconcile().expect("goes on");
+        for n in 0..3 {
+            sim.sync(&format!("n{n}"));
+        }
+        sim.pass(7);
+    }
+    assert_eq!(serving(&sim).as_deref(), Some("m-v1"));
+    assert!(
+        !sim.nodes[&first].states.contains_key("d1"),
+        "it could not be reached"
+    );
+    sim.settle().expect("comes to rest");
+    assert_eq!(
+        sim.nodes[&first].states.get("d1"),
+        Some(&VersionState::Active),
+        "it follows"
+    );
+}
