@@ -4,6 +4,7 @@
 //! One folder a kind: `reconcile` holds the effects, `plan` the pure decision with its tests.
 //! Reads come from the caches of [`context::Context`], writes go through [`apply::Door`].
 
+pub mod alert;
 pub mod apply;
 pub mod config;
 pub mod context;

@@ -3,7 +3,7 @@
 //! A cluster of 5,000 nodes may have 150,000 pods: each is cut down where it comes in, and found by
 //! node, by namespace and by UID without a walk over the others.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use k8s_openapi::api::core::v1::Pod;
@@ -99,8 +99,12 @@ fn containers_gone(pod: &Pod) -> bool {
         .any(|c| c.state.as_ref().is_some_and(|s| s.running.is_some()))
 }
 
+/// Pods that are remembered after they have gone.
+const DEPARTED: usize = 4096;
+
 #[derive(Debug, Default)]
 struct Index {
+    departed: VecDeque<Arc<PodView>>,
     by_uid: HashMap<String, Arc<PodView>>,
     by_node: HashMap<String, BTreeSet<String>>,
     by_namespace: HashMap<String, BTreeSet<String>>,
@@ -117,6 +121,13 @@ impl Index {
         in_namespace.insert(pod.uid.clone());
         self.by_uid.insert(pod.uid.clone(), Arc::new(pod));
         former
+    }
+
+    fn remember(&mut self, pod: Arc<PodView>) {
+        if self.departed.len() >= DEPARTED {
+            self.departed.pop_front();
+        }
+        self.departed.push_back(pod);
     }
 
     fn take(&mut self, uid: &str) -> Option<Arc<PodView>> {
@@ -158,7 +169,10 @@ impl Pods {
 
     /// Forgets a pod; gives it.
     pub fn take(&self, uid: &str) -> Option<Arc<PodView>> {
-        self.write().take(uid)
+        let mut index = self.write();
+        let pod = index.take(uid)?;
+        index.remember(pod.clone());
+        Some(pod)
     }
 
     /// Forgets every pod that is not among `uids`; gives them.
@@ -170,7 +184,9 @@ impl Pods {
             .filter(|uid| !uids.contains(*uid))
             .cloned()
             .collect();
-        gone.iter().filter_map(|uid| index.take(uid)).collect()
+        let gone: Vec<_> = gone.iter().filter_map(|uid| index.take(uid)).collect();
+        gone.iter().for_each(|pod| index.remember(pod.clone()));
+        gone
     }
 
     /// The pod with this UID.
@@ -183,6 +199,13 @@ impl Pods {
         let index = self.read();
         let uids = index.by_node.get(node).into_iter().flatten();
         uids.filter_map(|uid| index.by_uid.get(uid).cloned()).collect()
+    }
+
+    /// Pods of a node that have gone, the latest first; not all that ever were.
+    pub fn departed(&self, node: &str) -> Vec<Arc<PodView>> {
+        let index = self.read();
+        let gone = index.departed.iter().rev();
+        gone.filter(|pod| pod.node == node).cloned().collect()
     }
 
     /// The pods of a namespace, by UID.
@@ -256,7 +279,9 @@ mod tests {
         let gone = pods.retain(&BTreeSet::from(["u2".to_owned()]));
         assert_eq!(gone.len(), 1);
         assert_eq!(pods.on_node("n1").len(), 1);
+        assert_eq!(pods.departed("n1").len(), 1);
         pods.take("u2");
+        assert_eq!(pods.departed("n1")[0].uid, "u2");
         assert!(pods.on_node("n1").is_empty() && pods.by_uid("u2").is_none());
         assert!(pods.read().by_node.is_empty() && pods.read().by_namespace.is_empty());
     }

@@ -1,0 +1,234 @@
+//! An agent's alert as an Event on the pod.
+//!
+//! Agents may create no Events: what a compromised one could do with that right is worse than what
+//! it can do here, where it can only speak of pods of its own node.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use vigia_proto::v1::{Driver, Severity as Grade, Verdict};
+
+use crate::context::Context;
+use crate::events::{Note, ONGOING, Severity};
+use crate::pods::PodView;
+
+/// Reason of the Events.
+pub const REASON: &str = "SyscallAnomaly";
+/// System calls that are named.
+const DRIVERS: usize = 3;
+/// Longest name of a system call; the longest of Linux has 23 characters.
+const NAME_MAX: usize = 32;
+
+/// Why an alert is no Event.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// The node has, and lately had, no such pod.
+    #[error("node {node} has no pod {namespace}/{pod} with UID {uid}")]
+    NotOnNode {
+        /// The node that the agent's token names.
+        node: String,
+        /// Namespace in the alert.
+        namespace: String,
+        /// Pod in the alert.
+        pod: String,
+        /// UID in the alert.
+        uid: String,
+    },
+    /// The pod has no such container.
+    #[error("pod {namespace}/{pod} has no container {container:?}")]
+    NoContainer {
+        /// The pod's namespace.
+        namespace: String,
+        /// The pod.
+        pod: String,
+        /// Container in the alert.
+        container: String,
+    },
+    /// The API server refused, or could not be reached: it may be tried again.
+    #[error("Event: {0}")]
+    Api(#[from] kube::Error),
+}
+
+/// Publishes an alert of the agent of `node`, unless the profile wants no Events.
+///
+/// # Errors
+/// [`Refused`]; all but [`Refused::Api`] are the agent's fault and worth an audit record.
+pub async fn publish(context: &Context, verdict: &Verdict, node: &str) -> Result<(), Refused> {
+    let pod = pod_of(context, verdict, node)?;
+    let profile = context
+        .caches
+        .profiles_in(&pod.namespace)
+        .into_iter()
+        .find(|p| p.metadata.name.as_deref() == Some(verdict.profile.as_str()));
+    if profile.is_some_and(|p| !p.spec.outputs.events) {
+        return Ok(());
+    }
+    let version = context
+        .caches
+        .versions_of(&pod.namespace, &verdict.model)
+        .into_iter()
+        .find(|v| v.spec.digest == verdict.digest)
+        .and_then(|v| v.metadata.name.clone());
+    let by = version.unwrap_or_else(|| plain(&verdict.model, 253));
+    let regarding = ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        namespace: Some(pod.namespace.clone()),
+        name: Some(pod.name.clone()),
+        uid: Some(pod.uid.clone()),
+        field_path: Some(format!("spec.containers{{{}}}", verdict.container)),
+        ..ObjectReference::default()
+    };
+    let note = note(verdict, &by);
+    context.events.publish(&regarding, &note).await?;
+    Ok(())
+}
+
+fn pod_of(context: &Context, verdict: &Verdict, node: &str) -> Result<Arc<PodView>, Refused> {
+    let pods = &context.caches.pods;
+    let named = |pod: &Arc<PodView>| {
+        (pod.cgroup_uid == verdict.pod_uid || pod.uid == verdict.pod_uid)
+            && pod.namespace == verdict.namespace
+    };
+    let found = pods.on_node(node).into_iter().find(named);
+    // A report may come minutes after the pod has gone.
+    let pod = found.or_else(|| pods.departed(node).into_iter().find(named));
+    let pod = pod.ok_or_else(|| Refused::NotOnNode {
+        node: node.to_owned(),
+        namespace: plain(&verdict.namespace, 63),
+        pod: plain(&verdict.pod, 253),
+        uid: plain(&verdict.pod_uid, 64),
+    })?;
+    if pod.declared.contains(&verdict.container) {
+        Ok(pod)
+    } else {
+        Err(Refused::NoContainer {
+            namespace: pod.namespace.clone(),
+            pod: pod.name.clone(),
+            container: plain(&verdict.container, 63),
+        })
+    }
+}
+
+/// The words of an alert; `by` names the version that scored.
+fn note(verdict: &Verdict, by: &str) -> Note {
+    let grade = match verdict.severity() {
+        Grade::High => "high",
+        Grade::Medium => "medium",
+        Grade::Low | Grade::Unspecified => "low",
+    };
+    let drivers: Vec<&Driver> = verdict.drivers.iter().take(DRIVERS).collect();
+    let mut names: Vec<String> = drivers.iter().map(|d| plain(&d.syscall, NAME_MAX)).collect();
+    let because = drivers
+        .iter()
+        .map(|d| {
+            format!(
+                "{} {}/s (expected {}/s)",
+                plain(&d.syscall, NAME_MAX),
+                rate(d.observed_per_second),
+                rate(d.expected_per_second)
+            )
+        })
+        .collect::<Vec<_>>()
+        .join(", ");
+    names.sort_unstable();
+    let seconds = verdict.window_ms.max(0) as f64 / 1000.0;
+    Note {
+        severity: Severity::Warning,
+        reason: REASON,
+        action: "Scored",
+        note: format!(
+            "container {} behaves unusually: score {:.3} ({grade}) by {by} in {} windows of {seconds} s; {}",
+            verdict.container,
+            verdict.score,
+            verdict.consecutive.max(1),
+            if because.is_empty() {
+                "no single system call stands out".to_owned()
+            } else {
+                because
+            },
+        ),
+        // Other system calls in front are another thing to look at.
+        key: format!(
+            "{ONGOING}{}/{}/{grade}/{}",
+            verdict.container,
+            verdict.model,
+            names.join(",")
+        ),
+    }
+}
+
+/// Letters that an agent sent, as far as they are harmless in a terminal.
+fn plain(text: &str, max: usize) -> String {
+    text.chars().filter(|c| c.is_ascii_graphic()).take(max).collect()
+}
+
+/// A rate with as many digits as people read.
+fn rate(per_second: f64) -> String {
+    match per_second {
+        r if !r.is_finite() => "?".to_owned(),
+        0.0 => "0".to_owned(),
+        r if r.abs() < 0.01 => "<0.01".to_owned(),
+        r if r.abs() < 10.0 => format!("{r:.2}"),
+        r => format!("{r:.0}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict() -> Verdict {
+        let driver = |syscall: &str, observed, expected| Driver {
+            syscall: syscall.to_owned(),
+            observed_per_second: observed,
+            expected_per_second: expected,
+        };
+        Verdict {
+            namespace: "shop".to_owned(),
+            model: "m".to_owned(),
+            container: "app".to_owned(),
+            window_ms: 10_000,
+            score: 0.9712,
+            severity: Grade::High.into(),
+            consecutive: 2,
+            drivers: vec![
+                driver("openat", 120.4, 3.25),
+                driver("connect", 45.0, 0.0),
+                driver("execve", 0.5, 0.001),
+                driver("read", 1.0, 1.0),
+            ],
+            ..Verdict::default()
+        }
+    }
+
+    #[test]
+    fn an_alert_is_one_sentence_with_its_three_causes() {
+        assert_eq!(
+            note(&verdict(), "m-v2").note,
+            "container app behaves unusually: score 0.971 (high) by m-v2 in 2 windows of 10 s; \
+             openat 120/s (expected 3.25/s), connect 45/s (expected 0/s), execve 0.50/s (expected <0.01/s)"
+        );
+    }
+
+    #[test]
+    fn the_same_causes_in_another_order_are_the_same_alert() {
+        let mut other = verdict();
+        other.drivers.truncate(3);
+        other.drivers.reverse();
+        other.score = 0.99;
+        assert_eq!(note(&verdict(), "a").key, note(&other, "b").key);
+        other.drivers[0].syscall = "ptrace".to_owned();
+        assert_ne!(note(&verdict(), "a").key, note(&other, "b").key);
+    }
+
+    #[test]
+    fn what_an_agent_sends_cannot_paint_a_terminal() {
+        let mut hostile = verdict();
+        hostile.drivers[0].syscall = format!("\u{1b}[2J{}", "x".repeat(500));
+        hostile.drivers[1].observed_per_second = f64::NAN;
+        hostile.window_ms = i64::MIN;
+        let note = note(&hostile, "m").note;
+        assert!(!note.contains('\u{1b}') && note.len() < 400, "{note}");
+    }
+}
