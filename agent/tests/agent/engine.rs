@@ -1,7 +1,6 @@
 //! From the kernel to an alert: real cgroups and system calls, time as the test says.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use vigia_agent::node::desired::{Desired, Key};
@@ -10,43 +9,22 @@ use vigia_agent::node::models::load::{Pinned, load};
 use vigia_agent::node::models::shelf::{Step, VersionKey};
 use vigia_agent::node::score::Scorer;
 use vigia_agent::window::Now;
-use vigia_crds::{
-    NodePlanSpec, PlannedContainer, PlannedModel, PlannedPod, PlannedProfile, PlannedVersion, Task,
-    VersionMode,
-};
+use vigia_crds::{Task, VersionMode};
 
-use crate::ground::{Cgroup, Ground, grounds};
+use crate::ground::{Ground, grounds};
 use crate::model::{Signed, key, signed};
-
-/// Tests run side by side and see each other's cgroups, as nodes on one kernel do.
-fn new_uid() -> String {
-    static COUNTER: AtomicU32 = AtomicU32::new(0);
-    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-    format!("0f3c2b1a-90ab-4cde-8f01-{:08x}{number:04x}", std::process::id())
-}
+use crate::planned::{Pod, id};
 
 /// A node with one pod of one container, and an agent's engine on it.
 struct Node {
     engine: Engine,
-    uid: String,
-    pod: Cgroup,
-    container: Option<Cgroup>,
+    pod: Pod,
     seconds: u64,
     generation: i64,
 }
 
-fn id() -> String {
-    "c0".repeat(32)
-}
-
 impl Node {
     fn new(ground: &Ground) -> Self {
-        let uid = new_uid();
-        let pod = ground
-            .cgroup("kubepods")
-            .nested("burstable")
-            .nested(&format!("pod{uid}"));
-        let container = pod.nested(&id());
         let config = EngineConfig {
             cgroup_root: ground.cgroup_root.clone(),
             tallies: 4096,
@@ -54,9 +32,7 @@ impl Node {
         let engine = Engine::new(config, BTreeMap::new(), Scorer::new([1; 32], 42));
         Self {
             engine,
-            uid,
-            pod,
-            container: Some(container),
+            pod: Pod::new(ground),
             seconds: 1_000_000,
             generation: 0,
         }
@@ -64,43 +40,7 @@ impl Node {
 
     fn plan(&mut self, versions: &[(&Signed, VersionMode)]) -> Vec<Step> {
         self.generation += 1;
-        let profile = PlannedProfile {
-            namespace: "shop".to_owned(),
-            name: "checkout".to_owned(),
-            window_ms: 1000,
-            consecutive_windows: 2,
-            alerts_per_hour: "0.05".to_owned(),
-            sample_per_mille: 1000,
-            models: vec!["m".to_owned()],
-            pods: vec![PlannedPod {
-                name: "pod-0".to_owned(),
-                uid: self.uid.clone(),
-                containers: vec![PlannedContainer {
-                    name: "app".to_owned(),
-                    id: id(),
-                }],
-            }],
-        };
-        let model = PlannedModel {
-            namespace: "shop".to_owned(),
-            name: "m".to_owned(),
-            task: Task::Anomaly,
-            versions: versions
-                .iter()
-                .map(|(signed, mode)| PlannedVersion {
-                    name: "v".to_owned(),
-                    digest: signed.digest.clone(),
-                    size_bytes: i64::try_from(signed.bytes.len()).expect("small"),
-                    mode: *mode,
-                })
-                .collect(),
-            trusted_keys: vec![key().public().to_base64()],
-        };
-        let spec = NodePlanSpec {
-            profiles: vec![profile],
-            models: vec![model],
-        };
-        let desired = Desired::parse(&spec, self.generation);
+        let desired = Desired::parse(&self.pod.spec(1000, versions), self.generation);
         assert!(desired.problems.is_empty(), "{:?}", desired.problems);
         self.engine.plan(desired)
     }
@@ -125,7 +65,7 @@ impl Node {
 
     /// What the container does in one window, and what the agent says of it.
     fn window(&mut self, getppid: u32, failing: u32) -> Tick {
-        if let Some(container) = &self.container {
+        if let Some(container) = &self.pod.container {
             container.run(getppid, failing);
         }
         self.seconds += 1;
@@ -249,12 +189,12 @@ fn a_container_that_goes_is_let_go_and_one_made_anew_is_counted_again() {
         node.plan(&[]);
         node.tick();
         assert_eq!(node.window(10, 0).windows, 1);
-        node.container.take().expect("is there").remove();
+        node.pod.container.take().expect("is there").remove();
         node.seconds += 1;
         assert!(node.tick().changed);
         assert_eq!((node.engine.traced().len(), node.tick().windows), (0, 0));
 
-        node.container = Some(node.pod.nested(&id()));
+        node.pod.container = Some(node.pod.folder.nested(&id()));
         node.seconds += 1;
         assert!(node.tick().changed);
         let tick = node.window(321, 0);

@@ -3,8 +3,11 @@
 //! Needs root (or CAP_BPF + CAP_PERFMON and a writable cgroupfs). Of the two kinds of hierarchy, those that this
 //! machine has are tried; one it must have.
 
+mod api;
 mod engine;
 mod ground;
 mod model;
 mod operator;
+mod planned;
 mod probe;
+mod process;

@@ -27,28 +27,30 @@ use vigia_proto::v1::{Chunk, FetchRequest, ReportAck, ReportBatch, Sample};
 
 use crate::model::{Signed, key, quiet, signed};
 
-const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// What the operator has seen and how it behaves.
 #[derive(Default)]
-struct Behaviour {
-    stored: Vec<ReportBatch>,
+pub struct Behaviour {
+    pub stored: Vec<ReportBatch>,
     calls: usize,
     tokens: BTreeSet<String>,
+    /// Answers nothing but errors.
+    pub away: bool,
     /// Answers to lose: the batch is stored, and the caller hears an error.
     lose: usize,
-    artifacts: BTreeMap<String, Vec<u8>>,
+    pub artifacts: BTreeMap<String, Vec<u8>>,
 }
 
 #[derive(Clone, Default)]
-struct Fake(Arc<Mutex<Behaviour>>);
+pub struct Fake(Arc<Mutex<Behaviour>>);
 
 impl Fake {
-    fn with<T>(&self, act: impl FnOnce(&mut Behaviour) -> T) -> T {
+    pub fn with<T>(&self, act: impl FnOnce(&mut Behaviour) -> T) -> T {
         act(&mut self.0.lock().expect("not poisoned"))
     }
 
-    fn note<T>(&self, request: &Request<T>) {
+    fn note<T>(&self, request: &Request<T>) -> Result<(), Status> {
         let token = request
             .metadata()
             .get("authorization")
@@ -59,18 +61,27 @@ impl Fake {
         self.with(|seen| {
             seen.calls += 1;
             seen.tokens.insert(token);
-        });
+            if seen.away {
+                Err(Status::unavailable("away"))
+            } else {
+                Ok(())
+            }
+        })
     }
 }
 
 #[tonic::async_trait]
 impl Node for Fake {
     async fn report(&self, request: Request<ReportBatch>) -> Result<Response<ReportAck>, Status> {
-        self.note(&request);
+        self.note(&request)?;
         let batch = request.into_inner();
         let sequence = batch.sequence;
         self.with(|seen| {
-            if seen.stored.last().is_none_or(|last| last.sequence < sequence) {
+            let mut known = seen
+                .stored
+                .iter()
+                .filter(|stored| stored.instance == batch.instance);
+            if known.all(|stored| stored.sequence < sequence) {
                 seen.stored.push(batch);
             }
             if seen.lose > 0 {
@@ -87,7 +98,7 @@ impl Node for Fake {
     type FetchStream = tokio_stream::Iter<std::vec::IntoIter<Result<Chunk, Status>>>;
 
     async fn fetch(&self, request: Request<FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
-        self.note(&request);
+        self.note(&request)?;
         let digest = request.into_inner().digest;
         let bytes = self.with(|seen| seen.artifacts.get(&digest).cloned());
         let bytes = bytes.ok_or_else(|| Status::not_found("no such artifact"))?;
@@ -99,17 +110,17 @@ impl Node for Fake {
     }
 }
 
-struct Setup {
-    folder: TempDir,
-    fake: Fake,
-    address: SocketAddr,
+pub struct Setup {
+    pub folder: TempDir,
+    pub fake: Fake,
+    pub address: SocketAddr,
     listener: Option<std::net::TcpListener>,
     identity: Identity,
 }
 
 impl Setup {
     /// An operator that listens for connections and does not answer yet.
-    fn new() -> Self {
+    pub fn new() -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut params = CertificateParams::new(Vec::<String>::new()).expect("no names");
@@ -141,7 +152,7 @@ impl Setup {
         })
     }
 
-    fn serve(&mut self) {
+    pub fn serve(&mut self) {
         let listener = TcpListener::from_std(self.listener.take().expect("not yet")).expect("a listener");
         let server = Server::builder()
             .tls_config(ServerTlsConfig::new().identity(self.identity.clone()))
@@ -151,7 +162,7 @@ impl Setup {
     }
 }
 
-async fn until(what: &str, holds: impl Fn() -> bool) {
+pub async fn until(what: &str, holds: impl Fn() -> bool) {
     let mut looks = tokio::time::interval(Duration::from_millis(10));
     let waited = timeout(DEADLINE, async {
         while !holds() {

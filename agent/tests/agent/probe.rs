@@ -1,7 +1,7 @@
 //! The probe: exact counts.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use crate::ground::{Ground, grounds};
@@ -104,11 +104,18 @@ fn two_targets_are_counted_apart_and_one_may_go() {
 /// A shell that waits for a line before it starts two programs.
 fn waiting_shell() -> (Child, ChildStdin) {
     let mut child = Command::new("/bin/sh")
-        .args(["-c", "read go; /bin/true; /bin/true; :"])
+        .args(["-c", "echo ready; read go; /bin/true; /bin/true; :"])
         .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
         .spawn()
         .expect("a shell can be run");
     let stdin = child.stdin.take().expect("its input is piped");
+    // Else its own start would be counted or not, as the scheduler has it.
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("its output is piped"))
+        .read_line(&mut line)
+        .expect("a line");
+    assert_eq!(line, "ready\n");
     (child, stdin)
 }
 
