@@ -2,7 +2,7 @@
 # Builds our static binaries and puts each into an image of its own: target/images/<part>.tar, OCI archives.
 # An image whose files did not change is left alone.
 #
-#   scripts/build-images.sh [agent operator trainer demo-workload]     default: all
+#   scripts/build-images.sh [agent operator trainer cli demo-workload]     default: all; cli is a binary only
 #
 # IMAGE_REGISTRY and IMAGE_TAG name them (localhost/vigia, dev). To use them on a cluster of your own, push:
 #   buildah push / skopeo copy oci-archive:target/images/agent.tar docker://registry.example.com/vigia/agent:1
@@ -78,11 +78,11 @@ workload() {
 }
 
 mkdir -p "$out"
-[[ $# -gt 0 ]] || set -- agent operator trainer demo-workload
+[[ $# -gt 0 ]] || set -- agent operator trainer cli demo-workload
 parts=()
 for part in "$@"; do
     case $part in
-    agent | operator | trainer) parts+=("$part") ;;
+    agent | operator | trainer | cli) parts+=("$part") ;;
     demo-workload) ;;
     *)
         sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
@@ -92,6 +92,7 @@ for part in "$@"; do
 done
 [[ ${#parts[@]} == 0 ]] || binaries "${parts[@]}"
 for part in "$@"; do
+    [[ $part != cli ]] || continue
     context=$out/.context/$part
     if [[ $part == demo-workload ]]; then
         workload "$context"

@@ -1,0 +1,270 @@
+#!/usr/bin/env bash
+# The demo: the whole loop on a real cluster, as commands that a person could have typed.
+#
+# With KUBECONFIG set it uses that cluster, which must be able to pull $IMAGE_REGISTRY/{agent,operator,trainer,
+# demo-workload}:$IMAGE_TAG, and makes and deletes the namespaces vigia-system and shop there. Otherwise it
+# brings a cluster of three nodes up on this machine. An earlier run's remains are removed first. On failure, logs
+# and objects are kept in target/demo.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export PATH="$PWD/.vigia/bin:$PATH"
+
+registry=${IMAGE_REGISTRY:-localhost/vigia}
+tag=${IMAGE_TAG:-dev}
+kept=target/demo
+triple=$(rustc -vV | awk '/^host:/ { print $2 }')
+started=$SECONDS
+step=0
+
+if [[ -t 1 ]]; then bold=$'\e[1m' dim=$'\e[2m' off=$'\e[0m'; else bold='' dim='' off=''; fi
+
+clock() { printf '%d:%02d' $(((SECONDS - started) / 60)) $(((SECONDS - started) % 60)); }
+title() {
+    step=$((step + 1))
+    printf '\n%s── %d. %s  (%s)%s\n' "$bold" "$step" "$1" "$(clock)" "$off"
+}
+say() { printf '%s\n' "$*"; }
+look() { printf '%s   look: %s%s\n' "$dim" "$*" "$off"; }
+# Prints a command as it would be typed, then runs it.
+run() {
+    local words
+    printf -v words '%q ' "$@"
+    printf '%s$ %s%s\n' "$bold" "${words% }" "$off"
+    "$@"
+}
+fail() {
+    printf '\ndemo: %s\n' "$*" >&2
+    exit 1
+}
+
+keep() {
+    mkdir -p "$kept"
+    kubectl get vigia,pods -A -o wide >"$kept/objects.txt" 2>&1 || true
+    kubectl get vigia -A -o yaml >"$kept/vigia.yaml" 2>&1 || true
+    kubectl get events -A --sort-by=.lastTimestamp >"$kept/events.txt" 2>&1 || true
+    kubectl describe pods -A >"$kept/pods.txt" 2>&1 || true
+    local pod
+    for pod in $(kubectl -n vigia-system get pods -o name 2>/dev/null || true); do
+        kubectl -n vigia-system logs "$pod" --all-containers >"$kept/${pod#pod/}.log" 2>&1 || true
+        kubectl -n vigia-system logs "$pod" --all-containers --previous >"$kept/${pod#pod/}.before.log" 2>/dev/null || true
+    done
+}
+tracer=''
+at_exit() {
+    local status=$?
+    if [[ -n $tracer ]]; then kill "$tracer" 2>/dev/null || true; fi
+    if [[ $status != 0 ]]; then
+        keep
+        printf '\ndemo: it did not go as it should after %s; logs and objects are in %s\n' "$(clock)" "$kept" >&2
+    fi
+}
+trap at_exit EXIT
+
+# until_true SECONDS WHAT COMMAND...: polls until the command succeeds.
+until_true() {
+    local end=$((SECONDS + $1)) what=$2
+    shift 2
+    until "$@"; do
+        [[ $SECONDS -lt $end ]] || fail "waited too long for: $what"
+        sleep 1
+    done
+}
+# One value of an object of the namespace shop.
+get() { kubectl -n shop get "$1" "$2" -o jsonpath="$3" 2>/dev/null || true; }
+is() { [[ $(get "$1" "$2" "$3") == "$4" ]]; }
+exists() { [[ -n $(get "$1" "$2" '{.metadata.name}') ]]; }
+# Whether a version serves, and on every node.
+serves() { is model redis '{.status.rollout.phase}' Complete && is model redis '{.status.serving.name}' "$1"; }
+a_job_runs() { [[ -n $(kubectl -n vigia-system get jobs -o name) ]]; }
+at_least() { [[ $(get "$1" "$2" "$3") -ge $4 ]] 2>/dev/null; }
+
+# ---- the cluster -------------------------------------------------------------------------------------------
+
+title 'A cluster'
+if [[ -n ${KUBECONFIG:-} ]]; then
+    say "KUBECONFIG is set: that cluster is used. Its nodes must be able to pull $registry/<part>:$tag."
+    kubectl version >/dev/null || fail "no cluster answers at KUBECONFIG=$KUBECONFIG"
+else
+    say 'etcd, API server, controllers, scheduler, DNS and three nodes with containerd and kubelet, on this machine.'
+    scripts/build-images.sh
+    cargo build --quiet --package vigia-e2e --bin vigia-cluster
+    cluster=${CARGO_TARGET_DIR:-target}/debug/vigia-cluster
+    "$cluster" up --nodes 3 >/dev/null
+    KUBECONFIG=$("$cluster" kubeconfig)
+    export KUBECONFIG
+    say "export KUBECONFIG=$KUBECONFIG"
+    "$cluster" load-image target/images/{agent,operator,trainer,demo-workload}.tar 2>/dev/null
+fi
+scripts/build-images.sh cli
+vigia=${CARGO_TARGET_DIR:-target}/$triple/release/vigia
+if kubectl get namespace shop vigia-system >/dev/null 2>&1; then say 'Removing what an earlier run left …'; fi
+# While the operator lives it clears its finalizers; then it may go.
+kubectl delete namespace shop --ignore-not-found --timeout=90s >/dev/null 2>&1 || fail 'the namespace shop does not go away'
+helm uninstall vigia --namespace vigia-system --ignore-not-found --wait --timeout 90s >/dev/null 2>&1 || true
+kubectl delete namespace vigia-system --ignore-not-found --timeout=90s >/dev/null
+kubectl delete nodeplans --all --ignore-not-found >/dev/null 2>&1 || true
+run kubectl get nodes
+
+# ---- install -----------------------------------------------------------------------------------------------
+
+title 'Install Vigía with Helm'
+kubectl apply --server-side --force-conflicts -f charts/vigia/crds >/dev/null
+run helm upgrade --install vigia charts/vigia --namespace vigia-system --create-namespace \
+    --values examples/demo/values.yaml --set "images.registry=$registry,images.tag=$tag" \
+    --wait --timeout 3m --hide-notes
+run kubectl -n vigia-system get pods -o wide
+look 'one agent a node; it has the capabilities BPF and PERFMON and nothing else, and nothing is attached yet.'
+
+# ---- the workload ------------------------------------------------------------------------------------------
+
+title 'A workload: six redis servers on three nodes, each under load'
+run kubectl apply -f examples/demo/workload.yaml
+kubectl -n shop rollout status statefulset/redis statefulset/load --timeout=120s >/dev/null ||
+    kubectl -n shop rollout status statefulset/redis --timeout=60s >/dev/null || fail 'the workload does not start'
+kubectl -n shop wait --for=condition=Ready pod/listener --timeout=60s >/dev/null
+run kubectl -n shop get pods -o wide
+
+# ---- profile -----------------------------------------------------------------------------------------------
+
+title 'Say what to watch: a TraceProfile, a Model, a RetrainingPolicy'
+run cat examples/demo/vigia.yaml
+run kubectl apply -f examples/demo/vigia.yaml
+until_true 60 'six traced containers' at_least traceprofile redis '{.status.tracedContainers}' 6
+run kubectl -n shop get traceprofiles
+run kubectl get nodeplans
+look 'system calls of six containers are counted in the kernel, per window of 2 s; no other pod is counted.'
+
+# In the meantime: a model of something else entirely, for step 9. Its signature will be good.
+work=$(mktemp -d)
+"$vigia" keygen "$work/team.key" >"$work/team.pub" 2>/dev/null
+# shellcheck disable=SC2016
+"$vigia" trace --window 500ms --duration 60s --output "$work/other.parquet" -- \
+    sh -c 'while true; do find /usr/lib -name "*.so" | sort | tail -n 1; done' >/dev/null 2>"$work/trace.log" &
+tracer=$!
+
+# ---- v1 ----------------------------------------------------------------------------------------------------
+
+title 'A baseline is collected; the first model is trained by two workers, signed, rolled out'
+until_true 300 'the first TrainingRun' at_least retrainingpolicy redis '{.status.windows}' 100
+run kubectl -n shop get retrainingpolicies
+until_true 300 'the first TrainingRun' exists trainingrun redis-1
+run kubectl -n shop get trainingruns
+until_true 120 'workers of the training Job' a_job_runs
+run kubectl -n vigia-system get jobs,pods -l vigia.dev/run-name=redis-1
+until_true 180 'redis-1 to succeed' is trainingrun redis-1 '{.status.phase}' Succeeded
+run kubectl -n shop get trainingruns,modelversions
+look 'two workers trained on shards of their own; the gates held; the operator signed redis-v1.'
+until_true 240 'redis-v1 on all nodes' serves redis-v1
+run kubectl -n shop get models
+run kubectl get nodeplans
+look 'shadow on one node, active on one, then all: each step was held and its gates were read.'
+
+# ---- the attack --------------------------------------------------------------------------------------------
+
+title 'A shell in one pod does what an intruder does first'
+victim=redis-2
+node=$(get pod "$victim" '{.status.hostIP}')
+home=$(get pod listener '{.status.podIP}')
+alerts() {
+    kubectl -n shop get events --field-selector reason=SyscallAnomaly \
+        -o jsonpath='{range .items[*]}{.involvedObject.name}{"\n"}{end}' 2>/dev/null | sort | uniq -c
+}
+named() { alerts | grep -qw "$victim"; }
+alerts >"$work/before"
+attacked=$(date +%s)
+say "$bold\$ kubectl -n shop exec $victim -- sh -s $node $home 12 < examples/demo/attack.sh$off"
+kubectl -n shop exec -i "$victim" -- sh -s "$node" "$home" 12 <examples/demo/attack.sh >/dev/null 2>&1 &
+attack=$!
+until_true 40 "an Event on $victim" named
+seen=$(($(date +%s) - attacked))
+wait "$attack" || true
+run kubectl -n shop get events --field-selector reason=SyscallAnomaly
+look "the Event came $seen s after the first command (a window is 2 s and two in a row are asked for); it names"
+look 'the container, the score, and the three system calls that drove it: observed against expected.'
+if alerts | diff "$work/before" - | grep '^>' | grep -vw "$victim"; then
+    fail "a pod other than $victim was named"
+fi
+say "No Event names another pod."
+
+# ---- drift -------------------------------------------------------------------------------------------------
+
+title 'The workload changes for good: redis now writes a log and syncs it to disk'
+run kubectl -n shop get models
+changed=$SECONDS
+for pod in redis-{0..5}; do
+    kubectl -n shop exec "$pod" -- sh -c 'redis-cli config set appendfsync always && redis-cli config set appendonly yes' >/dev/null
+done
+say "$bold\$ for pod in redis-{0..5}; do kubectl -n shop exec \$pod -- redis-cli config set appendonly yes …; done$off"
+until_true 180 'drift to be seen' exists trainingrun redis-2
+drifted=$SECONDS
+run kubectl -n shop get models,retrainingpolicies,trainingruns
+look "drift was seen $((drifted - changed)) s after the change, and is a condition of the Model and an Event."
+until_true 240 'redis-2 to succeed' is trainingrun redis-2 '{.status.phase}' Succeeded
+until_true 240 'redis-v2 on all nodes' serves redis-v2
+run kubectl -n shop get models,modelversions
+look "from the drift to v2 on all three nodes: $((SECONDS - drifted)) s."
+
+# ---- a tampered version ------------------------------------------------------------------------------------
+
+# version NAME FILE: a ConfigMap with the artifact's bytes, and the ModelVersion that names their digest.
+version() {
+    local digest
+    digest=$(sha256sum "$2" | cut -d' ' -f1)
+    run kubectl -n shop create configmap "$1" --from-file=model.apr="$2"
+    say "$bold\$ kubectl apply -f -   # ModelVersion $1 of digest sha256:${digest:0:12}…$off"
+    kubectl apply -f - <<EOF
+apiVersion: vigia.dev/v1alpha1
+kind: ModelVersion
+metadata: {name: $1, namespace: shop}
+spec:
+  modelRef: {name: redis}
+  digest: sha256:$digest
+  source: {configMap: {name: $1}}
+EOF
+}
+
+title 'A model from elsewhere, signed by a key that the Model trusts, but with one byte changed'
+wait "$tracer" || true
+tracer=''
+run "$vigia" train --input "$work/other.parquet" --output "$work/other.apr" --sign-key "$work/team.key" --name redis
+run "$vigia" verify --key "$work/team.pub" "$work/other.apr"
+kubectl -n shop patch model redis --type=merge --patch \
+    "{\"spec\":{\"trust\":{\"publicKeys\":[\"$(tail -n 1 "$work/team.pub" | grep -o '[A-Za-z0-9+/]\{43\}=')\"]}}}" >/dev/null
+say "$bold\$ kubectl -n shop patch model redis --type=merge -p '{\"spec\":{\"trust\":{\"publicKeys\":[…]}}}'$off"
+cp "$work/other.apr" "$work/tampered.apr"
+middle=$(($(stat -c %s "$work/tampered.apr") / 2))
+byte=$(od -An -tu1 -j "$middle" -N 1 "$work/tampered.apr")
+# shellcheck disable=SC2059
+printf "$(printf '\\x%02x' $((byte ^ 1)))" | dd of="$work/tampered.apr" bs=1 seek="$middle" conv=notrunc status=none
+"$vigia" verify --key "$work/team.pub" "$work/tampered.apr" && fail 'the tampered model was verified'
+version redis-v3 "$work/tampered.apr"
+until_true 60 'redis-v3 to be refused' is modelversion redis-v3 '{.status.conditions[?(@.type=="Ready")].status}' False
+run kubectl -n shop get modelversions
+say "$(get modelversion redis-v3 '{.status.conditions[?(@.type=="Ready")].message}')"
+is model redis '{.status.serving.name}' redis-v2 || fail 'redis-v2 does not serve any more'
+look 'refused before any node heard of it; v2 serves on.'
+
+title 'The same model unchanged: its signature is good, but it was trained on something else'
+version redis-v4 "$work/other.apr"
+until_true 60 'redis-v4 to be verified' is modelversion redis-v4 '{.status.conditions[?(@.type=="Ready")].status}' True
+until_true 120 'redis-v4 to be rolled out' is model redis '{.status.rollout.version.name}' redis-v4
+run kubectl -n shop get models
+until_true 180 'redis-v4 to be rolled back' is model redis '{.status.rollout.phase}' RolledBack
+run kubectl -n shop get models
+say "$(get model redis '{.status.rollout.message}')"
+is model redis '{.status.serving.name}' redis-v2 || fail 'redis-v2 does not serve any more'
+look 'in the shadow of v2 on one node it called nearly every window odd: the gate sent it back.'
+
+# ---- the end -----------------------------------------------------------------------------------------------
+
+title 'The end state'
+run kubectl get vigia -n shop
+run kubectl get nodeplans
+run kubectl -n shop get events --field-selector type=Warning
+run kubectl -n shop get events --field-selector involvedObject.kind=Model
+rm -rf "$work"
+say ''
+say "The whole loop took $(clock). The cluster is left as it is to look around:"
+say "    export KUBECONFIG=$KUBECONFIG"
+say "    kubectl get vigia -n shop; kubectl -n shop get events; kubectl explain model.spec.rollout"
+say "    make cluster-down        # when done"
