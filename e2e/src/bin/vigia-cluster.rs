@@ -85,12 +85,18 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Action::Up { nodes, hold } => {
             let started = Instant::now();
             eprintln!("cluster: bringing up '{}' with {nodes} nodes", cli.name);
-            let cluster = Cluster::up(Config {
+            let config = Config {
                 name: cli.name.clone(),
                 nodes,
                 stays: !hold,
-            })
-            .await?;
+            };
+            let cluster = tokio::select! {
+                cluster = Cluster::up(config) => cluster?,
+                _ = tokio::signal::ctrl_c() => {
+                    Cluster::remove(&cli.name)?;
+                    anyhow::bail!("interrupted; nothing is left of '{}'", cli.name);
+                }
+            };
             eprintln!(
                 "cluster: {nodes} nodes are ready after {:.1} s",
                 started.elapsed().as_secs_f64()
@@ -102,12 +108,12 @@ async fn run(cli: Cli) -> Result<ExitCode> {
             }
         }
         Action::Down => {
-            let was_up = Cluster::open(&cli.name)?.is_some();
+            let remains = Cluster::remains(&cli.name)?;
             Cluster::remove(&cli.name)?;
-            let what = if was_up {
-                "is down and left nothing behind"
-            } else {
+            let what = if remains.is_empty() {
                 "was not up"
+            } else {
+                "is down and left nothing behind"
             };
             eprintln!("cluster: '{}' {what}", cli.name);
         }

@@ -2,10 +2,12 @@
 
 mod addons;
 pub(crate) mod control_plane;
+mod faults;
 mod layout;
 mod node;
 mod space;
 mod state;
+mod wait;
 
 use std::fs;
 use std::net::TcpListener;
@@ -13,18 +15,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Node as NodeObject;
-use kube::api::{Api, ListParams};
+use anyhow::{Context, Result, ensure};
 
 use crate::images::Image;
 use crate::parts::Parts;
 use crate::pki::Authority;
+pub use faults::Node;
 use layout::{Layout, MOST_NODES, NodeLayout};
 pub(crate) use space::tail;
 use space::{Process, Space};
 use state::{Claim, Found, State};
+pub(crate) use wait::ready;
 
 /// The parts that a cluster is made of.
 const PARTS: &[&str] = &[
@@ -264,24 +265,6 @@ impl Cluster {
         self.nodes.len().try_into().unwrap_or(u8::MAX)
     }
 
-    /// A node, by its number from 1.
-    pub fn node(&self, number: u8) -> Result<Node<'_>> {
-        let layout = number
-            .checked_sub(1)
-            .and_then(|index| self.nodes.get(usize::from(index)));
-        let layout = layout.with_context(|| {
-            format!(
-                "the cluster '{}' has nodes 1 to {}, not {number}",
-                self.name(),
-                self.nodes.len()
-            )
-        })?;
-        Ok(Node {
-            cluster: self,
-            layout,
-        })
-    }
-
     /// The command `kubectl` with the cluster's kubeconfig.
     pub fn kubectl(&self) -> Result<Command> {
         let mut command = Command::new(self.parts.program("kubectl")?);
@@ -292,112 +275,10 @@ impl Cluster {
         Ok(command)
     }
 
-    /// Loads an OCI or Docker archive into every node, also into those without power, once they have it again.
-    pub fn load_image(&self, archive: &Path) -> Result<()> {
-        let name = archive
-            .file_stem()
-            .and_then(|name| name.to_str())
-            .context("the archive's name is not UTF-8")?;
-        let kept = self.layout.dir().join("images").join(format!("{name}.tar"));
-        let new = kept.with_extension("new");
-        fs::copy(archive, &new).with_context(|| format!("cannot read {}", archive.display()))?;
-        fs::rename(&new, &kept)?;
-        for number in 1..=self.size() {
-            let node = self.node(number)?;
-            if node.has_power()? {
-                node.load_image(&kept)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Kills the API server, as if its machine had died.
-    pub fn stop_api_server(&self) -> Result<()> {
-        self.space.stop_daemon(control_plane::API_SERVER)
-    }
-
-    /// Starts the API server that was killed. It answers seconds later.
-    pub fn start_api_server(&self) -> Result<()> {
-        control_plane::start_api_server(&self.layout, &self.space, &self.parts)
-    }
-
     /// Ends the cluster and checks that nothing of it is left.
     pub fn down(mut self) -> Result<()> {
         self.end();
         Self::remove(self.layout.name())
-    }
-
-    /// Waits until the API server answers, every node that has power is ready, and DNS is served.
-    pub async fn wait_until_ready(&self, deadline: Instant) -> Result<()> {
-        self.wait_for_api(deadline).await?;
-        let client = self.client().await?;
-        let nodes = Api::<NodeObject>::all(client.clone());
-        let deployments = Api::<Deployment>::namespaced(client, "kube-system");
-        let mut powered = Vec::new();
-        for node in &self.nodes {
-            if node::has_power(&self.layout, &self.space, node)? {
-                powered.push(node.name.as_str());
-            }
-        }
-        self.wait(deadline, "nodes and DNS to be ready", async || {
-            let list = nodes.list(&ListParams::default()).await?;
-            let missing: Vec<_> = powered
-                .iter()
-                .filter(|name| !list.items.iter().any(|node| is_ready(node, name)))
-                .copied()
-                .collect();
-            if !missing.is_empty() {
-                return Ok(Err(format!("not ready: {}", missing.join(", "))));
-            }
-            let dns = deployments
-                .get_status("coredns")
-                .await?
-                .status
-                .and_then(|status| status.available_replicas);
-            Ok(if dns.is_some_and(|available| available > 0) {
-                Ok(())
-            } else {
-                Err("no DNS".to_owned())
-            })
-        })
-        .await
-    }
-
-    async fn wait_for_api(&self, deadline: Instant) -> Result<()> {
-        let client = self.client().await?;
-        self.wait(deadline, "the API server", async || Ok(ready(&client).await))
-            .await
-    }
-
-    /// Waits for a condition, saying at the end what was missing and which daemon is to blame.
-    async fn wait(
-        &self,
-        deadline: Instant,
-        what: &str,
-        condition: impl AsyncFn() -> kube::Result<Result<(), String>>,
-    ) -> Result<()> {
-        loop {
-            let missing = match condition().await {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(missing)) => missing,
-                Err(error) => error.to_string(),
-            };
-            if let Some(daemon) = space::hopeless(&self.layout, 8) {
-                bail!(
-                    "{daemon} keeps ending, while waiting for {what} ({missing})\n{}",
-                    self.diagnose()
-                );
-            }
-            if Instant::now() > deadline {
-                bail!("gave up waiting for {what}: {missing}\n{}", self.diagnose());
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    }
-
-    /// What the cluster's daemons say, for a message to a person.
-    pub fn diagnose(&self) -> String {
-        space::diagnose(&self.layout)
     }
 
     async fn apply(&self, manifests: &str, deadline: Instant) -> Result<()> {
@@ -441,80 +322,6 @@ impl Drop for Cluster {
     }
 }
 
-/// A node of a cluster that runs.
-#[derive(Debug, Clone, Copy)]
-pub struct Node<'a> {
-    cluster: &'a Cluster,
-    layout: &'a NodeLayout,
-}
-
-impl Node<'_> {
-    /// The node's name in Kubernetes.
-    pub fn name(&self) -> &str {
-        &self.layout.name
-    }
-
-    /// The cgroup below which the node's pods are: the kubelet's cgroup root.
-    pub fn cgroup(&self) -> &str {
-        &self.layout.cgroup
-    }
-
-    /// Kills everything that runs on the node at once. Its disk stays.
-    pub fn power_off(&self) -> Result<()> {
-        node::power_off(&self.cluster.layout, &self.cluster.space, self.layout)
-    }
-
-    /// Starts the node again.
-    pub fn power_on(&self) -> Result<()> {
-        ensure!(!self.has_power()?, "{} has power already", self.name());
-        node::start(
-            &self.cluster.layout,
-            &self.cluster.space,
-            self.layout,
-            &self.cluster.parts,
-        )
-    }
-
-    /// Whether the node has power.
-    pub fn has_power(&self) -> Result<bool> {
-        node::has_power(&self.cluster.layout, &self.cluster.space, self.layout)
-    }
-
-    /// Takes the node's cable out: it runs on, and reaches nothing.
-    pub fn partition(&self) -> Result<()> {
-        node::set_link(&self.cluster.space, self.layout, false)
-    }
-
-    /// Puts the node's cable back.
-    pub fn heal(&self) -> Result<()> {
-        node::set_link(&self.cluster.space, self.layout, true)
-    }
-
-    /// Loads an archive of images into this node alone.
-    pub fn load_image(&self, archive: &Path) -> Result<()> {
-        let output = Command::new(self.cluster.parts.program("ctr")?)
-            .args([
-                "--address",
-                &self.layout.containerd(),
-                "--namespace",
-                "k8s.io",
-                "images",
-                "import",
-            ])
-            .arg(archive)
-            .stdin(Stdio::null())
-            .output()?;
-        ensure!(
-            output.status.success(),
-            "{} did not take the image {}:\n{}",
-            self.name(),
-            archive.display(),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        Ok(())
-    }
-}
-
 /// A client from a kubeconfig.
 pub(crate) async fn client(kubeconfig: &Path) -> Result<kube::Client> {
     let config = kube::config::Kubeconfig::read_from(kubeconfig)?;
@@ -522,31 +329,9 @@ pub(crate) async fn client(kubeconfig: &Path) -> Result<kube::Client> {
     Ok(kube::Client::try_from(config)?)
 }
 
-/// Whether the API server says that it is ready, and if not, what it says.
-pub(crate) async fn ready(client: &kube::Client) -> Result<(), String> {
-    let request = http::Request::get("/readyz")
-        .body(Vec::new())
-        .map_err(|error| error.to_string())?;
-    match tokio::time::timeout(Duration::from_secs(5), client.request_text(request)).await {
-        Ok(Ok(text)) if text == "ok" => Ok(()),
-        Ok(Ok(text)) => Err(text),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("no answer in 5 s".to_owned()),
-    }
-}
-
 /// A port of this machine that nothing listens on.
 pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
-}
-
-fn is_ready(node: &NodeObject, name: &str) -> bool {
-    node.metadata.name.as_deref() == Some(name)
-        && node
-            .status
-            .as_ref()
-            .and_then(|status| status.conditions.as_ref())
-            .is_some_and(|all| all.iter().any(|one| one.type_ == "Ready" && one.status == "True"))
 }
 
 /// Moves the logs of a cluster that did not come up to where they outlive it.

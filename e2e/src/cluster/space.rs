@@ -3,6 +3,7 @@
 //! One PID namespace with one mount namespace holds the whole cluster. Killing its process 1 is certain to end
 //! every process, mount, link and network namespace of it, whoever started them and whatever state they are in.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -71,9 +72,18 @@ impl Space {
     /// child's standard input closes, so also when this process dies.
     pub fn start(layout: &Layout, init_program: &str, held: bool) -> Result<(Self, Child)> {
         let boot_log = fs::File::create(layout.log("init"))?;
-        let mut command = Command::new("unshare");
+        // A session of its own, so that neither a terminal's Ctrl-C nor its end reaches it.
+        let mut command = Command::new("setsid");
         command
-            .args(["--mount", "--pid", "--fork", "--kill-child", "--", "bash"])
+            .args([
+                "unshare",
+                "--mount",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "--",
+                "bash",
+            ])
             .arg(layout.path("top.sh"))
             .arg(layout.dir())
             .arg(init_program)
@@ -84,9 +94,6 @@ impl Space {
             .stderr(boot_log);
         if held {
             command.arg("-");
-        } else {
-            // A terminal's Ctrl-C is for the command that started us.
-            std::os::unix::process::CommandExt::process_group(&mut command, 0);
         }
         let mut child = command
             .spawn()
@@ -255,17 +262,29 @@ pub fn diagnose(layout: &Layout) -> String {
     text
 }
 
-/// The daemon that does not come up, if one has ended at least this often.
-pub fn hopeless(layout: &Layout, ends: usize) -> Option<String> {
-    fs::read_dir(layout.dir().join("run"))
-        .ok()?
+/// How often each daemon has ended.
+pub fn ends(layout: &Layout) -> BTreeMap<String, usize> {
+    let files = fs::read_dir(layout.dir().join("run"))
+        .into_iter()
         .flatten()
-        .find_map(|entry| {
+        .flatten();
+    files
+        .filter_map(|entry| {
             let daemon = entry.file_name().to_str()?.strip_suffix(".ends")?.to_owned();
-            let text = fs::read_to_string(entry.path()).ok()?;
-            (text.lines().count() >= ends).then_some(daemon)
+            Some((daemon, fs::read_to_string(entry.path()).ok()?.lines().count()))
         })
+        .collect()
 }
+
+/// The daemon that has ended so often in between that it will not come up.
+pub fn hopeless(before: &BTreeMap<String, usize>, now: &BTreeMap<String, usize>) -> Option<String> {
+    now.iter()
+        .find(|(daemon, ends)| **ends >= before.get(*daemon).unwrap_or(&0) + HOPELESS)
+        .map(|(daemon, _)| daemon.clone())
+}
+
+/// Controllers end a few times on a slow machine, until the API server answers.
+const HOPELESS: usize = 8;
 
 /// The last lines of a file.
 pub fn tail(path: &Path, lines: usize) -> String {
@@ -284,6 +303,20 @@ mod tests {
         let stat = "42 (a) b (c) R 1 42 42 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 987654 1 2";
         assert_eq!(parse_stat(stat), Some(('R', 987_654)));
         assert_eq!(parse_stat("42 (a"), None);
+    }
+
+    #[test]
+    fn a_daemon_is_given_up_for_how_often_it_ended_of_late() {
+        let counts = |ends| BTreeMap::from([("kubelet".to_owned(), ends)]);
+        assert_eq!(hopeless(&counts(20), &counts(20 + HOPELESS - 1)), None);
+        assert_eq!(
+            hopeless(&counts(20), &counts(20 + HOPELESS)).as_deref(),
+            Some("kubelet")
+        );
+        assert_eq!(
+            hopeless(&BTreeMap::new(), &counts(HOPELESS)).as_deref(),
+            Some("kubelet")
+        );
     }
 
     #[test]

@@ -26,15 +26,23 @@ mount -t tmpfs -o mode=1777 tmpfs /tmp
 # Volumes that ask for mount propagation need shared mounts; these are shared with this node's pods only.
 mount --make-rshared /
 
-for hierarchy in /sys/fs/cgroup/*/; do
-    [[ -e $hierarchy/cgroup.procs ]] || continue
-    below=$hierarchy
-    IFS=/ read -ra names <<<"${cgroup#/}"
+# The kubelet's cgroup root, in every hierarchy: version 1's, or the one of version 2.
+hierarchies=(/sys/fs/cgroup/*/)
+[[ ! -e /sys/fs/cgroup/cgroup.procs ]] || hierarchies=(/sys/fs/cgroup/)
+IFS=/ read -ra names <<<"${cgroup#/}"
+for below in "${hierarchies[@]}"; do
+    [[ -e $below/cgroup.procs ]] || continue
     for name in "${names[@]}"; do
+        # Version 2 hands a controller down only where it is told to.
+        if [[ -e $below/cgroup.controllers ]]; then
+            for controller in $(<"$below/cgroup.controllers"); do
+                echo "+$controller" >"$below/cgroup.subtree_control" || true
+            done
+        fi
         mkdir -p "$below/$name"
-        # A new cpuset has no processors and takes no process.
+        # Version 1 makes a cpuset without processors, which takes no process.
         for file in cpuset.cpus cpuset.mems; do
-            [[ ! -e $below/$file || -s $below/$name/$file && -n $(<"$below/$name/$file") ]] ||
+            [[ -e $below/cgroup.controllers || ! -e $below/$file || -n $(<"$below/$name/$file") ]] ||
                 cat "$below/$file" >"$below/$name/$file"
         done
         below=$below/$name
