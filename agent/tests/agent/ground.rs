@@ -81,6 +81,11 @@ impl Cgroup {
         remove(&self.0);
     }
 
+    /// What a process writes itself to, to be in it.
+    pub fn procs(&self) -> PathBuf {
+        self.0.join("cgroup.procs")
+    }
+
     /// Runs a process in it that calls getppid and a failing fchdir so many times, and waits for its end.
     pub fn run(&self, getppid: u32, failing: u32) {
         let status = self
@@ -91,7 +96,7 @@ impl Cgroup {
     }
 
     fn command(&self, getppid: u32, failing: u32) -> Command {
-        let procs = self.0.join("cgroup.procs");
+        let procs = self.procs();
         let mut command = Command::new("/bin/true");
         let join = move || {
             fs::write(&procs, "0")?;

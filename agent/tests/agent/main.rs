@@ -5,9 +5,11 @@
 
 mod api;
 mod engine;
+mod fake;
 mod ground;
 mod model;
 mod operator;
 mod planned;
 mod probe;
 mod process;
+mod world;

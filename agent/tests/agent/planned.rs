@@ -25,11 +25,17 @@ pub fn id() -> String {
 impl Pod {
     /// Tests run side by side and see each other's cgroups, as nodes on one kernel do: hence a UID of its own.
     pub fn new(ground: &Ground) -> Self {
+        Self::below(ground, "kubelet")
+    }
+
+    /// A pod below a kubelet's root of this name.
+    pub fn below(ground: &Ground, root: &str) -> Self {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let uid = format!("0f3c2b1a-90ab-4cde-8f01-{:08x}{number:04x}", std::process::id());
         let folder = ground
-            .cgroup("kubepods")
+            .cgroup(root)
+            .nested("kubepods")
             .nested("burstable")
             .nested(&format!("pod{uid}"));
         let container = Some(folder.nested(&id()));

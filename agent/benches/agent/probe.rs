@@ -1,0 +1,149 @@
+//! What tracing costs the traced, and what a drain costs us.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use vigia_agent::probe::{Probe, ProbeConfig};
+
+use crate::ground::{Cgroup, grounds};
+use crate::workload::{inside, this};
+use crate::{Row, Target};
+
+const ROUNDS: usize = 15;
+const CALLS: i64 = 1_000_000;
+/// strace makes each call some seventy times slower.
+const CALLS_STRACE: i64 = 20_000;
+
+fn getppid(cgroup: &Cgroup, calls: i64) -> f64 {
+    nanoseconds(inside(
+        this(&["workload-getppid", &calls.to_string()]),
+        cgroup.procs(),
+    ))
+}
+
+fn nanoseconds(mut command: Command) -> f64 {
+    let output = command.stderr(Stdio::null()).output().expect("the workload runs");
+    String::from_utf8_lossy(&output.stdout)
+        .trim()
+        .parse()
+        .expect("nanoseconds")
+}
+
+fn has(program: &str) -> bool {
+    Command::new(program)
+        .arg("--version")
+        .output()
+        .is_ok_and(|done| done.status.success())
+}
+
+/// bpftrace as people use it to count system calls.
+fn bpftrace() -> Child {
+    let mut child = Command::new("bpftrace")
+        .args([
+            "-e",
+            "BEGIN { printf(\"ready\\n\"); } tracepoint:raw_syscalls:sys_exit { @[args->id] = count(); }",
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("bpftrace runs");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    while lines.next().expect("it says when it is ready").expect("text") != "ready" {}
+    child
+}
+
+pub fn counts() {
+    let ground = grounds().remove(0);
+    let (target, other) = (ground.cgroup("target"), ground.cgroup("other"));
+    let config = ProbeConfig {
+        cgroups: Some(ground.kind),
+        ..ProbeConfig::default()
+    };
+    let mut probe = Probe::load(config).expect("the probe loads");
+    let (with_bpftrace, with_strace) = (has("bpftrace"), has("strace"));
+    let (mut ours, mut filtered, mut theirs, mut straces) = (vec![], vec![], vec![], vec![]);
+    getppid(&target, CALLS);
+    for _ in 0..ROUNDS {
+        let untraced = getppid(&target, CALLS);
+        let slot = probe.add_target(target.id()).expect("a target");
+        ours.push(getppid(&target, CALLS) / untraced);
+        filtered.push(getppid(&other, CALLS) / untraced);
+        probe.remove_target(slot).expect("removed");
+        if with_bpftrace {
+            let mut peer = bpftrace();
+            theirs.push(getppid(&target, CALLS) / untraced);
+            peer.kill().and_then(|()| peer.wait()).expect("bpftrace ends");
+        }
+        if with_strace {
+            let me = std::env::current_exe().expect("this program");
+            let mut strace = Command::new("strace");
+            strace
+                .args(["-f", "-c", "-o", "/dev/null"])
+                .arg(me)
+                .arg("workload-getppid")
+                .arg(CALLS_STRACE.to_string());
+            straces.push(nanoseconds(strace) / untraced);
+        }
+    }
+    let (beside, ..) = crate::summary(&mut filtered);
+    let peers = [("bpftrace count", theirs), ("strace -c", straces)];
+    Row {
+        name: "probe.counts",
+        unit: "time of a getppid loop, traced / untraced",
+        ours,
+        peers: peers
+            .into_iter()
+            .filter(|(_, values)| !values.is_empty())
+            .collect(),
+        target: Target::AtMost(1.45),
+        note: format!("{CALLS} calls a round; a process beside it that is no target: {beside:.2}"),
+    }
+    .print();
+}
+
+pub fn drain() {
+    const TARGETS: usize = 100;
+    const CALLS: usize = 120;
+    let ground = grounds().remove(0);
+    let config = ProbeConfig {
+        cgroups: Some(ground.kind),
+        ..ProbeConfig::default()
+    };
+    let mut probe = Probe::load(config).expect("the probe loads");
+    let cgroups: Vec<Cgroup> = (0..TARGETS)
+        .map(|number| ground.cgroup(&format!("target-{number}")))
+        .collect();
+    for cgroup in &cgroups {
+        probe.add_target(cgroup.id()).expect("a target");
+        let done = inside(this(&["workload-many", &CALLS.to_string()]), cgroup.procs()).status();
+        assert!(done.expect("the workload runs").success());
+    }
+    let mut tallies = Vec::new();
+    let mut ours = Vec::new();
+    for _ in 0..101 {
+        tallies.clear();
+        let start = cpu_ms();
+        probe.drain(&mut tallies).expect("a drain");
+        ours.push(cpu_ms() - start);
+    }
+    assert!(tallies.len() >= TARGETS * CALLS, "{} entries", tallies.len());
+    Row {
+        name: "probe.drain",
+        unit: "ms of CPU",
+        ours,
+        peers: vec![],
+        target: Target::AtMost(3.0),
+        note: format!("{} live entries, each on every possible CPU", tallies.len()),
+    }
+    .print();
+}
+
+fn cpu_ms() -> f64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the pointer is to a timespec of ours, which the call fills.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    time.tv_sec as f64 * 1e3 + time.tv_nsec as f64 / 1e6
+}

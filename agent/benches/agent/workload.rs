@@ -1,0 +1,59 @@
+//! What is measured runs in processes of its own: this program again, told to be one of them.
+
+use std::fs;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Numbers of system calls that no kernel has: each counts as one of its own, and does nothing.
+const NOWHERE: i64 = 2000;
+
+/// Acts as the workload that the arguments name; false where they name none.
+pub fn run(args: &[String]) -> bool {
+    let number = |at: usize| {
+        args.get(at)
+            .and_then(|text| text.parse::<i64>().ok())
+            .unwrap_or(0)
+    };
+    match args.first().map(String::as_str) {
+        Some("workload-getppid") => {
+            let calls = number(1);
+            let start = Instant::now();
+            for _ in 0..calls {
+                // SAFETY: getppid takes nothing and changes nothing.
+                unsafe { libc::syscall(libc::SYS_getppid) };
+            }
+            println!("{}", start.elapsed().as_nanos() as f64 / calls as f64);
+        }
+        Some("workload-many") => {
+            for nr in NOWHERE..NOWHERE + number(1) {
+                // SAFETY: there is no such system call; it only fails.
+                unsafe { libc::syscall(nr) };
+            }
+        }
+        Some("workload-idle") => loop {
+            for nr in NOWHERE..NOWHERE + 40 {
+                // SAFETY: there is no such system call; it only fails.
+                unsafe { libc::syscall(nr) };
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        },
+        _ => return false,
+    }
+    true
+}
+
+/// This program as a workload.
+pub fn this(args: &[&str]) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    command.args(args);
+    command
+}
+
+/// The command, run in a cgroup.
+pub fn inside(mut command: Command, procs: PathBuf) -> Command {
+    // SAFETY: between fork and exec the closure writes a file; it takes no lock that another thread could hold.
+    unsafe { command.pre_exec(move || fs::write(&procs, "0")) };
+    command
+}
