@@ -9,7 +9,8 @@ use vigia_agent::node::run::run;
 
 fn main() -> ExitCode {
     let config = Config::parse();
-    let filter = match EnvFilter::try_new(&config.log) {
+    // What kube's client says of a failed call, we say with what it means.
+    let filter = match EnvFilter::try_new(format!("kube_client=off,{}", config.log)) {
         Ok(filter) => filter,
         Err(error) => {
             eprintln!(

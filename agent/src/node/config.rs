@@ -40,7 +40,7 @@ pub struct Config {
     #[arg(long, default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(64..=1_048_576))]
     pub tallies: u32,
     /// What is logged: a level, or directives such as "info,vigia_agent=debug".
-    #[arg(long, env = "VIGIA_LOG", default_value = "info,kube_client=off")]
+    #[arg(long, env = "VIGIA_LOG", default_value = "info")]
     pub log: String,
     /// Seconds between reports where nothing is urgent.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=300))]
