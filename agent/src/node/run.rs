@@ -93,6 +93,10 @@ struct Agent {
     obtained: mpsc::Receiver<Obtained>,
     statuses: watch::Sender<Statuses>,
     status: NodePlanStatus,
+    /// The plan that is followed. Its generation alone would not tell a plan that was deleted and made anew.
+    followed: Option<LastPlan>,
+    /// The API server has been heard since the start.
+    heard: bool,
 }
 
 impl Agent {
@@ -146,6 +150,8 @@ impl Agent {
             obtained,
             statuses,
             status: NodePlanStatus::default(),
+            followed: None,
+            heard: false,
         };
         if let Some(plan) = agent.state.plan() {
             tracing::info!(
@@ -242,10 +248,9 @@ impl Agent {
                 None,
             ),
         };
-        if let Some(observed) = &observed
-            && self.status == NodePlanStatus::default()
-        {
-            // A former life's: its times go on.
+        if let Some(observed) = observed.as_ref().filter(|_| !self.heard) {
+            // A former life's: the times of what has not changed go on.
+            self.heard = true;
             self.status = observed.clone();
         }
         self.statuses.send_if_modified(|statuses| {
@@ -259,7 +264,7 @@ impl Agent {
             *statuses = next;
             changed
         });
-        if self.engine.desired().generation != plan.generation || observed.is_none() {
+        if self.followed.as_ref() != Some(&plan) {
             if let Err(error) = self.state.keep_plan(&plan) {
                 tracing::warn!(%error, "the plan cannot be kept for a restart");
             }
@@ -301,6 +306,7 @@ impl Agent {
             tracing::warn!(%error, "old artifacts stay");
         }
         self.keep_serving();
+        self.followed = Some(plan.clone());
     }
 
     fn take(&mut self, key: &VersionKey, result: Result<Arc<Loaded>, Refusal>) {

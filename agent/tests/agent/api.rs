@@ -93,6 +93,14 @@ impl Api {
         });
     }
 
+    /// Forgets what was said, so that what is said next is news.
+    pub fn forget_status(&self) {
+        self.store.send_modify(|store| {
+            store.plan.status = None;
+            store.version += 1;
+        });
+    }
+
     pub fn away(&self, away: bool) {
         self.store.send_modify(|store| store.away = away);
     }

@@ -1,11 +1,14 @@
 //! The whole process: a plan comes, a container is traced and scored, everything goes away and comes back.
 
+use std::time::Duration;
+
 use vigia_crds::conditions::is_true;
 use vigia_crds::{VersionMode, VersionState};
+use vigia_model::artifact::digest;
 
 use crate::fake::until;
 use crate::ground::grounds;
-use crate::model::{key, signed};
+use crate::model::{key, quiet, signed};
 use crate::world::World;
 
 const WINDOW_MS: i64 = 200;
@@ -114,4 +117,64 @@ async fn from_a_plan_to_an_alert_through_every_absence() {
 
     // Told to end, it ends, and its last windows arrive.
     assert!(world.end(libc::SIGTERM).await.success(), "{}", world.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_killed_at_any_moment_of_a_swap_comes_back_to_the_right_version() {
+    let ground = grounds().remove(0);
+    let mut world = World::new(&ground).await;
+    let artifacts = [
+        signed("one", &quiet(), &key()),
+        signed("two", &quiet()[1..], &key()),
+    ];
+    world.setup.fake.with(|seen| {
+        for artifact in &artifacts {
+            seen.artifacts
+                .insert(artifact.digest.clone(), artifact.bytes.clone());
+        }
+    });
+    for round in 0..16u64 {
+        let (next, former) = (
+            &artifacts[round as usize % 2],
+            &artifacts[(round as usize + 1) % 2],
+        );
+        // In every other pair of rounds the former one is let go, so that it must be fetched the next time.
+        let mut versions = vec![(next, VersionMode::Active)];
+        if round / 2 % 2 == 0 {
+            versions.push((former, VersionMode::Prefetch));
+        }
+        world.start();
+        world.api.plan(world.pod.spec(WINDOW_MS, &versions));
+        // From before its first step to after its last, some 100 ms later.
+        world.pause(Duration::from_millis(12 * round)).await;
+        world.end(libc::SIGKILL).await;
+
+        // Whatever has a name in the cache is whole.
+        for file in std::fs::read_dir(world.setup.folder.path().join("state/models"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let name = file.file_name().into_string().expect("text");
+            if let Some(hex) = name.strip_suffix(".apr") {
+                let bytes = std::fs::read(file.path()).expect("readable");
+                assert_eq!(digest(&bytes).to_string(), format!("sha256:{hex}"));
+            }
+        }
+        world.api.forget_status();
+        world.start();
+        let what = format!("round {round}: the wanted version serves");
+        world
+            .work_until(&what, 0, |world| world.state(next) == Some(VersionState::Active))
+            .await;
+        let active = world
+            .api
+            .status()
+            .versions
+            .iter()
+            .filter(|v| v.state == VersionState::Active)
+            .count();
+        assert_eq!(active, 1);
+        world.end(libc::SIGKILL).await;
+    }
 }

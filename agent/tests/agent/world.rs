@@ -126,6 +126,11 @@ impl World {
             .unwrap_or_default()
     }
 
+    /// Lets the agent run for a moment: the moment at which it is then killed is what a test varies.
+    pub async fn pause(&self, moment: Duration) {
+        tokio::time::sleep_until(tokio::time::Instant::now() + moment).await;
+    }
+
     /// Keeps the container busy, steadily, until something holds.
     pub async fn work_until(&mut self, what: &str, failing: u32, holds: impl Fn(&Self) -> bool) {
         let deadline = tokio::time::Instant::now() + DEADLINE;
