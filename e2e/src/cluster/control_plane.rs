@@ -118,6 +118,9 @@ pub fn controller_manager(program: String, pki: &str) -> Vec<String> {
         "--bind-address=127.0.0.1".into(),
         // A node without power is seen as such after this; upstream's 50 s only make tests slower.
         "--node-monitor-grace-period=24s".into(),
+        // Upstream's 20 requests a second make the start of the controllers take three seconds longer.
+        "--kube-api-qps=500".into(),
+        "--kube-api-burst=1000".into(),
         "--v=1".into(),
     ]
     .into()

@@ -28,13 +28,17 @@ mount --make-rshared /
 
 # The kubelet's cgroup root, in every hierarchy: version 1's, or the one of version 2.
 hierarchies=(/sys/fs/cgroup/*/)
-[[ ! -e /sys/fs/cgroup/cgroup.procs ]] || hierarchies=(/sys/fs/cgroup/)
+version2=
+if [[ -e /sys/fs/cgroup/cgroup.procs ]]; then
+    hierarchies=(/sys/fs/cgroup/)
+    version2=yes
+fi
 IFS=/ read -ra names <<<"${cgroup#/}"
 for below in "${hierarchies[@]}"; do
     [[ -e $below/cgroup.procs ]] || continue
     for name in "${names[@]}"; do
         # Version 2 hands a controller down only where it is told to.
-        if [[ -e $below/cgroup.controllers ]]; then
+        if [[ $version2 ]]; then
             for controller in $(<"$below/cgroup.controllers"); do
                 echo "+$controller" >"$below/cgroup.subtree_control" || true
             done
@@ -42,7 +46,7 @@ for below in "${hierarchies[@]}"; do
         mkdir -p "$below/$name"
         # Version 1 makes a cpuset without processors, which takes no process.
         for file in cpuset.cpus cpuset.mems; do
-            [[ -e $below/cgroup.controllers || ! -e $below/$file || -n $(<"$below/$name/$file") ]] ||
+            [[ $version2 || ! -e $below/$file || -n $(<"$below/$name/$file") ]] ||
                 cat "$below/$file" >"$below/$name/$file"
         done
         below=$below/$name
