@@ -17,12 +17,17 @@ async fn an_api_server_takes_the_chart() {
     let (_server, client) = server().await.unwrap();
     let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(client.clone());
     let namespace = serde_json::from_value(json!({"metadata": {"name": "vigia-system"}})).unwrap();
-    namespaces.create(&PostParams::default(), &namespace).await.unwrap();
+    namespaces
+        .create(&PostParams::default(), &namespace)
+        .await
+        .unwrap();
     for values in [&[][..], ALL] {
         for object in helm_template(values).unwrap() {
             let name = object.metadata.name.clone().unwrap_or_default();
             let kind = object.types.as_ref().unwrap().kind.clone();
-            apply(&client, &object).await.unwrap_or_else(|error| panic!("{kind} {name}: {error}"));
+            apply(&client, &object)
+                .await
+                .unwrap_or_else(|error| panic!("{kind} {name}: {error}"));
         }
     }
 }
@@ -46,9 +51,7 @@ fn pod(name: &str) -> Value {
     let objects = helm_template(&[]).unwrap();
     let object = objects
         .into_iter()
-        .find(|o| {
-            o.metadata.name.as_deref() == Some(name) && o.data.pointer("/spec/template/spec").is_some()
-        })
+        .find(|o| o.metadata.name.as_deref() == Some(name) && o.data.pointer("/spec/template/spec").is_some())
         .unwrap();
     object.data["spec"]["template"]["spec"].clone()
 }
@@ -72,7 +75,10 @@ fn the_agent_has_two_capabilities_and_no_namespace_of_the_host() {
     );
     for mount in container["volumeMounts"].as_array().unwrap() {
         let path = mount["mountPath"].as_str().unwrap();
-        assert!(mount["readOnly"] == true || path == "/var/lib/vigia", "{path} is writable");
+        assert!(
+            mount["readOnly"] == true || path == "/var/lib/vigia",
+            "{path} is writable"
+        );
     }
 }
 

@@ -10,7 +10,10 @@ use vigia_tests::{apply, parse, server};
 const PATH: &str = "/apis/vigia.dev/v1alpha1";
 
 async fn get(client: &Client, path: &str, accept: &str) -> Value {
-    let request = Request::get(path).header("accept", accept).body(Vec::new()).unwrap();
+    let request = Request::get(path)
+        .header("accept", accept)
+        .body(Vec::new())
+        .unwrap();
     client.request(request).await.unwrap()
 }
 
@@ -42,7 +45,9 @@ async fn kinds_have_short_names_a_category_columns_and_a_status() {
             "models",
             "vm",
             true,
-            &["Name", "Task", "Serving", "Rollout", "Phase", "Step", "Drift", "Ready", "Age"],
+            &[
+                "Name", "Task", "Serving", "Rollout", "Phase", "Step", "Drift", "Ready", "Age",
+            ],
         ),
         (
             "modelversions",
@@ -60,15 +65,25 @@ async fn kinds_have_short_names_a_category_columns_and_a_status() {
             "trainingruns",
             "tr",
             true,
-            &["Name", "Model", "Reason", "Phase", "Windows", "Workers", "Version", "Age"],
+            &[
+                "Name", "Model", "Reason", "Phase", "Windows", "Workers", "Version", "Age",
+            ],
         ),
-        ("nodeplans", "np", false, &["Name", "Targets", "Models", "Ready", "Reason", "Age"]),
+        (
+            "nodeplans",
+            "np",
+            false,
+            &["Name", "Targets", "Models", "Ready", "Reason", "Age"],
+        ),
     ] {
         let resource = resources.iter().find(|r| r["name"] == plural).unwrap();
         assert_eq!(resource["shortNames"], json!([short]), "{plural}");
         assert_eq!(resource["categories"], json!(["vigia"]), "{plural}");
         assert_eq!(resource["namespaced"], namespaced, "{plural}");
-        assert!(resources.iter().any(|r| r["name"] == format!("{plural}/status")), "{plural} has no status");
+        assert!(
+            resources.iter().any(|r| r["name"] == format!("{plural}/status")),
+            "{plural} has no status"
+        );
         let table = get(&client, &format!("{PATH}/{plural}"), table).await;
         assert_eq!(columns(&table), expected, "{plural}");
     }
@@ -87,7 +102,11 @@ async fn spec_and_status_are_written_apart_and_only_a_spec_makes_a_generation() 
     let mut model = parse(MODEL).unwrap().remove(0);
     model.data["status"] = json!({"observedGeneration": 7});
     let written = apply(&client, &model).await.unwrap();
-    assert_eq!(written.data.get("status"), None, "a status came in by the spec's door");
+    assert_eq!(
+        written.data.get("status"),
+        None,
+        "a status came in by the spec's door"
+    );
 
     let api: Api<Model> = Api::default_namespaced(client.clone());
     let status = json!({
@@ -96,8 +115,14 @@ async fn spec_and_status_are_written_apart_and_only_a_spec_makes_a_generation() 
         "status": {"observedGeneration": 1, "serving": {"name": "redis-v1", "digest": "sha256:0"}},
     });
     let params = PatchParams::apply("vigia-operator").force();
-    let written = api.patch_status("redis", &params, &Patch::Apply(status)).await.unwrap();
-    assert!(!written.spec.rollout.paused, "a spec came in by the status's door");
+    let written = api
+        .patch_status("redis", &params, &Patch::Apply(status))
+        .await
+        .unwrap();
+    assert!(
+        !written.spec.rollout.paused,
+        "a spec came in by the status's door"
+    );
     assert_eq!(written.metadata.generation, Some(1));
     assert_eq!(written.status.unwrap().serving.unwrap().name, "redis-v1");
 }

@@ -20,7 +20,10 @@ async fn namespace(client: &Client, name: &str) {
 /// What a wrong manifest says it must be refused with.
 fn expectations(path: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(path).unwrap();
-    text.lines().filter_map(|line| line.strip_prefix("# refused: ")).map(str::to_owned).collect()
+    text.lines()
+        .filter_map(|line| line.strip_prefix("# refused: "))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// What is wrong with how a file was answered; nothing when all was as it says.
@@ -39,7 +42,9 @@ async fn check(client: &Client, path: &Path) -> Option<String> {
     }
     let answer = apply_classic(client, &wrong).await;
     let api = api_of(client, &wrong).unwrap();
-    let _ = api.delete(&wrong.metadata.name.clone().unwrap(), &DeleteParams::default()).await;
+    let _ = api
+        .delete(&wrong.metadata.name.clone().unwrap(), &DeleteParams::default())
+        .await;
     match answer {
         Ok(_) => Some(format!("{name}: is taken")),
         Err(Error::Api(status)) => {
@@ -66,7 +71,12 @@ async fn wrong_manifests_are_refused_with_a_sentence_that_helps() {
 fn messages(schema: &Value, found: &mut BTreeSet<String>) {
     match schema {
         Value::Object(map) => {
-            for rule in map.get("x-kubernetes-validations").and_then(Value::as_array).into_iter().flatten() {
+            for rule in map
+                .get("x-kubernetes-validations")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+            {
                 found.extend(rule["message"].as_str().map(str::to_owned));
             }
             map.values().for_each(|value| messages(value, found));
@@ -87,7 +97,10 @@ fn every_rule_has_a_manifest_that_breaks_it() {
             rules.remove(&expected);
         }
     }
-    assert!(rules.is_empty(), "no manifest of tests/manifests breaks these rules: {rules:#?}");
+    assert!(
+        rules.is_empty(),
+        "no manifest of tests/manifests breaks these rules: {rules:#?}"
+    );
 }
 
 #[tokio::test]
@@ -98,17 +111,26 @@ async fn examples_are_taken_by_both_kinds_of_apply() {
     files.extend(yaml_files("examples/demo").unwrap());
     for file in files {
         for object in documents(&file).unwrap() {
-            let ours = object.types.as_ref().is_some_and(|t| t.api_version.starts_with("vigia.dev/"));
+            let ours = object
+                .types
+                .as_ref()
+                .is_some_and(|t| t.api_version.starts_with("vigia.dev/"));
             if !ours {
                 continue;
             }
             let name = format!("{} in {}", object.metadata.name.clone().unwrap(), file.display());
-            apply_classic(&client, &object).await.unwrap_or_else(|error| panic!("{name}: {error}"));
-            let taken: DynamicObject =
-                apply(&client, &object).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+            apply_classic(&client, &object)
+                .await
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
+            let taken: DynamicObject = apply(&client, &object)
+                .await
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
             let version = taken.metadata.resource_version.clone();
             let again = apply(&client, &object).await.unwrap();
-            assert_eq!(again.metadata.resource_version, version, "{name}: applied twice, written twice");
+            assert_eq!(
+                again.metadata.resource_version, version,
+                "{name}: applied twice, written twice"
+            );
         }
     }
 }

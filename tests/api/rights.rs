@@ -49,7 +49,12 @@ async fn may(client: &Client, user: &str, verb: &str, resource: &str, namespace:
     }))
     .unwrap();
     let api: Api<SubjectAccessReview> = Api::all(client.clone());
-    api.create(&PostParams::default(), &review).await.unwrap().status.unwrap().allowed
+    api.create(&PostParams::default(), &review)
+        .await
+        .unwrap()
+        .status
+        .unwrap()
+        .allowed
 }
 
 #[tokio::test]
@@ -97,7 +102,13 @@ async fn each_part_may_do_its_work_and_nothing_else() {
         (OPERATOR, "create", "/pods/exec", "shop", false),
         (OPERATOR, "delete", "/pods", "shop", false),
         (OPERATOR, "patch", "/nodes", "", false),
-        (OPERATOR, "create", "rbac.authorization.k8s.io/clusterroles", "", false),
+        (
+            OPERATOR,
+            "create",
+            "rbac.authorization.k8s.io/clusterroles",
+            "",
+            false,
+        ),
     ];
     let mut wrong = Vec::new();
     for &(user, verb, resource, namespace, expected) in cases {
@@ -112,9 +123,14 @@ async fn each_part_may_do_its_work_and_nothing_else() {
 /// A client that acts as the agent of a node, as its projected token would make the API server see it.
 async fn agent_of(server: &ApiServer, node: Option<&str>) -> Client {
     let kubeconfig = kube::config::Kubeconfig::read_from(server.kubeconfig()).unwrap();
-    let mut config = Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.unwrap();
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &Default::default())
+        .await
+        .unwrap();
     let mut header = |name: &'static str, value: &str| {
-        config.headers.push((HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()));
+        config.headers.push((
+            HeaderName::from_static(name),
+            HeaderValue::from_str(value).unwrap(),
+        ));
     };
     header("impersonate-user", AGENT);
     if let Some(node) = node {
@@ -128,7 +144,12 @@ async fn report(client: &Client, plan: &str) -> Result<NodePlan, Error> {
         "apiVersion": "vigia.dev/v1alpha1", "kind": "NodePlan", "status": {"targets": 3},
     });
     let api: Api<NodePlan> = Api::all(client.clone());
-    api.patch_status(plan, &PatchParams::apply("vigia-agent").force(), &Patch::Apply(status)).await
+    api.patch_status(
+        plan,
+        &PatchParams::apply("vigia-agent").force(),
+        &Patch::Apply(status),
+    )
+    .await
 }
 
 #[tokio::test]
@@ -150,12 +171,19 @@ async fn an_agent_writes_the_status_of_its_own_nodeplan_only() {
         }
     };
     assert_eq!(refusal.code, 403);
-    let sentence = "the agent of node node-1 may write the status of its own NodePlan only, not that of node-2";
+    let sentence =
+        "the agent of node node-1 may write the status of its own NodePlan only, not that of node-2";
     assert!(refusal.message.contains(sentence), "{}", refusal.message);
 
     assert_eq!(report(&first, "node-1").await.unwrap().status.unwrap().targets, 3);
 
     let stolen = agent_of(&server, None).await;
-    let Err(Error::Api(refusal)) = report(&stolen, "node-1").await else { panic!("a token of no node is taken") };
-    assert!(refusal.message.contains("the agent's token names no node"), "{}", refusal.message);
+    let Err(Error::Api(refusal)) = report(&stolen, "node-1").await else {
+        panic!("a token of no node is taken")
+    };
+    assert!(
+        refusal.message.contains("the agent's token names no node"),
+        "{}",
+        refusal.message
+    );
 }

@@ -25,16 +25,21 @@ pub async fn server() -> Result<(ApiServer, Client)> {
     let client = server.client().await?;
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     for crd in vigia_crds::all() {
-        api.create(&PostParams::default(), &crd).await.context("the CRDs")?;
+        api.create(&PostParams::default(), &crd)
+            .await
+            .context("the CRDs")?;
     }
     let deadline = Instant::now() + Duration::from_secs(30);
     for crd in vigia_crds::all() {
         let name = format!("{}.vigia.dev", crd.spec.names.plural);
         let established = kube::runtime::wait::conditions::is_crd_established();
         let left = deadline.saturating_duration_since(Instant::now());
-        tokio::time::timeout(left, kube::runtime::wait::await_condition(api.clone(), &name, established))
-            .await
-            .with_context(|| format!("{name} is not established"))??;
+        tokio::time::timeout(
+            left,
+            kube::runtime::wait::await_condition(api.clone(), &name, established),
+        )
+        .await
+        .with_context(|| format!("{name} is not established"))??;
     }
     Ok((server, client))
 }
@@ -78,8 +83,14 @@ pub fn yaml_files(folder: &str) -> Result<Vec<PathBuf>> {
 pub fn api_of(client: &Client, object: &DynamicObject) -> Result<Api<DynamicObject>> {
     let types = object.types.as_ref().context("a document without kind")?;
     let resource = ApiResource::from_gvk(&GroupVersionKind::try_from(types)?);
-    let cluster_scoped = ["NodePlan", "Namespace", "Node", "ClusterRole", "ClusterRoleBinding"]
-        .contains(&types.kind.as_str())
+    let cluster_scoped = [
+        "NodePlan",
+        "Namespace",
+        "Node",
+        "ClusterRole",
+        "ClusterRoleBinding",
+    ]
+    .contains(&types.kind.as_str())
         || types.kind.starts_with("ValidatingAdmissionPolicy");
     Ok(match &object.metadata.namespace {
         _ if cluster_scoped => Api::all_with(client.clone(), &resource),
@@ -110,7 +121,11 @@ pub async fn apply_classic(client: &Client, object: &DynamicObject) -> Result<Dy
     let api = api_of(client, object).map_err(|error| Error::Service(error.into()))?;
     let name = object.metadata.name.clone().unwrap_or_default();
     let (method, url, kind) = if api.get_opt(&name).await?.is_some() {
-        (Method::PATCH, format!("{}/{name}", api.resource_url()), "application/merge-patch+json")
+        (
+            Method::PATCH,
+            format!("{}/{name}", api.resource_url()),
+            "application/merge-patch+json",
+        )
     } else {
         (Method::POST, api.resource_url().to_owned(), "application/json")
     };
@@ -128,15 +143,27 @@ pub async fn apply_classic(client: &Client, object: &DynamicObject) -> Result<Dy
 /// # Errors
 /// What Helm says when it refuses a value.
 pub fn helm_template(values: &[&str]) -> Result<Vec<DynamicObject>> {
-    let found = Command::new(root().join("e2e/parts/build.sh")).args(["--bin", "helm"]).output()?;
-    ensure!(found.status.success(), "helm: {}", String::from_utf8_lossy(&found.stderr));
+    let found = Command::new(root().join("e2e/parts/build.sh"))
+        .args(["--bin", "helm"])
+        .output()?;
+    ensure!(
+        found.status.success(),
+        "helm: {}",
+        String::from_utf8_lossy(&found.stderr)
+    );
     let helm = PathBuf::from(String::from_utf8(found.stdout)?.trim()).join("helm");
     let mut command = Command::new(helm);
-    command.args(["template", "vigia", "charts/vigia", "--namespace", "vigia-system"]).current_dir(root());
+    command
+        .args(["template", "vigia", "charts/vigia", "--namespace", "vigia-system"])
+        .current_dir(root());
     for value in values {
         command.args(["--set", value]);
     }
     let output = command.output()?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     parse(&String::from_utf8(output.stdout)?)
 }

@@ -1,0 +1,225 @@
+//! Profiles, what becomes of them on nodes, and alerts about their pods.
+
+use anyhow::Result;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, PostParams};
+use kube::{Api, ResourceExt};
+use serde_json::json;
+use vigia_crds::conditions::READY;
+use vigia_crds::{Model, TraceProfile};
+use vigia_operator::alert::{self, Refused};
+use vigia_proto::v1::{Driver, Severity, Verdict};
+
+use crate::objects;
+use crate::rollouts::condition;
+use crate::world::{World, eventually};
+
+async fn of_profile(
+    world: &World,
+    name: &str,
+) -> Result<Vec<k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition>> {
+    Ok(world
+        .profile("shop", name)
+        .await?
+        .status
+        .unwrap_or_default()
+        .conditions)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn profiles_reach_nodes_and_say_what_is_wrong() -> Result<()> {
+    let world = World::new(&["n1", "n2"]).await?;
+    let client = || world.client.clone();
+    let ns = "shop";
+    objects::namespace(&world.client, ns).await?;
+    let profiles: Api<TraceProfile> = Api::namespaced(client(), ns);
+    let create = async |name: &str, app: &str, models: &[&str]| -> Result<()> {
+        profiles
+            .create(&PostParams::default(), &objects::profile(ns, name, app, models)?)
+            .await?;
+        Ok(())
+    };
+
+    create("web", "web", &[]).await?;
+    condition("web", (READY, "False", "NothingSelected"), async || {
+        of_profile(&world, "web").await
+    })
+    .await?;
+
+    // A pod starts on each node; a node that has none of them has no plan.
+    let first = objects::pod(
+        &world.client,
+        ns,
+        "web-1",
+        "n1",
+        "default",
+        &[("app", "web")],
+        &["app", "side"],
+    )
+    .await?;
+    condition("web", (READY, "True", "Traced"), async || {
+        of_profile(&world, "web").await
+    })
+    .await?;
+    assert!(
+        world.plan("n2").await.is_err(),
+        "a node without targets needs no plan"
+    );
+    objects::pod(
+        &world.client,
+        ns,
+        "web-2",
+        "n2",
+        "default",
+        &[("app", "web")],
+        &["app", "side"],
+    )
+    .await?;
+    eventually("four containers on two nodes are traced", || async {
+        let status = world.profile(ns, "web").await?.status.unwrap_or_default();
+        let counts = (status.matched_pods, status.traced_containers, status.nodes);
+        Ok(if counts == (2, 4, 2) {
+            Ok(())
+        } else {
+            Err(format!("{counts:?}"))
+        })
+    })
+    .await?;
+    let planned = world.plan("n1").await?.spec.profiles.remove(0);
+    assert_eq!((planned.name.as_str(), planned.window_ms), ("web", 2000));
+    assert_eq!(planned.pods[0].uid, first.uid().unwrap_or_default());
+    let owner = &world
+        .plan("n1")
+        .await?
+        .metadata
+        .owner_references
+        .unwrap_or_default()[0];
+    assert_eq!((owner.kind.as_str(), owner.name.as_str()), ("Node", "n1"));
+
+    // Containers that are started again have other ids.
+    objects::run_containers(&world.client, &first, "again").await?;
+    eventually("the plan follows", || async {
+        let plan = world.plan("n1").await?;
+        let id = plan.spec.profiles[0].pods[0].containers[0].id.clone();
+        Ok(if id.starts_with("again") { Ok(()) } else { Err(id) })
+    })
+    .await?;
+
+    // A younger profile for the same pods gets none of them, and says who has them.
+    create("webby", "web", &[]).await?;
+    condition("webby", (READY, "False", "Overlaps"), async || {
+        of_profile(&world, "webby").await
+    })
+    .await?;
+    profiles.delete("web", &DeleteParams::default()).await?;
+    condition("webby", (READY, "True", "Traced"), async || {
+        of_profile(&world, "webby").await
+    })
+    .await?;
+
+    // A Model that is not there is named, and found once it is.
+    world
+        .merge::<TraceProfile>(ns, "webby", json!({"spec": {"models": [{"name": "m"}]}}))
+        .await?;
+    condition("webby", (READY, "False", "ModelNotFound"), async || {
+        of_profile(&world, "webby").await
+    })
+    .await?;
+    let models: Api<Model> = Api::namespaced(client(), ns);
+    models
+        .create(&PostParams::default(), &objects::model(ns, "m", json!({}))?)
+        .await?;
+    condition("webby", (READY, "True", "Traced"), async || {
+        of_profile(&world, "webby").await
+    })
+    .await?;
+
+    alerts(&world, ns, &first).await?;
+
+    // The last pod of a node goes: an empty plan stays, so that its agent detaches.
+    let pods: Api<Pod> = Api::namespaced(client(), ns);
+    pods.delete("web-1", &DeleteParams::default().grace_period(0))
+        .await?;
+    eventually("n1's plan is empty", || async {
+        let spec = world.plan("n1").await?.spec;
+        Ok(if spec.profiles.is_empty() && spec.models.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{spec:?}"))
+        })
+    })
+    .await?;
+    // What its agent still has to say about it is heard.
+    alert::publish(&world.operator(), &verdict(&first, "connect"), "n1").await?;
+    Ok(())
+}
+
+fn verdict(pod: &Pod, syscall: &str) -> Verdict {
+    Verdict {
+        namespace: "shop".to_owned(),
+        profile: "webby".to_owned(),
+        model: "m".to_owned(),
+        pod: pod.name_any(),
+        pod_uid: pod.uid().unwrap_or_default(),
+        container: "app".to_owned(),
+        window_ms: 2000,
+        score: 0.95,
+        severity: Severity::High.into(),
+        consecutive: 2,
+        drivers: vec![Driver {
+            syscall: syscall.to_owned(),
+            observed_per_second: 40.0,
+            expected_per_second: 0.0,
+        }],
+        ..Verdict::default()
+    }
+}
+
+async fn alerts(world: &World, ns: &str, pod: &Pod) -> Result<()> {
+    let operator = world.operator();
+    // Not of a node that the pod is not on, nor of a container that it does not have.
+    let foreign = alert::publish(&operator, &verdict(pod, "connect"), "n2").await;
+    assert!(matches!(foreign, Err(Refused::NotOnNode { .. })), "{foreign:?}");
+    let mut other = verdict(pod, "connect");
+    other.container = "ghost".to_owned();
+    let ghost = alert::publish(&operator, &other, "n1").await;
+    assert!(matches!(ghost, Err(Refused::NoContainer { .. })), "{ghost:?}");
+    assert!(world.events(ns, "web-1", alert::REASON).await?.is_empty());
+
+    // The same thing five times is one Event; another thing is another one.
+    for _ in 0..5 {
+        alert::publish(&operator, &verdict(pod, "connect"), "n1").await?;
+    }
+    alert::publish(&operator, &verdict(pod, "execve"), "n1").await?;
+    let notes = world.events(ns, "web-1", alert::REASON).await?;
+    assert_eq!(notes.len(), 2, "{notes:?}");
+    assert!(
+        notes
+            .iter()
+            .any(|n| n.contains("container app") && n.contains("connect 40/s (expected 0/s)")),
+        "{notes:?}"
+    );
+
+    // A profile that wants no Events gets none.
+    world
+        .merge::<TraceProfile>(ns, "webby", json!({"spec": {"outputs": {"events": false}}}))
+        .await?;
+    eventually("the operator knows", || async {
+        let profiles = operator.caches.profiles_in(ns);
+        let wants = profiles
+            .iter()
+            .any(|p| p.name_any() == "webby" && p.spec.outputs.events);
+        Ok(if wants {
+            Err("it wants Events".to_owned())
+        } else {
+            Ok(())
+        })
+    })
+    .await?;
+    alert::publish(&operator, &verdict(pod, "ptrace"), "n1").await?;
+    assert_eq!(world.events(ns, "web-1", alert::REASON).await?.len(), 2);
+    world
+        .merge::<TraceProfile>(ns, "webby", json!({"spec": {"outputs": {"events": true}}}))
+        .await?;
+    Ok(())
+}
