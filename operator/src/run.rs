@@ -57,11 +57,17 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
 
     // Reconciles end with this; the process's own shutdown ends it too.
     let work = shutdown.child_token();
-    let (context, writers) = assemble(config, client, metrics, health.clone(), work.clone()).await?;
-    let mut tasks = start(&context, writers).await?;
+    let assembled = assemble(config, client, metrics, health.clone(), work.clone());
+    let (context, writers) = assembled.await?;
+    let mut tasks = tokio::select! {
+        started = start(&context, writers) => started?,
+        () = leadership.lost() => anyhow::bail!("the Lease was lost while the caches were being filled"),
+    };
 
     let mut failure = None;
     tokio::select! {
+        // In this order: tasks end because of a shutdown, not the other way round.
+        biased;
         () = work.cancelled() => tracing::info!("ending"),
         () = leadership.lost() => failure = Some(anyhow::anyhow!("the Lease was lost")),
         ended = tasks.join_next() => failure = Some(anyhow::anyhow!("a task ended by itself: {ended:?}")),
@@ -119,14 +125,16 @@ pub async fn assemble(
 
 /// Starts watches, waits for full caches, then starts controllers and the gRPC server.
 ///
+/// After a shutdown before that, nothing but what is ending.
+///
 /// # Errors
-/// The context's shutdown came before the caches were full.
+/// The gRPC server cannot be started.
 pub async fn start(context: &Arc<Context>, writers: Writers) -> anyhow::Result<JoinSet<()>> {
     let mut tasks = JoinSet::new();
-    let mut full = watch::start(context, writers, &mut tasks);
-    full.wait_for(|full| *full)
-        .await
-        .context("shut down before the caches were full")?;
+    let full = watch::start(context, writers, &mut tasks);
+    if !full.await {
+        return Ok(tasks);
+    }
     tasks.spawn(modelversion::run(context.clone()));
     tasks.spawn(model::run(context.clone()));
     tasks.spawn(traceprofile::run(context.clone()));

@@ -79,9 +79,13 @@ pub fn caches() -> (Caches, Writers) {
     )
 }
 
-/// Starts every watch in `tasks`; the answer becomes true once all caches are full.
-pub fn start(context: &Arc<Context>, writers: Writers, tasks: &mut JoinSet<()>) -> watch::Receiver<bool> {
-    let (full, receiver) = watch::channel(false);
+/// Starts every watch in `tasks`; what it returns is done once all caches are full, and says
+/// whether they are: a shutdown may come before.
+pub fn start(
+    context: &Arc<Context>,
+    writers: Writers,
+    tasks: &mut JoinSet<()>,
+) -> impl Future<Output = bool> + Send + use<> {
     let client = || context.client.clone();
     let jobs = Api::namespaced(client(), &context.config.namespace);
     tasks.spawn(follow(
@@ -137,10 +141,10 @@ pub fn start(context: &Arc<Context>, writers: Writers, tasks: &mut JoinSet<()>) 
     let (pods_full, mut pods_are_full) = watch::channel(false);
     tasks.spawn(follow_pods(context.clone(), client(), pods_full));
     let context = context.clone();
-    tasks.spawn(async move {
+    async move {
         let caches = &context.caches;
         let all = async {
-            let _ = tokio::join!(
+            tokio::join!(
                 caches.nodes.wait_until_ready(),
                 caches.plans.wait_until_ready(),
                 caches.profiles.wait_until_ready(),
@@ -150,13 +154,10 @@ pub fn start(context: &Arc<Context>, writers: Writers, tasks: &mut JoinSet<()>) 
                 caches.runs.wait_until_ready(),
                 caches.jobs.wait_until_ready(),
                 async { pods_are_full.wait_for(|full| *full).await.is_ok() },
-            );
+            )
         };
-        if context.shutdown.run_until_cancelled(all).await.is_some() {
-            full.send_replace(true);
-        }
-    });
-    receiver
+        context.shutdown.run_until_cancelled(all).await.is_some()
+    }
 }
 
 /// What became of an object: what it was, and what it is.

@@ -73,7 +73,7 @@ async fn one_operator_decides_and_another_takes_over() -> Result<()> {
     tokio::time::timeout(Duration::from_secs(30), first.task).await???;
     holder(&client, "b").await?;
 
-    // Killed, it is followed when the Lease ends.
+    // Cut off in the middle, it is followed too.
     second.task.abort();
     let third = start(&client, "c")?;
     holder(&client, "c").await?;
