@@ -4,6 +4,11 @@
 //! `kubectl apply`; every rule's message says what to write instead. A field that nothing acts
 //! on is not in the schema.
 
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "each printcolumn of kube's derive has a type and a path"
+)]
+
 pub mod conditions;
 #[cfg(feature = "generate")]
 pub mod generate;

@@ -35,7 +35,9 @@ use serde::{Deserialize, Serialize};
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("!(self.spec.promotion.mode == 'Auto' && has(self.spec.version))")
-        .message("with promotion.mode Auto the operator chooses the version: remove spec.version, or set promotion.mode: GitOps")
+        .message("with promotion.mode Auto the operator chooses the version: remove spec.version, or set promotion.mode: GitOps"),
+    validation = Rule::new("size(self.metadata.name) <= 52")
+        .message("the name of a Model may have 52 characters, since its versions are named after it: write a shorter one")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ModelSpec {

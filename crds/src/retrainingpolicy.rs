@@ -36,7 +36,9 @@ use crate::{Estimator, LocalRef, TrainingGate};
         json_path = ".status.conditions[?(@.type==\"Ready\")].message",
         priority = 1
     ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("size(self.metadata.name) <= 52")
+        .message("the name of a RetrainingPolicy may have 52 characters, since its runs are named after it: write a shorter one")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct RetrainingPolicySpec {

@@ -35,7 +35,9 @@ use crate::LocalRef;
         json_path = ".status.conditions[?(@.type==\"Ready\")].message",
         priority = 1
     ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("size(self.metadata.name) <= 63")
+        .message("a TrainingRun's name labels its Job: write at most 63 characters")
 )]
 #[x_kube(validation = Rule::new("self == oldSelf")
     .message("a TrainingRun cannot be changed: create another one"))]

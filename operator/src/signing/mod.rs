@@ -16,6 +16,14 @@ impl OperatorKey {
         Ok(Self(SigningKey::generate()?))
     }
 
+    /// Signs what a trainer made.
+    ///
+    /// # Errors
+    /// See [`vigia_model::artifact::sign`].
+    pub fn sign(&self, unsigned: &[u8]) -> Result<bytes::Bytes, vigia_model::artifact::ArtifactError> {
+        vigia_model::artifact::sign(unsigned, &self.0).map(bytes::Bytes::from)
+    }
+
     /// The public half.
     pub fn public(&self) -> PublicKey {
         self.0.public()

@@ -1,10 +1,34 @@
-//! Started from [`crate::run`]; ends with the context's shutdown.
+//! TrainingRun: choose windows, run the Job, check the gates, sign, create the ModelVersion.
+//!
+//! ```text
+//! Preparing ──▶ Training ──▶ Validating ──▶ Signing ──▶ Succeeded
+//!     └────────────┴─────────────┴────────────┴───────▶ Failed
+//! ```
+//!
+//! Each phase leaves something behind before the status says so: the store has the plan and its
+//! shards, then the Job exists, then the store has the output, then the signed artifact, then
+//! there is the ModelVersion. All of it is found again by the run's UID and made from the same
+//! inputs to the same bytes, so the operator may be killed between any two writes and goes on
+//! where it was.
+
+pub mod data;
+mod gates;
+mod identity;
+mod job;
+mod plan;
+mod reconcile;
+mod windows;
 
 use std::sync::Arc;
 
 use crate::context::Context;
+use crate::controller;
+
+/// Label of everything that belongs to a run: the UID of the TrainingRun.
+pub const RUN_UID: &str = "vigia.dev/run-uid";
 
 /// Runs until the context's shutdown.
 pub async fn run(context: Arc<Context>) {
-    context.shutdown.cancelled().await;
+    let (cache, trigger) = (context.caches.runs.clone(), context.triggers.runs.clone());
+    controller::run("trainingrun", context, cache, trigger, reconcile::reconcile).await;
 }

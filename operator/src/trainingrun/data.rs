@@ -1,0 +1,87 @@
+//! What a run trains on and how: fixed before its Job starts, and what its workers are told.
+
+use serde::{Deserialize, Serialize};
+use vigia_crds::{LocalRef, TrainingRun};
+use vigia_proto::v1::RunPlan;
+
+/// Name of the held-out windows among the run's files in the store.
+pub const HOLDOUT: &str = "holdout";
+
+/// Name of a worker's shard among the run's files in the store.
+pub fn shard_name(rank: u32) -> String {
+    format!("shard-{rank}")
+}
+
+/// A prepared run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prepared {
+    /// Name of the Model.
+    pub model: String,
+    /// The Model's task, as artifacts name it.
+    pub task: String,
+    /// Workers, each with a shard.
+    pub workers: u32,
+    /// Trees of the whole forest.
+    pub trees: u32,
+    /// Windows that each tree sees.
+    pub sample_size: u32,
+    /// Seed of the fit.
+    pub seed: u64,
+    /// Hash of the feature schema of all windows.
+    pub schema: String,
+    /// Digest of all windows, shards and held-out part.
+    pub data_digest: String,
+    /// Number of all windows.
+    pub windows: u64,
+    /// When the run was created; goes into the artifact.
+    pub created_unix_ms: i64,
+}
+
+impl Prepared {
+    /// Its name among the run's documents in the store. It is written last of what a run is
+    /// prepared with, so where it is, the shards are whole.
+    pub const NAME: &str = "plan";
+
+    /// What a run over these windows is told.
+    pub fn new(run: &TrainingRun, task: &str, schema: &str, data_digest: &str, windows: u64) -> Self {
+        let LocalRef { name: model } = run.spec.model_ref.clone();
+        let estimator = &run.spec.estimator;
+        // The API server holds these within their ranges; a value from before a rule is taken as its least.
+        let at_least_one = |n: i32| u32::try_from(n).unwrap_or(1).max(1);
+        Self {
+            model,
+            task: task.to_owned(),
+            workers: at_least_one(run.spec.workers),
+            trees: at_least_one(estimator.trees),
+            sample_size: at_least_one(estimator.sample_size),
+            seed: u64::from(estimator.seed.unsigned_abs()),
+            schema: schema.to_owned(),
+            data_digest: data_digest.to_owned(),
+            windows,
+            created_unix_ms: run
+                .metadata
+                .creation_timestamp
+                .as_ref()
+                .map_or(0, |at| at.0.as_millisecond()),
+        }
+    }
+
+    /// What a worker of the run is told; that there is no output yet.
+    pub fn plan(&self, namespace: &str, run: &str) -> RunPlan {
+        RunPlan {
+            namespace: namespace.to_owned(),
+            run: run.to_owned(),
+            model: self.model.clone(),
+            task: self.task.clone(),
+            workers: self.workers,
+            trees: self.trees,
+            sample_size: self.sample_size,
+            seed: self.seed,
+            schema: self.schema.clone(),
+            data_digest: self.data_digest.clone(),
+            windows: self.windows,
+            created_unix_ms: self.created_unix_ms,
+            submitted: false,
+        }
+    }
+}

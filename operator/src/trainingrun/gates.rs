@@ -1,0 +1,88 @@
+//! Whether validation held. Pure.
+
+use std::collections::BTreeMap;
+
+use vigia_crds::{TrainingGate, TrainingMetric, decimal};
+
+/// The metric's name in what a trainer submits.
+fn name(metric: TrainingMetric) -> &'static str {
+    match metric {
+        TrainingMetric::HoldoutExceedance => "HoldoutExceedance",
+        TrainingMetric::InjectionRecall => "InjectionRecall",
+    }
+}
+
+/// The first gate that does not hold, as a sentence. A metric that is missing or no number holds
+/// no gate.
+pub(super) fn failed(gates: &[TrainingGate], metrics: &BTreeMap<String, f64>) -> Option<String> {
+    gates.iter().find_map(|gate| {
+        let name = name(gate.metric);
+        let Some(value) = metrics.get(name).copied().filter(|v| v.is_finite()) else {
+            return Some(format!("the trainer did not report {name}"));
+        };
+        let bound = |text: &Option<String>| text.as_deref().map(decimal).transpose();
+        match (bound(&gate.at_most), bound(&gate.at_least)) {
+            (Err(why), _) | (_, Err(why)) => Some(format!("gate {name}: {why}")),
+            (Ok(Some(most)), _) if value > most => {
+                Some(format!("{name} is {value:.3}, its gate allows at most {most}"))
+            }
+            (_, Ok(Some(least))) if value < least => Some(format!(
+                "{name} is {value:.3}, its gate asks for at least {least}"
+            )),
+            _ => None,
+        }
+    })
+}
+
+/// Metrics as a status holds them: at most 32, four decimals.
+pub(super) fn texts(metrics: &BTreeMap<String, f64>) -> BTreeMap<String, String> {
+    let text = |value: f64| {
+        if value.fract() == 0.0 && value.abs() < 1e15 {
+            format!("{value}")
+        } else {
+            format!("{value:.4}")
+        }
+    };
+    metrics
+        .iter()
+        .take(32)
+        .map(|(name, value)| (name.clone(), text(*value)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vigia_crds::default_gates;
+
+    fn metrics(exceedance: f64, recall: f64) -> BTreeMap<String, f64> {
+        BTreeMap::from([
+            ("HoldoutExceedance".to_owned(), exceedance),
+            ("InjectionRecall".to_owned(), recall),
+        ])
+    }
+
+    #[test]
+    fn bounds_hold_at_their_ends() {
+        assert_eq!(failed(&default_gates(), &metrics(0.1, 0.9)), None);
+        assert!(failed(&default_gates(), &metrics(0.11, 1.0)).is_some_and(|m| m.contains("at most 0.1")));
+        assert!(failed(&default_gates(), &metrics(0.0, 0.89)).is_some_and(|m| m.contains("at least 0.9")));
+    }
+
+    #[test]
+    fn what_is_not_reported_does_not_hold() {
+        assert!(failed(&default_gates(), &BTreeMap::new()).is_some());
+        assert!(failed(&default_gates(), &metrics(f64::NAN, 1.0)).is_some());
+        assert_eq!(failed(&[], &BTreeMap::new()), None);
+    }
+
+    #[test]
+    fn numbers_are_written_short() {
+        let texts = texts(&BTreeMap::from([
+            ("a".to_owned(), 240.0),
+            ("b".to_owned(), 1.0 / 3.0),
+        ]));
+        assert_eq!(texts["a"], "240");
+        assert_eq!(texts["b"], "0.3333");
+    }
+}

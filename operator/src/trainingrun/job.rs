@@ -1,0 +1,236 @@
+//! The objects of a run's Job, all in the operator's namespace. Pure.
+//!
+//! Training pods hold no key of the API server's and no signing key; what they may do is ask the
+//! operator for their shard and hand over one result. They run as nobody, on a read-only root.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{Secret, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::{Resource, ResourceExt};
+use serde_json::json;
+use vigia_crds::TrainingRun;
+
+use super::RUN_UID;
+use super::identity::Identity;
+use crate::config::Config;
+use crate::watch::{RUN_NAME, RUN_NAMESPACE};
+
+/// Port of rank 0.
+const PORT: u16 = 8444;
+/// Pods of one worker that may fail for a passing reason.
+const RETRIES: i32 = 4;
+/// How long a Job that ended stays, for its logs.
+const KEPT_SECONDS: i32 = 3600;
+/// Exit codes of the trainer that another try would repeat: wrong flags, data that make no model,
+/// refused, wrong configuration.
+const FINAL_CODES: [i32; 4] = [64, 65, 77, 78];
+
+/// Name of a run's Job, Service and Secret: short enough for a DNS label with an index behind it.
+pub(super) fn name(run: &TrainingRun) -> String {
+    format!("vigia-train-{}", run.uid().unwrap_or_default())
+}
+
+fn labels(run: &TrainingRun) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        ("app.kubernetes.io/name".to_owned(), "vigia-trainer".to_owned()),
+        (
+            "app.kubernetes.io/managed-by".to_owned(),
+            "vigia-operator".to_owned(),
+        ),
+        (RUN_NAMESPACE.to_owned(), run.namespace().unwrap_or_default()),
+        (RUN_NAME.to_owned(), run.name_any()),
+        (RUN_UID.to_owned(), run.uid().unwrap_or_default()),
+    ])
+}
+
+fn host(run: &TrainingRun, config: &Config) -> String {
+    let name = name(run);
+    format!("{name}-0.{name}.{}.svc", config.namespace)
+}
+
+/// Names that rank 0 may be called by.
+pub(super) fn names(run: &TrainingRun, config: &Config) -> Vec<String> {
+    vec![host(run, config)]
+}
+
+/// The Job.
+///
+/// # Errors
+/// The object cannot be built: a bug.
+pub(super) fn job(run: &TrainingRun, config: &Config) -> Result<Job, serde_json::Error> {
+    let (name, labels, workers) = (name(run), labels(run), run.spec.workers.max(1));
+    let deadline = i64::try_from(std::time::Duration::from(run.spec.timeout).as_secs()).unwrap_or(i64::MAX);
+    serde_json::from_value(json!({
+        "metadata": {"name": name, "namespace": config.namespace, "labels": labels},
+        "spec": {
+            "completionMode": "Indexed",
+            "completions": workers,
+            "parallelism": workers,
+            "backoffLimitPerIndex": RETRIES,
+            "activeDeadlineSeconds": deadline,
+            "ttlSecondsAfterFinished": KEPT_SECONDS,
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": {"rules": [
+                {"action": "FailJob", "onExitCodes": {"containerName": "trainer", "operator": "In", "values": FINAL_CODES}},
+                {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+            ]},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {
+                    "restartPolicy": "Never",
+                    "serviceAccountName": config.trainer_service_account,
+                    "automountServiceAccountToken": false,
+                    "enableServiceLinks": false,
+                    "subdomain": name,
+                    "terminationGracePeriodSeconds": 5,
+                    "securityContext": {
+                        "runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532,
+                        "seccompProfile": {"type": "RuntimeDefault"},
+                    },
+                    // A node that is gone must not hold up a training that has other nodes.
+                    "tolerations": [
+                        {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30},
+                        {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30},
+                    ],
+                    "topologySpreadConstraints": [{
+                        "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
+                        "labelSelector": {"matchLabels": {RUN_UID: run.uid()}},
+                    }],
+                    "containers": [{
+                        "name": "trainer",
+                        "image": config.trainer_image,
+                        "imagePullPolicy": "IfNotPresent",
+                        "args": [
+                            format!("--operator=https://{}.{}.svc:{}", config.service, config.namespace, config.grpc_listen.port()),
+                            "--ca=/etc/vigia/ca/ca.crt",
+                            "--token=/var/run/secrets/vigia/token",
+                            "--rounds-tls=/etc/vigia/rounds",
+                            format!("--rank-zero={}:{PORT}", host(run, config)),
+                            format!("--listen=0.0.0.0:{PORT}"),
+                            format!("--workers={workers}"),
+                            format!("--deadline={deadline}"),
+                            "--checkpoints=/var/lib/vigia-trainer",
+                        ],
+                        "ports": [{"name": "rounds", "containerPort": PORT}],
+                        "resources": {
+                            "requests": {"cpu": "100m", "memory": "128Mi"},
+                            "limits": {"memory": "2Gi"},
+                        },
+                        "securityContext": {
+                            "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
+                            "capabilities": {"drop": ["ALL"]},
+                        },
+                        "volumeMounts": [
+                            {"name": "ca", "mountPath": "/etc/vigia/ca", "readOnly": true},
+                            {"name": "token", "mountPath": "/var/run/secrets/vigia", "readOnly": true},
+                            {"name": "rounds", "mountPath": "/etc/vigia/rounds", "readOnly": true},
+                            {"name": "checkpoints", "mountPath": "/var/lib/vigia-trainer"},
+                        ],
+                    }],
+                    "volumes": [
+                        {"name": "ca", "configMap": {"name": "vigia-ca"}},
+                        {"name": "token", "projected": {"defaultMode": 0o440, "sources": [
+                            {"serviceAccountToken": {"path": "token", "audience": vigia_proto::TOKEN_AUDIENCE, "expirationSeconds": 3600}},
+                        ]}},
+                        {"name": "rounds", "secret": {"secretName": name, "defaultMode": 0o440}},
+                        {"name": "checkpoints", "emptyDir": {"sizeLimit": "512Mi"}},
+                    ],
+                },
+            },
+        },
+    }))
+}
+
+fn owned(run: &TrainingRun, config: &Config, job: &Job) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name(run)),
+        namespace: Some(config.namespace.clone()),
+        labels: Some(labels(run)),
+        owner_references: Some(vec![OwnerReference {
+            api_version: Job::api_version(&()).into_owned(),
+            kind: Job::kind(&()).into_owned(),
+            name: job.name_any(),
+            uid: job.uid().unwrap_or_default(),
+            ..OwnerReference::default()
+        }]),
+        ..ObjectMeta::default()
+    }
+}
+
+/// The headless Service by which workers find rank 0. It goes with the Job.
+///
+/// # Errors
+/// The object cannot be built: a bug.
+pub(super) fn service(run: &TrainingRun, config: &Config, job: &Job) -> Result<Service, serde_json::Error> {
+    let mut service: Service = serde_json::from_value(json!({
+        "metadata": {},
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": true,
+            "selector": {RUN_UID: run.uid()},
+            "ports": [{"name": "rounds", "port": PORT, "targetPort": PORT, "protocol": "TCP"}],
+        },
+    }))?;
+    service.metadata = owned(run, config, job);
+    Ok(service)
+}
+
+/// The Secret with the workers' identity. It goes with the Job.
+pub(super) fn secret(run: &TrainingRun, config: &Config, job: &Job, identity: Identity) -> Secret {
+    Secret {
+        metadata: owned(run, config, job),
+        type_: Some("Opaque".to_owned()),
+        string_data: Some(BTreeMap::from([
+            ("ca.crt".to_owned(), identity.ca),
+            ("tls.crt".to_owned(), identity.certificate),
+            ("tls.key".to_owned(), identity.key),
+        ])),
+        ..Secret::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    fn run() -> TrainingRun {
+        serde_json::from_value(json!({
+            "apiVersion": "vigia.dev/v1alpha1", "kind": "TrainingRun",
+            "metadata": {"name": "r".repeat(63), "namespace": "shop", "uid": "0b1c2d3e-0000-4000-8000-000000000000"},
+            "spec": {"modelRef": {"name": "m"}, "workers": 3, "timeout": "10m"},
+        }))
+        .expect("a TrainingRun")
+    }
+
+    #[test]
+    fn the_job_holds_no_privilege_and_no_api_token() {
+        let config = Config::parse_from(["vigia-operator"]);
+        let job = job(&run(), &config).expect("a Job");
+        let spec = job.spec.expect("a spec");
+        assert_eq!((spec.completions, spec.parallelism), (Some(3), Some(3)));
+        assert_eq!(spec.active_deadline_seconds, Some(600));
+        let pod = spec.template.spec.expect("a pod");
+        assert_eq!(pod.automount_service_account_token, Some(false));
+        let security = pod.containers[0].security_context.clone().expect("a context");
+        assert_eq!(security.read_only_root_filesystem, Some(true));
+        assert_eq!(security.allow_privilege_escalation, Some(false));
+        assert!(
+            pod.containers[0]
+                .args
+                .iter()
+                .flatten()
+                .any(|a| a == "--workers=3")
+        );
+    }
+
+    #[test]
+    fn names_fit_where_they_go() {
+        let run = run();
+        // A pod's host name is the Job's name, a dash and the index.
+        assert!(name(&run).len() + 3 <= 63);
+        assert!(labels(&run).values().all(|value| value.len() <= 63));
+    }
+}

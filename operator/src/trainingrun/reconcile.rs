@@ -1,0 +1,376 @@
+//! The effects of a run: read what is there, ask [`super::plan`], do it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{Secret, Service};
+use kube::api::ListParams;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, Resource, ResourceExt};
+use vigia_crds::{
+    LocalRef, Model, ModelVersion, ModelVersionSpec, Provenance, Task, TrainingRun, TrainingRunStatus,
+};
+use vigia_model::artifact;
+use vigia_model::schema::Schema;
+
+use super::data::{HOLDOUT, Prepared, shard_name};
+use super::plan::{self, JobView, Next, Observed};
+use super::windows::{self, Newest};
+use super::{RUN_UID, identity, job};
+use crate::context::Context;
+use crate::controller::Error;
+use crate::events::{Note, Severity};
+use crate::metrics::ReasonLabels;
+use crate::store::StoreError;
+
+/// Holds a TrainingRun until its Job and its files are gone.
+const FINALIZER: &str = "vigia.dev/training";
+/// Label of a ModelVersion: its Model.
+const MODEL_LABEL: &str = "vigia.dev/model";
+/// Label of a ModelVersion: its number among those of its Model.
+const SEQUENCE_LABEL: &str = "vigia.dev/sequence";
+
+/// Brings a run one step further.
+pub(super) async fn reconcile(
+    run: Arc<TrainingRun>,
+    context: Arc<Context>,
+) -> Result<Option<Duration>, Error> {
+    let uid = run.uid().unwrap_or_default();
+    if run.metadata.deletion_timestamp.is_some() {
+        return end(&run, &uid, &context).await;
+    }
+    context.door.finalizer(&*run, FINALIZER, true).await?;
+    let status = run.status.clone().unwrap_or_default();
+    let generation = run.metadata.generation.unwrap_or(0);
+    let store = &context.store;
+    let observed = Observed {
+        record: store
+            .run_json::<Prepared>(&uid, Prepared::NAME)
+            .await
+            .map_err(failing)?,
+        job: cached_job(&run, &context).map(|job| JobView::of(&job)),
+        output: store
+            .output(&uid)
+            .await
+            .map_err(failing)?
+            .map(|(o, _)| (o.digest, o.metrics)),
+    };
+    let (to, next) = plan::next(&run.spec, &status, generation, &observed, Timestamp::now());
+    write(&run, &status, to, &context).await?;
+    match next {
+        Next::Report => Ok(Some(Duration::ZERO)),
+        Next::Prepare => match prepare(&run, &uid, &context).await? {
+            Ok(()) => Ok(Some(Duration::ZERO)),
+            Err((reason, message)) => fail(&run, &status, reason, &message, &context).await,
+        },
+        Next::Train => {
+            train(&run, &context).await?;
+            Ok(Some(Duration::from_secs(2)))
+        }
+        Next::Wait(after) => Ok(Some(after)),
+        Next::Sign { output } => sign(&run, &uid, &status, &output, &context).await,
+        Next::Over => {
+            store.delete_run(&uid).await.map_err(failing)?;
+            Ok(None)
+        }
+    }
+}
+
+fn failing(error: StoreError) -> Error {
+    Error::Other(error.to_string())
+}
+
+fn encoding(error: serde_json::Error) -> Error {
+    Error::Other(format!("build an object of the training Job: {error}"))
+}
+
+fn cached_job(run: &TrainingRun, context: &Context) -> Option<Arc<Job>> {
+    let key = ObjectRef::new(&job::name(run)).within(&context.config.namespace);
+    context.caches.jobs.get(&key)
+}
+
+async fn end(run: &TrainingRun, uid: &str, context: &Context) -> Result<Option<Duration>, Error> {
+    if !run.finalizers().iter().any(|f| f == FINALIZER) {
+        return Ok(None);
+    }
+    // Service and Secret are owned by the Job and go with it.
+    if let Some(job) = cached_job(run, context) {
+        context.door.delete(&*job).await?;
+    }
+    context.store.delete_run(uid).await.map_err(failing)?;
+    context.door.finalizer(run, FINALIZER, false).await?;
+    Ok(None)
+}
+
+/// Writes a status, and says so where the phase changed.
+async fn write(
+    run: &TrainingRun,
+    from: &TrainingRunStatus,
+    to: TrainingRunStatus,
+    context: &Context,
+) -> Result<(), Error> {
+    let phase = (from.phase != to.phase).then_some(to.phase).flatten();
+    let message = vigia_crds::conditions::find(&to.conditions, vigia_crds::conditions::READY)
+        .map(|c| c.message.clone())
+        .unwrap_or_default();
+    context.door.status(run, to).await?;
+    let (severity, reason) = match phase {
+        Some(vigia_crds::RunPhase::Training) => (Severity::Normal, "TrainingStarted"),
+        Some(vigia_crds::RunPhase::Succeeded) => (Severity::Normal, "TrainingSucceeded"),
+        Some(vigia_crds::RunPhase::Failed) => (Severity::Warning, "TrainingFailed"),
+        _ => return Ok(()),
+    };
+    tracing::info!(target: "audit", namespace = run.namespace(), run = run.name_any(), model = run.spec.model_ref.name, reason, message, "training");
+    let note = Note {
+        severity,
+        reason,
+        action: "Train",
+        note: message,
+        key: reason.to_owned(),
+    };
+    context.events.publish(&run.object_ref(&()), &note).await?;
+    Ok(())
+}
+
+async fn fail(
+    run: &TrainingRun,
+    status: &TrainingRunStatus,
+    reason: &'static str,
+    message: &str,
+    context: &Context,
+) -> Result<Option<Duration>, Error> {
+    let generation = run.metadata.generation.unwrap_or(0);
+    let to = plan::failed(status, reason, message, generation, Timestamp::now());
+    write(run, status, to, context).await?;
+    Ok(Some(Duration::ZERO))
+}
+
+fn model_of(run: &TrainingRun, context: &Context) -> Option<Arc<Model>> {
+    let namespace = run.namespace().unwrap_or_default();
+    context.caches.model(&namespace, &run.spec.model_ref.name)
+}
+
+fn task_of(task: Task) -> artifact::Task {
+    match task {
+        Task::Anomaly => artifact::Task::Anomaly,
+    }
+}
+
+/// Chooses windows and writes the shards, the held-out part, and last the record. The inner error
+/// is one that the user must mend.
+async fn prepare(
+    run: &TrainingRun,
+    uid: &str,
+    context: &Context,
+) -> Result<Result<(), (&'static str, String)>, Error> {
+    let namespace = run.namespace().unwrap_or_default();
+    let model = &run.spec.model_ref.name;
+    let Some(found) = model_of(run, context) else {
+        let message =
+            format!("there is no Model {model} in namespace {namespace}; create it and start another run");
+        return Ok(Err(("ModelNotFound", message)));
+    };
+    let schema = Schema::syscalls_v1().hash().to_string();
+    let mut newest = Newest::new(run, schema.clone());
+    let ms = |at: &Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>, open: i64| {
+        at.as_ref().map_or(open, |at| at.0.as_millisecond())
+    };
+    let between = (
+        ms(&run.spec.data.since, i64::MIN),
+        ms(&run.spec.data.until, i64::MAX),
+    );
+    let profiles = context.caches.profiles_in(&namespace);
+    for profile in profiles
+        .iter()
+        .filter(|p| p.spec.models.iter().any(|m| m.name == *model))
+    {
+        let name = profile.name_any();
+        let rows = context
+            .store
+            .each_row(&namespace, &name, between, |row| newest.take(row));
+        rows.await.map_err(failing)?;
+    }
+    let (left_out, rows) = (newest.left_out, newest.finish());
+    let workers = u32::try_from(run.spec.workers).unwrap_or(1).max(1);
+    let wanted = usize::try_from(run.spec.data.min_windows)
+        .unwrap_or(0)
+        .max(windows::least(workers));
+    if rows.len() < wanted {
+        let message = format!(
+            "{} windows can be trained on, {wanted} are wanted ({left_out} more raised an alert or have another feature schema); wait for more, widen spec.data, or lower spec.data.minWindows in another run",
+            rows.len()
+        );
+        return Ok(Err(("TooFewWindows", message)));
+    }
+    let task = task_of(found.spec.task).to_string();
+    let digest = windows::digest(&rows);
+    let record = Prepared::new(run, &task, &schema, &digest, rows.len() as u64);
+    let division = windows::divide(rows, record.workers, record.seed);
+    let store = &context.store;
+    for (rank, rows) in (0..).zip(division.shards) {
+        store
+            .put_run_rows(uid, &shard_name(rank), rows)
+            .await
+            .map_err(failing)?;
+    }
+    store
+        .put_run_rows(uid, HOLDOUT, division.holdout)
+        .await
+        .map_err(failing)?;
+    store
+        .put_run_json(uid, Prepared::NAME, &record)
+        .await
+        .map_err(failing)?;
+    Ok(Ok(()))
+}
+
+/// Makes the Job, then what its pods wait for.
+async fn train(run: &TrainingRun, context: &Context) -> Result<(), Error> {
+    let (config, client) = (&context.config, &context.client);
+    let (name, namespace) = (job::name(run), config.namespace.as_str());
+    let jobs: Api<Job> = Api::namespaced(client.clone(), namespace);
+    let made = match jobs.get_opt(&name).await? {
+        Some(job) => job,
+        None => {
+            let job = job::job(run, config).map_err(encoding)?;
+            context.door.object(None, &job).await?;
+            jobs.get(&name).await?
+        }
+    };
+    let services: Api<Service> = Api::namespaced(client.clone(), namespace);
+    if services.get_opt(&name).await?.is_none() {
+        let service = job::service(run, config, &made).map_err(encoding)?;
+        context.door.object(None, &service).await?;
+    }
+    // A second identity would part the workers that hold the first from those that come later.
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    if secrets.get_opt(&name).await?.is_none() {
+        let identity = identity::make(job::names(run, config))
+            .map_err(|error| Error::Other(format!("make the workers' certificate: {error}")))?;
+        context
+            .door
+            .object(None, &job::secret(run, config, &made, identity))
+            .await?;
+    }
+    Ok(())
+}
+
+/// Checks, signs and stores the output, and makes the ModelVersion.
+async fn sign(
+    run: &TrainingRun,
+    uid: &str,
+    status: &TrainingRunStatus,
+    output: &str,
+    context: &Context,
+) -> Result<Option<Duration>, Error> {
+    let Some((submitted, bytes)) = context.store.output(uid).await.map_err(failing)? else {
+        return Err(Error::Other("the output is gone from the store".to_owned()));
+    };
+    let Some(model) = model_of(run, context) else {
+        return fail(
+            run,
+            status,
+            "ModelNotFound",
+            "the Model was deleted while this run trained",
+            context,
+        )
+        .await;
+    };
+    // Gates were passed by these bytes and no others; what they say of themselves must fit the run.
+    let checked = artifact::open_unsigned(&bytes, task_of(model.spec.task));
+    let refused = match &checked {
+        Err(error) => Some((error.reason(), error.to_string())),
+        Ok(_) if submitted.digest != output => {
+            Some(("OutputChanged", "the output changed after validation".to_owned()))
+        }
+        Ok(artifact) if status.data_digest.as_deref() != Some(artifact.metadata.data_digest.as_str()) => {
+            Some((
+                "ProvenanceMismatch",
+                format!(
+                    "the output says it was trained on {}",
+                    artifact.metadata.data_digest
+                ),
+            ))
+        }
+        Ok(_) => None,
+    };
+    if let Some((reason, message)) = refused {
+        let label = ReasonLabels {
+            reason: reason.to_owned(),
+        };
+        context.metrics.refused.get_or_create(&label).inc();
+        tracing::warn!(target: "audit", namespace = run.namespace(), run = run.name_any(), reason, message, "trainer's output refused");
+        let message = format!("the trainer's output is refused ({reason}): {message}");
+        return fail(run, status, "OutputRefused", &message, context).await;
+    }
+    let signed = context
+        .key
+        .sign(&bytes)
+        .map_err(|error| Error::Other(format!("sign the output: {error}")))?;
+    let digest = context.store.put_artifact(signed).await.map_err(failing)?;
+    let samples = checked.map_or(0, |artifact| artifact.metadata.samples);
+    let version = version(run, uid, status, &digest, samples, context).await?;
+    tracing::info!(target: "audit", namespace = run.namespace(), version, digest, run = run.name_any(), "signed");
+    let generation = run.metadata.generation.unwrap_or(0);
+    let to = plan::succeeded(status, &version, generation, Timestamp::now());
+    write(run, status, to, context).await?;
+    Ok(Some(Duration::ZERO))
+}
+
+/// The run's ModelVersion, made if it is not there. Answers its name.
+async fn version(
+    run: &TrainingRun,
+    uid: &str,
+    status: &TrainingRunStatus,
+    digest: &str,
+    samples: u64,
+    context: &Context,
+) -> Result<String, Error> {
+    let namespace = run.namespace().unwrap_or_default();
+    let model = &run.spec.model_ref.name;
+    // Not the cache: a version that was made a moment ago must not be made twice.
+    let api: Api<ModelVersion> = Api::namespaced(context.client.clone(), &namespace);
+    let all = api
+        .list(&ListParams::default().fields(&format!("spec.modelRef.name={model}")))
+        .await?;
+    let mine = |v: &&ModelVersion| v.labels().get(RUN_UID).is_some_and(|of| of == uid);
+    if let Some(version) = all.iter().find(mine) {
+        return Ok(version.name_any());
+    }
+    let sequence = 1 + all.iter().filter_map(sequence).max().unwrap_or(0);
+    let mut version = ModelVersion::new(
+        &format!("{model}-v{sequence}"),
+        ModelVersionSpec {
+            model_ref: LocalRef { name: model.clone() },
+            digest: digest.to_owned(),
+            source: None,
+            provenance: Some(Provenance {
+                training_run: run.name_any(),
+                data_digest: status.data_digest.clone().unwrap_or_default(),
+                samples: i64::try_from(samples).unwrap_or(i64::MAX),
+                metrics: status.metrics.clone(),
+            }),
+            revoked: false,
+        },
+    );
+    version.metadata.namespace = Some(namespace);
+    version.metadata.labels = Some(
+        [
+            (MODEL_LABEL, model.clone()),
+            (SEQUENCE_LABEL, sequence.to_string()),
+            (RUN_UID, uid.to_owned()),
+        ]
+        .map(|(key, value)| (key.to_owned(), value))
+        .into(),
+    );
+    context.door.object(None, &version).await?;
+    Ok(version.name_any())
+}
+
+/// The number of a version: its label's, or what its name ends with where people made it.
+fn sequence(version: &ModelVersion) -> Option<u32> {
+    let label = version.labels().get(SEQUENCE_LABEL).and_then(|s| s.parse().ok());
+    label.or_else(|| version.name_any().rsplit_once("-v")?.1.parse().ok())
+}
