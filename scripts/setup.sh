@@ -37,9 +37,10 @@ packages() {
         as_root chmod +x "$policy"
         ours=1
     fi
+    local -a apt=(env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300)
     {
-        as_root apt-get -q update &&
-            as_root env DEBIAN_FRONTEND=noninteractive apt-get -q install --yes --no-install-recommends "${missing[@]}"
+        as_root "${apt[@]}" update &&
+            as_root "${apt[@]}" install --yes --no-install-recommends "${missing[@]}"
     } </dev/null >"$log" 2>&1 || status=$?
     [[ $ours == 0 ]] || as_root rm -f "$policy"
     if [[ $status != 0 ]]; then
@@ -65,10 +66,18 @@ part() {
 
 nextest() {
     local root="$cache/cargo-nextest-$nextest_version"
+    [[ -x $root/bin/cargo-nextest ]] || build_nextest "$root"
+    link "$root/bin" cargo-nextest
+}
+
+build_nextest() {
+    local root=$1 log lock
+    mkdir -p "$cache"
+    exec {lock}>"$root.lock"
+    flock "$lock"
+    # Another checkout may have built it while this one waited.
     if [[ ! -x $root/bin/cargo-nextest ]]; then
         say "building cargo-nextest $nextest_version (once)"
-        mkdir -p "$cache"
-        local log
         log=$(mktemp)
         # Unoptimised: it compiles in well under half the time, and waits for tests anyway.
         if ! CARGO_PROFILE_DEV_DEBUG=0 cargo install cargo-nextest --version "$nextest_version" --locked --debug \
@@ -79,7 +88,7 @@ nextest() {
         rm -rf "$root" "$log"
         mv "$root.new" "$root"
     fi
-    link "$root/bin" cargo-nextest
+    exec {lock}>&-
 }
 
 need_cargo() {
