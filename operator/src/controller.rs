@@ -5,10 +5,11 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures::{Stream, StreamExt, stream};
+use futures::{FutureExt, Stream, StreamExt, stream};
 use kube::Resource;
 use kube::runtime::controller::{self, Action};
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -130,7 +131,18 @@ pub async fn run<K, F>(
         let future = reconcile(object.clone(), context.clone());
         let settled = settled.clone();
         Box::pin(async move {
-            let result = future.await;
+            // One object that trips over a bug must not stop all others.
+            let result = AssertUnwindSafe(future)
+                .catch_unwind()
+                .await
+                .unwrap_or_else(|panic| {
+                    let said = panic.downcast_ref::<String>().map(String::as_str);
+                    let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
+                    Err(Error::Other(format!(
+                        "a bug: reconcile panicked: {}",
+                        said.unwrap_or("without a word")
+                    )))
+                });
             let label = match &result {
                 Ok(_) => "ok",
                 Err(Error::Write(apply::Error::Conflict(_))) => "retry",

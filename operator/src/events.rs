@@ -117,6 +117,13 @@ impl Events {
         }
     }
 
+    /// The same, where a thing must go on even if nobody can be told: a failure is a log line.
+    pub async fn mention(&self, regarding: &ObjectReference, note: &Note) {
+        if let Err(error) = self.publish(regarding, note).await {
+            tracing::warn!(reason = note.reason, note = note.note, %error, "Event not published");
+        }
+    }
+
     fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }

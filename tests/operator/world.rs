@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
+use http::{HeaderName, HeaderValue};
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt};
@@ -24,10 +25,26 @@ use crate::objects;
 /// How long anything may take. The machine may be busy with others' builds.
 pub const DEADLINE: Duration = Duration::from_secs(120);
 
+/// The operator's service account.
+const OPERATOR: &str = "system:serviceaccount:vigia-system:vigia-operator";
+
+/// A client with the rights of a user.
+async fn impersonate(server: &ApiServer, user: &str) -> Result<Client> {
+    let kubeconfig = kube::config::Kubeconfig::read_from(server.kubeconfig())?;
+    let mut config =
+        kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default()).await?;
+    config.headers.push((
+        HeaderName::from_static("impersonate-user"),
+        HeaderValue::from_str(user)?,
+    ));
+    Ok(Client::try_from(config)?)
+}
+
 /// All of it.
 pub struct World {
     pub client: Client,
     pub habits: Arc<Mutex<Habits>>,
+    operator: Client,
     line: Line,
     tasks: JoinSet<()>,
     _agents: Vec<FakeAgent>,
@@ -42,6 +59,13 @@ impl World {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (server, client) = vigia_tests::server().await?;
         objects::namespace(&client, objects::SYSTEM).await?;
+        // The operator has the chart's rights, and no others.
+        for object in vigia_tests::helm_template(&[])? {
+            if object.types.as_ref().is_some_and(|t| t.kind.contains("Role")) {
+                vigia_tests::apply(&client, &object).await?;
+            }
+        }
+        let operator = impersonate(&server, OPERATOR).await?;
         let line = Line::default();
         let habits: Arc<Mutex<Habits>> = Arc::default();
         let mut agents = Vec::new();
@@ -56,6 +80,7 @@ impl World {
         }
         let mut world = Self {
             client,
+            operator,
             habits,
             line,
             tasks: JoinSet::new(),
@@ -82,7 +107,7 @@ impl World {
         let shutdown = CancellationToken::new();
         let (context, writers) = run::assemble(
             config,
-            self.client.clone(),
+            self.operator.clone(),
             Arc::default(),
             Arc::default(),
             shutdown,

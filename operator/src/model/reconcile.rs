@@ -62,7 +62,7 @@ async fn reconcile(model: Arc<Model>, context: Arc<Context>) -> Result<Option<Du
     // Before the write, so that a kill after it leaves nothing unsaid; said twice, they are one.
     for note in &next.notes {
         tracing::info!(target: "audit", action = note.reason, namespace, model = name, note = note.note);
-        context.events.publish(&model.object_ref(&()), note).await?;
+        context.events.mention(&model.object_ref(&()), note).await;
     }
     context.door.status(&*model, status.clone()).await?;
     for note in &next.notes {

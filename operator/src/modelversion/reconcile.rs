@@ -53,7 +53,7 @@ async fn reconcile(version: Arc<ModelVersion>, context: Arc<Context>) -> Result<
     let finding = look(&version, &context).await?;
     let next = status(&version, &finding, Timestamp::now());
     if is_news(version.status.as_ref(), &next) {
-        tell(&version, &finding, &context).await?;
+        tell(&version, &finding, &context).await;
     }
     context.door.status(&*version, next).await?;
     Ok(matches!(finding, Finding::Waiting { .. }).then_some(LOOK_AGAIN))
@@ -168,12 +168,12 @@ fn trusted(model: &Model, operator: &PublicKey) -> TrustedKeys {
     trusted
 }
 
-async fn tell(version: &ModelVersion, finding: &Finding, context: &Context) -> Result<(), Error> {
+async fn tell(version: &ModelVersion, finding: &Finding, context: &Context) {
     let namespace = version.namespace().unwrap_or_default();
     let (name, digest) = (version.name_any(), &version.spec.digest);
     let model = &version.spec.model_ref.name;
     let (severity, reason, sentence) = match finding {
-        Finding::Waiting { .. } => return Ok(()),
+        Finding::Waiting { .. } => return,
         Finding::Verified { signer, .. } => {
             tracing::info!(target: "audit", action = "verified", namespace, model, version = name, digest, signer);
             (
@@ -213,9 +213,8 @@ async fn tell(version: &ModelVersion, finding: &Finding, context: &Context) -> R
         note: sentence,
         key: format!("{digest}/{}", finding.refusal().map_or("", |(reason, _)| reason)),
     };
-    context.events.publish(&version.object_ref(&()), &note).await?;
+    context.events.mention(&version.object_ref(&()), &note).await;
     if let Some(model) = context.caches.model(&namespace, model) {
-        context.events.publish(&model.object_ref(&()), &note).await?;
+        context.events.mention(&model.object_ref(&()), &note).await;
     }
-    Ok(())
 }
