@@ -240,7 +240,9 @@ impl Calibration {
             let above = self.knots.partition_point(|k| k.score < score);
             let (a, b) = (self.knots[above - 1], self.knots[above]);
             let along = (f64::from(score) - f64::from(a.score)) / (f64::from(b.score) - f64::from(a.score));
-            return f64::from(a.p) + along * (f64::from(b.p) - f64::from(a.p));
+            let p = f64::from(a.p) + along * (f64::from(b.p) - f64::from(a.p));
+            // Rounding may carry it past a tiny end.
+            return p.max(f64::from(b.p)).max(MIN_P);
         }
         1.0
     }

@@ -181,6 +181,22 @@ fn models_from_outside_are_checked() {
 }
 
 #[test]
+fn p_values_of_extreme_knots_stay_above_zero() {
+    let knot = |score, p| vigia_model::calibration::Knot { score, p };
+    let knots = vec![knot(-3e38, 1.0), knot(3e38, f32::from_bits(1))];
+    let calibration = Calibration {
+        samples: 20,
+        knots,
+        shape: 0.0,
+        scale: f32::MIN_POSITIVE,
+    };
+    assert_eq!(calibration.check(), Ok(()));
+    for score in [-3e38, 0.0, 3e38, f32::MAX, f32::INFINITY] {
+        assert!((MIN_P..=1.0).contains(&calibration.p_value(score)), "{score}");
+    }
+}
+
+#[test]
 fn nan_raises_no_alarm() {
     let calibration = Calibration::fit(&[1.0; 50], 1.0).expect("fits");
     assert_eq!(calibration.p_value(f32::NAN), 1.0);

@@ -2,7 +2,10 @@
 
 mod artifact;
 mod calibration;
+mod deviation;
 mod forest;
+mod keys;
 mod pipeline;
+mod schema;
 mod support;
 mod workload;

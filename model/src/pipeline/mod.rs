@@ -1,0 +1,224 @@
+//! One window in, one verdict out: schema, estimators, calibration and explanation as one thing.
+//!
+//! A [`PipelineSpec`] is data (what a trainer makes and an artifact holds); [`PipelineSpec::compile`] checks
+//! it against its schema and gives a [`Pipeline`], which only scores. Scoring allocates nothing and does not
+//! panic, whatever the window holds.
+//!
+//! Each estimator has its own calibration, so that all of them speak p-values; the pipeline's p-value is the
+//! smallest of them times the number of tests that they effectively are (Bonferroni with the effective number
+//! of tests, estimated on held-out windows and between 1 and the number of estimators). The estimators'
+//! calibrations already cost held-out windows once; a second fit on the combined score would be conservative
+//! twice where windows are few, and where estimators are independent Bonferroni loses nothing in the tail.
+
+mod spec;
+mod verdict;
+
+pub use spec::{EstimatorSpec, MAX_MEMBERS, MemberSpec, PipelineError, PipelineSpec};
+pub use verdict::{Driver, DriverKind, Drivers, MAX_DRIVERS, Verdict};
+
+use crate::calibration::{Calibration, Severity, calibrated};
+use crate::deviation::Deviation;
+use crate::forest::Forest;
+use crate::histogram::ScoreHistogram;
+use crate::schema::{Feature, FeatureError, MAX_FEATURES, Schema};
+use crate::window::Window;
+use verdict::Explainer;
+
+/// Why a window has no verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ScoreError {
+    /// The window makes no vector.
+    #[error(transparent)]
+    Features(#[from] FeatureError),
+    /// A value is NaN or infinite.
+    #[error("feature {0} is not finite")]
+    NotFinite(usize),
+}
+
+/// Space for one vector, kept by whoever scores so that scoring allocates nothing.
+#[derive(Debug, Clone)]
+pub struct Scratch {
+    vector: [f32; MAX_FEATURES],
+    width: usize,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self {
+            vector: [0.0; MAX_FEATURES],
+            width: 0,
+        }
+    }
+}
+
+impl Scratch {
+    /// The vector scored last.
+    pub fn vector(&self) -> &[f32] {
+        &self.vector[..self.width]
+    }
+}
+
+enum Estimator {
+    Deviation,
+    IsolationForest(Box<Forest>),
+}
+
+struct Member {
+    name: &'static str,
+    estimator: Estimator,
+    calibration: Calibration,
+}
+
+/// A pipeline ready to score.
+pub struct Pipeline {
+    schema: &'static Schema,
+    deviation: Deviation,
+    members: Vec<Member>,
+    tests: f64,
+    reference: ScoreHistogram,
+}
+
+impl std::fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pipeline")
+            .field("schema", &self.schema.name())
+            .field("members", &self.members().collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Estimator {
+    fn score(&self, deviation: &Deviation, vector: &[f32]) -> f32 {
+        match self {
+            Self::Deviation => deviation.score(vector),
+            Self::IsolationForest(forest) => forest.score(vector),
+        }
+    }
+
+    fn score_batch(&self, deviation: &Deviation, rows: &[f32], scores: &mut [f32]) {
+        match self {
+            Self::Deviation => {
+                let width = deviation.normals.len();
+                for (row, score) in rows.chunks_exact(width).zip(scores) {
+                    *score = deviation.score(row);
+                }
+            }
+            Self::IsolationForest(forest) => forest.score_batch(rows, scores),
+        }
+    }
+}
+
+impl Pipeline {
+    /// The schema whose vectors it takes.
+    pub fn schema(&self) -> &'static Schema {
+        self.schema
+    }
+
+    /// Names of the estimators.
+    pub fn members(&self) -> impl Iterator<Item = &'static str> {
+        self.members.iter().map(|m| m.name)
+    }
+
+    /// Calibrated scores of the windows it was calibrated on.
+    pub fn reference(&self) -> &ScoreHistogram {
+        &self.reference
+    }
+
+    /// Mean rate a second, in training, of each feature that is a rate.
+    pub fn expected(&self) -> impl Iterator<Item = (Feature, f32)> {
+        let features = self.schema.features().iter().copied();
+        features
+            .zip(&self.deviation.normals)
+            .filter(|(f, _)| f.is_rate())
+            .map(|(f, n)| (f, n.expected_per_s))
+    }
+
+    /// Scores a window. Allocates nothing.
+    ///
+    /// # Errors
+    /// A window without length.
+    pub fn score(&self, window: &Window, scratch: &mut Scratch) -> Result<Verdict, ScoreError> {
+        scratch.width = self.schema.width();
+        self.schema.vector(window, &mut scratch.vector[..scratch.width])?;
+        self.verdict(&scratch.vector[..scratch.width], Some(window))
+    }
+
+    /// Scores a vector of a window that is gone; drivers then name a group's first system call.
+    ///
+    /// # Errors
+    /// A vector of another width, or one that is not finite.
+    pub fn score_vector(&self, vector: &[f32]) -> Result<Verdict, ScoreError> {
+        if vector.len() != self.schema.width() {
+            let expected = self.schema.width();
+            return Err(FeatureError::Width {
+                expected,
+                got: vector.len(),
+            }
+            .into());
+        }
+        self.verdict(vector, None)
+    }
+
+    /// Calibrated scores of many vectors, `rows` holding them one after the other, in blocks.
+    ///
+    /// # Errors
+    /// `rows` does not hold one vector for each place of `scores`, or holds a value that is not finite.
+    pub fn score_rows(&self, rows: &[f32], scores: &mut [f32]) -> Result<(), ScoreError> {
+        let width = self.schema.width();
+        if rows.len() != scores.len() * width {
+            return Err(FeatureError::Width {
+                expected: scores.len() * width,
+                got: rows.len(),
+            }
+            .into());
+        }
+        if let Some(bad) = rows.iter().position(|x| !x.is_finite()) {
+            return Err(ScoreError::NotFinite(bad % width));
+        }
+        const BLOCK: usize = crate::forest::BLOCK;
+        for (rows, scores) in rows.chunks(BLOCK * width).zip(scores.chunks_mut(BLOCK)) {
+            let mut smallest = [1.0f64; BLOCK];
+            let mut raw = [0.0f32; BLOCK];
+            for member in &self.members {
+                let raw = &mut raw[..scores.len()];
+                member.estimator.score_batch(&self.deviation, rows, raw);
+                for (p, &raw) in smallest.iter_mut().zip(raw.iter()) {
+                    *p = p.min(member.calibration.p_value(raw));
+                }
+            }
+            for (score, p) in scores.iter_mut().zip(smallest) {
+                *score = calibrated((p * self.tests).min(1.0));
+            }
+        }
+        Ok(())
+    }
+
+    fn verdict(&self, vector: &[f32], window: Option<&Window>) -> Result<Verdict, ScoreError> {
+        if let Some(bad) = vector.iter().position(|x| !x.is_finite()) {
+            return Err(ScoreError::NotFinite(bad));
+        }
+        let (mut member, mut raw, mut p) = (0, 0.0, f64::INFINITY);
+        for (index, m) in self.members.iter().enumerate() {
+            let score = m.estimator.score(&self.deviation, vector);
+            let value = m.calibration.p_value(score);
+            if value < p {
+                (member, raw, p) = (index, score, value);
+            }
+        }
+        let p_value = (p * self.tests).min(1.0);
+        let score = calibrated(p_value);
+        let explainer = Explainer {
+            schema: self.schema,
+            deviation: &self.deviation,
+        };
+        let drivers = explainer.drivers(vector, window);
+        Ok(Verdict {
+            score,
+            p_value,
+            severity: Severity::of(score),
+            member,
+            raw,
+            drivers,
+        })
+    }
+}

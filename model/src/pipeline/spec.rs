@@ -1,0 +1,240 @@
+//! Pipelines as data: what a trainer makes, and the way from there to one that scores.
+
+use super::{Estimator, Member, Pipeline};
+use crate::calibration::{Calibration, CalibrationError, calibrated};
+use crate::deviation::{Deviation, DeviationError};
+use crate::forest::{Forest, ForestError, ForestSpec};
+use crate::histogram::ScoreHistogram;
+use crate::schema::Schema;
+use serde::{Deserialize, Serialize};
+
+/// Most estimators in one pipeline.
+pub const MAX_MEMBERS: usize = 8;
+/// A trained estimator as data. New kinds go to the end: the encoding counts from the start.
+///
+/// `F` is a forest: [`ForestSpec`] where it is trained, [`crate::forest::PackedForest`] where it is only loaded. The encoding is
+/// the same.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum EstimatorSpec<F = ForestSpec> {
+    /// The pipeline's own [`Deviation`].
+    Deviation,
+    /// An isolation forest.
+    IsolationForest(F),
+}
+
+impl<F> EstimatorSpec<F> {
+    /// The estimator's name.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Deviation => "deviation",
+            Self::IsolationForest(_) => "isolation-forest",
+        }
+    }
+
+    /// Smallest scale of the calibrated tail, in the estimator's units: one nat of surprise, a hundredth of
+    /// an isolation score.
+    const fn least_scale(&self) -> f32 {
+        match self {
+            Self::Deviation => 1.0,
+            Self::IsolationForest(_) => 0.01,
+        }
+    }
+}
+
+/// An estimator and what its scores mean.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MemberSpec<F = ForestSpec> {
+    /// What scores.
+    pub estimator: EstimatorSpec<F>,
+    /// What a score means.
+    pub calibration: Calibration,
+}
+
+/// A trained pipeline as data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PipelineSpec<F = ForestSpec> {
+    /// What is normal for each feature: an estimator, and what explanations compare with.
+    pub deviation: Deviation,
+    /// The estimators, at least one.
+    pub members: Vec<MemberSpec<F>>,
+    /// How many independent tests the members amount to.
+    pub tests: f32,
+    /// Calibrated scores of the held-out windows, for drift.
+    pub reference: ScoreHistogram,
+}
+
+/// Why a pipeline cannot be built or used.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum PipelineError {
+    /// The normals do not belong to the schema's vectors.
+    #[error("the model has {got} features, schema {schema} makes {expected}")]
+    Width {
+        /// The schema's name.
+        schema: &'static str,
+        /// Its width.
+        expected: usize,
+        /// The model's width.
+        got: usize,
+    },
+    /// No estimators, or too many.
+    #[error("a pipeline has 1 to {MAX_MEMBERS} estimators, this one has {0}")]
+    Members(usize),
+    /// The number of tests is not between 1 and the number of estimators.
+    #[error("the effective number of tests is out of range")]
+    Tests,
+    /// A forest that cannot be walked.
+    #[error("isolation forest: {0}")]
+    Forest(#[from] ForestError),
+    /// Normals out of range.
+    #[error("deviation: {0}")]
+    Deviation(#[from] DeviationError),
+    /// A calibration out of range, or too little to calibrate on.
+    #[error("calibration: {0}")]
+    Calibration(#[from] CalibrationError),
+    /// Held-out rows are not whole vectors.
+    #[error("{values} values are no whole number of vectors of {width} features")]
+    Rows {
+        /// Values given.
+        values: usize,
+        /// Width of a vector.
+        width: usize,
+    },
+}
+
+fn compile_estimator<F>(
+    spec: &EstimatorSpec<F>,
+    width: usize,
+    schema: &'static Schema,
+) -> Result<Estimator, PipelineError>
+where
+    Forest: for<'a> TryFrom<&'a F, Error = ForestError>,
+{
+    Ok(match spec {
+        EstimatorSpec::Deviation => Estimator::Deviation,
+        EstimatorSpec::IsolationForest(forest) => {
+            let forest = Forest::try_from(forest)?;
+            if forest.features() != width {
+                let got = forest.features();
+                return Err(PipelineError::Width {
+                    schema: schema.name(),
+                    expected: width,
+                    got,
+                });
+            }
+            Estimator::IsolationForest(Box::new(forest))
+        }
+    })
+}
+
+impl PipelineSpec {
+    /// Calibrates trained estimators on held-out vectors of normal windows (`held_out`, one after the other)
+    /// and puts them together. The held-out windows must not have been trained on.
+    ///
+    /// # Errors
+    /// Vectors that do not fit the schema, fewer than [`crate::calibration::MIN_SAMPLES`] of them, or
+    /// estimators that do not compile.
+    pub fn calibrate(
+        schema: &'static Schema,
+        deviation: Deviation,
+        estimators: Vec<EstimatorSpec>,
+        held_out: &[f32],
+    ) -> Result<Self, PipelineError> {
+        let width = schema.width();
+        if deviation.normals.len() != width {
+            let got = deviation.normals.len();
+            return Err(PipelineError::Width {
+                schema: schema.name(),
+                expected: width,
+                got,
+            });
+        }
+        if estimators.is_empty() || estimators.len() > MAX_MEMBERS {
+            return Err(PipelineError::Members(estimators.len()));
+        }
+        if !held_out.len().is_multiple_of(width) {
+            return Err(PipelineError::Rows {
+                values: held_out.len(),
+                width,
+            });
+        }
+        let rows = held_out.len() / width;
+        let mut smallest = vec![1.0f64; rows];
+        let mut members = Vec::with_capacity(estimators.len());
+        for estimator in estimators {
+            let mut scores = vec![0.0; rows];
+            compile_estimator(&estimator, width, schema)?.score_batch(&deviation, held_out, &mut scores);
+            let calibration = Calibration::fit(&scores, estimator.least_scale())?;
+            for (p, &score) in smallest.iter_mut().zip(&scores) {
+                *p = p.min(calibration.p_value(score));
+            }
+            members.push(MemberSpec {
+                estimator,
+                calibration,
+            });
+        }
+        let tests = effective_tests(&smallest, members.len());
+        let mut reference = ScoreHistogram::default();
+        for p in smallest {
+            reference.add(calibrated(p * f64::from(tests)));
+        }
+        Ok(Self {
+            deviation,
+            members,
+            tests,
+            reference,
+        })
+    }
+}
+
+impl<F> PipelineSpec<F>
+where
+    Forest: for<'a> TryFrom<&'a F, Error = ForestError>,
+{
+    /// Checks everything and makes it ready to score.
+    ///
+    /// # Errors
+    /// The first thing that is out of range.
+    pub fn compile(&self, schema: &'static Schema) -> Result<Pipeline, PipelineError> {
+        let width = schema.width();
+        if self.deviation.normals.len() != width {
+            let got = self.deviation.normals.len();
+            return Err(PipelineError::Width {
+                schema: schema.name(),
+                expected: width,
+                got,
+            });
+        }
+        self.deviation.check()?;
+        let count = self.members.len();
+        if count == 0 || count > MAX_MEMBERS {
+            return Err(PipelineError::Members(count));
+        }
+        if !(1.0..=count as f32).contains(&self.tests) {
+            return Err(PipelineError::Tests);
+        }
+        let mut members = Vec::with_capacity(count);
+        for member in &self.members {
+            member.calibration.check()?;
+            members.push(Member {
+                name: member.estimator.as_str(),
+                estimator: compile_estimator(&member.estimator, width, schema)?,
+                calibration: member.calibration.clone(),
+            });
+        }
+        Ok(Pipeline {
+            schema,
+            deviation: self.deviation.clone(),
+            members,
+            tests: f64::from(self.tests),
+            reference: self.reference.clone(),
+        })
+    }
+}
+
+/// How often the smallest of the members' p-values is at most .1, over .1.
+fn effective_tests(smallest: &[f64], members: usize) -> f32 {
+    const AT: f64 = 0.1;
+    let hits = smallest.iter().filter(|&&p| p <= AT).count() + 1;
+    let rate = hits as f64 / (smallest.len() + 1) as f64;
+    (rate / AT).clamp(1.0, members as f64) as f32
+}

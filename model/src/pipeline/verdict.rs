@@ -1,0 +1,136 @@
+//! Verdicts: how odd a window is, and which system calls made it so.
+
+use crate::calibration::Severity;
+use crate::deviation::Deviation;
+use crate::schema::{Feature, Schema, to_rate};
+use crate::syscalls;
+use crate::window::Window;
+use serde::{Deserialize, Serialize};
+
+/// Most system calls that a verdict names.
+pub const MAX_DRIVERS: usize = 3;
+
+/// What a driver counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DriverKind {
+    /// Calls.
+    Calls,
+    /// Calls that failed.
+    Errors,
+}
+
+/// A system call that made a window odd.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Driver {
+    /// The system call's name.
+    pub syscall: &'static str,
+    /// Whether calls or failures stand out.
+    pub kind: DriverKind,
+    /// Rate in the window.
+    pub observed_per_s: f32,
+    /// Mean rate in training. For calls that the schema only counts as the rest of their class, that of the
+    /// rest, and for failures that of the class.
+    pub expected_per_s: f32,
+    /// How odd, in nats.
+    pub surprise: f32,
+}
+
+/// Up to [`MAX_DRIVERS`] drivers, the oddest first.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Drivers {
+    items: [Option<Driver>; MAX_DRIVERS],
+}
+
+impl Drivers {
+    /// The drivers, the oddest first.
+    pub fn iter(&self) -> impl Iterator<Item = &Driver> {
+        self.items.iter().flatten()
+    }
+
+    fn push(&mut self, driver: Driver) {
+        if self.iter().any(|d| d.syscall == driver.syscall) {
+            return;
+        }
+        if let Some(free) = self.items.iter_mut().find(|d| d.is_none()) {
+            *free = Some(driver);
+        }
+    }
+
+    fn full(&self) -> bool {
+        self.items[MAX_DRIVERS - 1].is_some()
+    }
+}
+
+/// What the pipeline says of one window.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Verdict {
+    /// Calibrated score in [0, 1]; see [`crate::calibration`].
+    pub score: f32,
+    /// How rare a normal window with such a score is.
+    pub p_value: f64,
+    /// Severity of the score.
+    pub severity: Severity,
+    /// Which member was the most surprised.
+    pub member: usize,
+    /// That member's raw score.
+    pub raw: f32,
+    /// The system calls that stand out most.
+    pub drivers: Drivers,
+}
+
+/// Who explains: what is normal, and what each feature means.
+pub(super) struct Explainer<'a> {
+    pub(super) schema: &'a Schema,
+    pub(super) deviation: &'a Deviation,
+}
+
+impl Explainer<'_> {
+    /// The system calls behind the most surprising features.
+    pub(super) fn drivers(&self, vector: &[f32], window: Option<&Window>) -> Drivers {
+        // More candidates than drivers: several features may lead to one system call, or to none.
+        const CANDIDATES: usize = 4 * MAX_DRIVERS;
+        let mut top = [(0.0f32, usize::MAX); CANDIDATES];
+        for (feature, &x) in vector.iter().enumerate() {
+            let mut entry = (self.deviation.surprise(feature, x), feature);
+            for best in &mut top {
+                if entry.0 > best.0 {
+                    std::mem::swap(best, &mut entry);
+                }
+            }
+        }
+        let mut drivers = Drivers::default();
+        for (surprise, feature) in top.into_iter().filter(|t| t.1 != usize::MAX) {
+            if let Some(driver) = self.driver(feature, vector[feature], surprise, window) {
+                drivers.push(driver);
+            }
+            if drivers.full() {
+                break;
+            }
+        }
+        drivers
+    }
+
+    /// The one system call that explains a feature best, if any does.
+    fn driver(&self, feature: usize, x: f32, surprise: f32, window: Option<&Window>) -> Option<Driver> {
+        let meaning = self.schema.features()[feature];
+        let (kind, primary) = match meaning {
+            Feature::Group(names) => (DriverKind::Calls, Some(names[0])),
+            Feature::Rest(_) => (DriverKind::Calls, None),
+            Feature::Errors(_) => (DriverKind::Errors, None),
+            // Sums over everything explain nothing that their parts do not.
+            Feature::Total | Feature::Distinct => return None,
+        };
+        let found = window.and_then(|w| {
+            let (nr, _) = self.schema.dominant(feature, w)?;
+            syscalls::name(w.arch, nr)
+        });
+        Some(Driver {
+            syscall: found.or(primary)?,
+            kind,
+            observed_per_s: to_rate(x) as f32,
+            expected_per_s: self.deviation.normals[feature].expected_per_s,
+            surprise,
+        })
+    }
+}
