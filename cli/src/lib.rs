@@ -1,1 +1,51 @@
-//! The command line.
+//! The `vigia` command, also installed as `kubectl-vigia`: Vigía on one host, with no cluster.
+//!
+//! Each command is a module with a `run` that returns a [`error::Failure`] or an exit code; what they share is how
+//! they read windows, models and keys ([`input`]), and how they speak ([`say`]).
+
+mod args;
+mod error;
+mod input;
+mod keys;
+mod model;
+mod record;
+mod say;
+mod score;
+mod shell;
+mod trace;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Command, Vigia};
+
+/// Parses the command line, does what it says, and explains itself on standard error if that fails.
+pub fn main() -> ExitCode {
+    restore_sigpipe();
+    let vigia = Vigia::parse();
+    let outcome = match vigia.command {
+        Command::Trace(args) => trace::run(&args),
+        Command::Train(args) => train::run(&args),
+        Command::Score(args) => score::run(&args),
+        Command::Keygen(args) => keys::keygen(&args),
+        Command::Sign(args) => keys::sign(&args),
+        Command::Verify(args) => model::verify(&args),
+        Command::Inspect(args) => model::inspect(&args),
+        Command::Completions(args) => shell::completions(&args),
+        Command::Man(args) => shell::man(&args),
+    };
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => failure.report(),
+    }
+}
+
+/// `vigia … | head` ends quietly, as other tools do; Rust ignores the signal by default and panics on the write.
+fn restore_sigpipe() {
+    // SAFETY: no handler is installed, and no other thread runs yet.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+    }
+}

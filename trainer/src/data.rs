@@ -150,6 +150,20 @@ impl Rows {
         }
     }
 
+    /// Parts the rows in two, in their order: those to train on, and `count` evenly spread ones to hold out.
+    #[must_use]
+    pub fn hold_out(&self, count: usize) -> (Self, Self) {
+        let (mut train, mut held) = (Self::new(self.schema), Self::new(self.schema));
+        let n = self.len().max(1);
+        for i in 0..self.len() {
+            let out = (i + 1) * count / n > i * count / n;
+            let part = if out { &mut held } else { &mut train };
+            part.values.extend_from_slice(self.row(i));
+            part.about.push(self.about[i]);
+        }
+        (train, held)
+    }
+
     /// Adds all rows of `other`, which has the same schema.
     ///
     /// # Errors
@@ -247,6 +261,22 @@ pub(crate) mod tests {
         shuffled.sort();
         assert_eq!(shuffled.values(), ordered.values());
         assert_eq!(shuffled.about(), ordered.about());
+    }
+
+    #[test]
+    fn held_out_rows_are_spread_evenly_and_nothing_is_lost() {
+        let rows = rows(103, 1);
+        for count in [0, 1, 25, 103] {
+            let (train, held) = rows.hold_out(count);
+            assert_eq!((train.len(), held.len()), (103 - count, count));
+        }
+        let (_, held) = rows.hold_out(10);
+        let gaps: Vec<i64> = held
+            .about()
+            .windows(2)
+            .map(|w| w[1].started_ms - w[0].started_ms)
+            .collect();
+        assert!(gaps.iter().all(|g| (10_000..=11_000).contains(g)), "{gaps:?}");
     }
 
     #[test]

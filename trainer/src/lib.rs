@@ -4,5 +4,6 @@ pub mod data;
 pub mod fit;
 pub mod forest;
 pub mod parquet;
+#[cfg(feature = "rounds")]
 pub mod rounds;
 pub mod validate;

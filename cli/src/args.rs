@@ -1,0 +1,333 @@
+//! The command line, as people read it in `--help`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use vigia_model::calibration::Severity;
+
+/// Learns how a workload normally talks to the kernel, and tells when it behaves otherwise.
+#[derive(Debug, Parser)]
+#[command(
+    name = "vigia",
+    bin_name = "vigia",
+    version,
+    propagate_version = true,
+    after_help = "\
+Examples:
+  sudo vigia trace -c -- make                      what system calls does make make?
+  sudo vigia trace -p 4711 --output w.parquet      record windows of a running process
+  vigia train --input w.parquet -o model.apr       learn what is normal
+  sudo vigia trace -p 4711 --model model.apr --unsigned
+                                                   and watch it, with a verdict on each window
+
+Exit codes: 0 done, 1 the answer is no (not verified, something odd), 2 wrong command line,
+3 wrong input, 4 cannot write, 5 cannot trace here. `vigia trace -- CMD` ends with CMD's code."
+)]
+pub struct Vigia {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Trace(Trace),
+    Train(Train),
+    Score(Score),
+    Keygen(Keygen),
+    Sign(Sign),
+    Verify(Verify),
+    Inspect(Inspect),
+    Completions(Completions),
+    #[command(hide = true)]
+    Man(Man),
+}
+
+/// How to answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For programs: one JSON document, or one a line.
+    Json,
+}
+
+/// Which model, and why to believe it.
+#[derive(Debug, Args)]
+pub struct Trusted {
+    /// Public key that must have signed the model: base64, or a file of keys; may be repeated.
+    #[arg(long = "key", value_name = "KEY|FILE")]
+    pub keys: Vec<String>,
+    /// Take a model that nobody has signed, such as one just trained here.
+    #[arg(long, conflicts_with = "keys")]
+    pub unsigned: bool,
+}
+
+/// Count the system calls of a command, a process or a cgroup, window by window.
+///
+/// Counting happens in the kernel (eBPF), for the traced processes and all that they start; nothing is stopped or
+/// slowed down as with strace. Needs CAP_BPF and CAP_PERFMON: run it as root.
+///
+/// With a command, the report goes to standard error, as strace's does; with -o json it goes to standard output,
+/// and what the command prints goes to standard error.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sudo vigia trace -c -- ls -l                     one table at the end
+  sudo vigia trace --window 1s -- redis-server     a table each second
+  sudo vigia trace -p $(pidof nginx | tr ' ' ,) --duration 5m --output nginx.parquet
+  sudo vigia trace --cgroup system.slice/sshd.service -o json
+  sudo vigia trace -p 4711 --model model.apr --key release.pub")]
+pub struct Trace {
+    /// Only one table, of the whole time.
+    #[arg(short = 'c', long)]
+    pub summary: bool,
+    /// Trace running processes, their threads and children; several with commas.
+    #[arg(
+        short,
+        long = "pid",
+        value_name = "PID",
+        value_delimiter = ',',
+        group = "target"
+    )]
+    pub pids: Vec<u32>,
+    /// Trace a cgroup and those in it: a folder, or its path below the hierarchy's root.
+    #[arg(long, value_name = "PATH", group = "target")]
+    pub cgroup: Option<PathBuf>,
+    /// Trace a command, from its first system call to its end.
+    #[arg(last = true, value_name = "CMD", group = "target")]
+    pub command: Vec<String>,
+    /// End after this time (a command is then left running no longer: it is told to terminate).
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// Length of a window. Train and score with windows of one length.
+    #[arg(long, value_name = "TIME", value_parser = window, default_value = "2s")]
+    pub window: Duration,
+    /// Record whole windows: .parquet for `vigia train`, .jsonl for `vigia train` and people.
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Score each whole window with this model and say what is odd.
+    #[arg(long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    #[command(flatten)]
+    pub trusted: Trusted,
+    /// How to answer.
+    #[arg(short = 'o', long = "format", value_name = "FORMAT", default_value = "text")]
+    pub format: Format,
+}
+
+/// Learn what is normal from recorded windows.
+///
+/// Fits an isolation forest and a deviation model, calibrates their scores on windows held out from training, and
+/// validates. The same windows and seed make the same bytes.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vigia train --input monday.parquet tuesday.parquet -o model.apr
+  vigia train --input windows.jsonl -o model.apr --sign-key vigia.key --name checkout")]
+pub struct Train {
+    /// Windows of normal behaviour: .parquet or .jsonl as `vigia trace --output` records them.
+    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    pub input: Vec<PathBuf>,
+    /// Where the model goes.
+    #[arg(short, long, value_name = "FILE", default_value = "model.apr")]
+    pub output: PathBuf,
+    /// Sign it with this key (see `vigia keygen`).
+    #[arg(long, value_name = "FILE")]
+    pub sign_key: Option<PathBuf>,
+    /// Name that the model bears.
+    #[arg(long, default_value = "local")]
+    pub name: String,
+    /// Trees of the isolation forest.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub trees: u32,
+    /// Windows that each tree sees.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(2..=256))]
+    pub sample_size: u32,
+    /// Seed of the forest.
+    #[arg(long, default_value_t = 42)]
+    pub seed: u64,
+    /// How to answer.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: Format,
+}
+
+/// Score recorded windows with a model.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vigia score --model model.apr --key release.pub --input today.parquet
+  vigia score --model model.apr --unsigned --input today.jsonl --from medium --fail")]
+pub struct Score {
+    /// The model.
+    #[arg(long, value_name = "FILE")]
+    pub model: PathBuf,
+    #[command(flatten)]
+    pub trusted: Trusted,
+    /// Windows: .parquet or .jsonl as `vigia trace --output` records them.
+    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    pub input: Vec<PathBuf>,
+    /// Show windows from this severity on.
+    #[arg(long, value_name = "SEVERITY", default_value = "low", value_parser = severity)]
+    pub from: Severity,
+    /// Exit with 1 when a window is shown.
+    #[arg(long)]
+    pub fail: bool,
+    /// How to answer.
+    #[arg(short = 'o', long = "format", value_name = "FORMAT", default_value = "text")]
+    pub format: Format,
+}
+
+/// Make a signing key: writes a private file, prints the public key.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vigia keygen release.key > release.pub
+  kubectl create secret generic vigia-signing-key -n vigia-system --from-file=ed25519.seed=release.key")]
+pub struct Keygen {
+    /// File of the private key; must not exist yet. Mode 0600, base64 of a 32-byte seed.
+    #[arg(value_name = "FILE", default_value = "vigia.key")]
+    pub file: PathBuf,
+    /// How to answer.
+    #[arg(short = 'o', long = "format", value_name = "FORMAT", default_value = "text")]
+    pub format: Format,
+}
+
+/// Sign a model.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vigia sign --key release.key model.apr
+  vigia sign --key release.key model.apr --output signed.apr")]
+pub struct Sign {
+    /// The unsigned model.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// File of the private key (see `vigia keygen`), readable by its owner alone.
+    #[arg(long, value_name = "FILE")]
+    pub key: PathBuf,
+    /// Where the signed model goes; in the place of the unsigned one if not said.
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// How to answer.
+    #[arg(short = 'o', long = "format", value_name = "FORMAT", default_value = "text")]
+    pub format: Format,
+}
+
+/// Check a model as a node does: signature, structure, every index. Exit code 1 says that it does not hold.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vigia verify --key release.pub model.apr
+  vigia verify --key 'WsN0…=' -o json model.apr && kubectl apply -f version.yaml")]
+pub struct Verify {
+    /// The model.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Public key that must have signed it: base64, or a file of keys; may be repeated.
+    #[arg(long = "key", value_name = "KEY|FILE", required = true)]
+    pub keys: Vec<String>,
+    /// How to answer.
+    #[arg(short = 'o', long = "format", value_name = "FORMAT", default_value = "text")]
+    pub format: Format,
+}
+
+/// Show what a model says about itself. Nothing of it is verified unless a key is given.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vigia inspect model.apr
+  vigia inspect model.apr -o json | jq .metrics")]
+pub struct Inspect {
+    /// The model.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Verify it with this public key too: base64, or a file of keys; may be repeated.
+    #[arg(long = "key", value_name = "KEY|FILE")]
+    pub keys: Vec<String>,
+    /// How to answer.
+    #[arg(short = 'o', long = "format", value_name = "FORMAT", default_value = "text")]
+    pub format: Format,
+}
+
+/// Print completions for a shell.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vigia completions bash > /etc/bash_completion.d/vigia
+  source <(vigia completions bash)")]
+pub struct Completions {
+    /// Which shell.
+    pub shell: clap_complete::Shell,
+}
+
+/// Write the manual pages.
+#[derive(Debug, Args)]
+pub struct Man {
+    /// Folder that they are written to.
+    pub folder: PathBuf,
+}
+
+fn severity(text: &str) -> Result<Severity, String> {
+    [Severity::None, Severity::Low, Severity::Medium, Severity::High]
+        .into_iter()
+        .find(|s| s.as_str() == text)
+        .ok_or_else(|| "write none, low, medium or high".to_owned())
+}
+
+/// `300ms`, `2s`, `5m`, `1h`, or several in a row.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no time; write for example 300ms, 2s, 5m or 1h30m");
+    let (mut rest, mut total) = (text, Duration::ZERO);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let (number, tail) = rest.split_at(digits);
+        let letters = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(letters);
+        let unit_ms: u64 = match unit {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            _ => return Err(wrong()),
+        };
+        let number: u64 = number.parse().map_err(|_| wrong())?;
+        let part = number.checked_mul(unit_ms).ok_or_else(wrong)?;
+        total = total.checked_add(Duration::from_millis(part)).ok_or_else(wrong)?;
+        rest = tail;
+    }
+    if total.is_zero() { Err(wrong()) } else { Ok(total) }
+}
+
+fn window(text: &str) -> Result<Duration, String> {
+    let window = duration(text)?;
+    let (least, most) = (Duration::from_millis(100), Duration::from_secs(3600));
+    if (least..=most).contains(&window) {
+        Ok(window)
+    } else {
+        Err("write a time between 100ms and 1h".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Vigia::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_written_as_in_go() {
+        let ms = |text| duration(text).map(|d| d.as_millis());
+        assert_eq!(ms("2s"), Ok(2_000));
+        assert_eq!(ms("1h30m"), Ok(5_400_000));
+        assert_eq!(ms("300ms"), Ok(300));
+        for wrong in ["", "2", "s", "-1s", "1.5s", "0s", "2 s", "99999999999999999999s"] {
+            assert!(ms(wrong).is_err(), "{wrong}");
+        }
+        assert!(window("50ms").is_err());
+    }
+}

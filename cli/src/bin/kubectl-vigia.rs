@@ -1,0 +1,5 @@
+//! See the library: both names are one program.
+
+fn main() -> std::process::ExitCode {
+    vigia_cli::main()
+}

@@ -1,0 +1,76 @@
+//! What went wrong, where, and what to do next.
+
+use std::fmt::Display;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anstyle::{AnsiColor, Style};
+
+/// The answer is no: a signature does not hold, a window is odd.
+pub const NO: u8 = 1;
+/// What was given cannot be read, or makes no sense.
+const INPUT: u8 = 3;
+/// The result cannot be written.
+const OUTPUT: u8 = 4;
+/// This machine, or this user, cannot trace.
+const TRACING: u8 = 5;
+
+/// Why a command gives up. 2 is clap's code for a wrong command line.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Failure {
+    what: String,
+    next: Option<String>,
+    code: u8,
+}
+
+impl Failure {
+    fn new(code: u8, what: impl Display) -> Self {
+        Self {
+            what: what.to_string(),
+            next: None,
+            code,
+        }
+    }
+
+    /// The answer is no.
+    pub fn no(what: impl Display) -> Self {
+        Self::new(NO, what)
+    }
+
+    /// Input that is wrong.
+    pub fn input(what: impl Display) -> Self {
+        Self::new(INPUT, what)
+    }
+
+    /// A file that cannot be read, or holds something else.
+    pub fn read(path: &Path, why: impl Display) -> Self {
+        Self::new(INPUT, format!("{}: {why}", path.display()))
+    }
+
+    /// A file that cannot be written.
+    pub fn write(path: &Path, why: impl Display) -> Self {
+        Self::new(OUTPUT, format!("{}: {why}", path.display()))
+    }
+
+    /// Tracing does not work here.
+    pub fn tracing(what: impl Display) -> Self {
+        Self::new(TRACING, what)
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn next(mut self, next: impl Display) -> Self {
+        self.next = Some(next.to_string());
+        self
+    }
+
+    /// Says it on standard error.
+    pub fn report(&self) -> ExitCode {
+        let red = Style::new().fg_color(Some(AnsiColor::Red.into())).bold();
+        anstream::eprintln!("{red}error:{red:#} {}", self.what);
+        if let Some(next) = &self.next {
+            anstream::eprintln!(" next: {next}");
+        }
+        ExitCode::from(self.code)
+    }
+}

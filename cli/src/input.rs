@@ -1,0 +1,198 @@
+//! Reading windows, models and keys.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use vigia_model::artifact::{self, Artifact, ArtifactError, Task};
+use vigia_model::keys::{PublicKey, TrustedKeys};
+use vigia_model::schema::Schema;
+use vigia_model::window::Window;
+use vigia_trainer::data::{About, Rows};
+use vigia_trainer::parquet;
+
+use crate::args::Trusted;
+use crate::error::Failure;
+use crate::record::Record;
+
+/// Largest Parquet file that is read.
+const MAX_PARQUET: u64 = 1 << 30;
+/// Longest line of JSON: a window of every system call there is has 50 KiB.
+const MAX_LINE: u64 = 1 << 20;
+
+/// What one file held.
+pub enum Windows {
+    /// Vectors; the windows themselves are gone.
+    Rows(Rows),
+    /// Windows with their system calls.
+    Whole(Vec<(Window, String)>),
+}
+
+/// Reads a file of windows by its extension.
+///
+/// # Errors
+/// What is wrong with it, and where.
+pub fn windows(path: &Path, schema: &'static Schema) -> Result<Windows, Failure> {
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("parquet") => {
+            let mut bytes = Vec::new();
+            let file = File::open(path).map_err(|error| Failure::read(path, error))?;
+            file.take(MAX_PARQUET)
+                .read_to_end(&mut bytes)
+                .map_err(|error| Failure::read(path, error))?;
+            let rows = parquet::read(bytes.into(), schema).map_err(|error| Failure::read(path, error))?;
+            Ok(Windows::Rows(rows))
+        }
+        Some("jsonl" | "json" | "ndjson") => json_lines(path),
+        _ => Err(Failure::read(path, "not .parquet and not .jsonl")
+            .next("record windows with `vigia trace --output windows.parquet`")),
+    }
+}
+
+fn json_lines(path: &Path) -> Result<Windows, Failure> {
+    let file = File::open(path).map_err(|error| Failure::read(path, error))?;
+    let mut reader = BufReader::new(file);
+    let (mut windows, mut line) = (Vec::new(), Vec::new());
+    for number in 1.. {
+        line.clear();
+        let read = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line);
+        if read.map_err(|error| Failure::read(path, error))? == 0 {
+            break;
+        }
+        let at = |why: String| Failure::read(path, format!("line {number}: {why}"));
+        if line.len() as u64 == MAX_LINE {
+            return Err(at("longer than 1 MiB".to_owned()));
+        }
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let record: Record = serde_json::from_slice(&line).map_err(|error| at(error.to_string()))?;
+        if record.partial {
+            continue;
+        }
+        windows.push((record.window().map_err(at)?, record.target));
+    }
+    Ok(Windows::Whole(windows))
+}
+
+/// Reads files of windows as vectors, in the order of time.
+///
+/// # Errors
+/// As [`windows`].
+pub fn rows(paths: &[PathBuf], schema: &'static Schema) -> Result<Rows, Failure> {
+    let mut all = Rows::new(schema);
+    for path in paths {
+        match windows(path, schema)? {
+            Windows::Rows(rows) => all.append(&rows).map_err(|error| Failure::read(path, error))?,
+            Windows::Whole(windows) => {
+                for (window, target) in &windows {
+                    push(&mut all, window, target).map_err(|error| Failure::read(path, error))?;
+                }
+            }
+        }
+    }
+    all.sort();
+    Ok(all)
+}
+
+/// Adds a window's vector.
+///
+/// # Errors
+/// A window without length, or one too many.
+pub fn push(rows: &mut Rows, window: &Window, target: &str) -> Result<(), String> {
+    let mut vector = vec![0.0; rows.width()];
+    rows.schema()
+        .vector(window, &mut vector)
+        .map_err(|error| error.to_string())?;
+    let about = About {
+        source: source(target),
+        started_ms: i64::try_from(window.started_ms).unwrap_or(i64::MAX),
+        window_ms: window.duration_ms,
+        above_threshold: false,
+    };
+    rows.push(&vector, about).map_err(|error| error.to_string())
+}
+
+/// Tells targets apart in a file.
+pub fn source(target: &str) -> u64 {
+    use sha2::{Digest, Sha256};
+    let digest: [u8; 32] = Sha256::digest(target).into();
+    u64::from_le_bytes([
+        digest[0], digest[1], digest[2], digest[3], digest[4], digest[5], digest[6], digest[7],
+    ])
+}
+
+/// Public keys: base64, or files of them.
+///
+/// # Errors
+/// Which is none.
+pub fn keys(given: &[String]) -> Result<TrustedKeys, Failure> {
+    let mut trusted = TrustedKeys::default();
+    for key in given {
+        let path = Path::new(key);
+        if path.exists() {
+            let text = std::fs::read_to_string(path).map_err(|error| Failure::read(path, error))?;
+            let keys = TrustedKeys::parse(&text).map_err(|error| Failure::read(path, error))?;
+            trusted.extend(keys.iter().copied());
+        } else {
+            let parsed = PublicKey::parse(key).map_err(|error| {
+                Failure::input(format!("--key {key}: no such file, and {error}"))
+                    .next("give the file or the line that `vigia keygen` printed")
+            })?;
+            trusted.extend([parsed]);
+        }
+    }
+    if trusted.is_empty() && !given.is_empty() {
+        return Err(Failure::input(format!(
+            "--key {}: no key in it",
+            given.join(", ")
+        )));
+    }
+    Ok(trusted)
+}
+
+/// Bytes of a model, not yet looked at.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn bytes(path: &Path) -> Result<Vec<u8>, Failure> {
+    artifact::read(path).map_err(|error| Failure::read(path, error))
+}
+
+/// A model to score with.
+///
+/// # Errors
+/// It does not hold, or it was not said whom to trust.
+pub fn model(path: &Path, trusted: &Trusted) -> Result<Artifact, Failure> {
+    let bytes = bytes(path)?;
+    if trusted.unsigned {
+        return artifact::open_unsigned(&bytes, Task::Anomaly).map_err(|error| refused(path, &error));
+    }
+    if trusted.keys.is_empty() {
+        return Err(
+            Failure::input(format!("{}: whose signature should it bear?", path.display()))
+                .next("give the public key with --key, or --unsigned for a model that you have just trained"),
+        );
+    }
+    artifact::open(&bytes, &keys(&trusted.keys)?, Task::Anomaly).map_err(|error| refused(path, &error))
+}
+
+/// Why a model is not used, and what to do.
+pub fn refused(path: &Path, error: &ArtifactError) -> Failure {
+    let failure = Failure::no(format!("{}: {error} ({})", path.display(), error.reason()));
+    match error {
+        ArtifactError::Unsigned => {
+            failure.next("sign it with `vigia sign`, or say --unsigned if it is your own")
+        }
+        ArtifactError::Signed => {
+            failure.next("it is signed: give the public key with --key instead of --unsigned")
+        }
+        ArtifactError::UntrustedKey(_) => {
+            failure.next("if you trust whoever signed it, give that public key with --key")
+        }
+        ArtifactError::BadSignature(_) | ArtifactError::Checksum { .. } | ArtifactError::Truncated { .. } => {
+            failure.next("get the file again from where it was made; do not use this one")
+        }
+        _ => failure,
+    }
+}

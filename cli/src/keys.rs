@@ -1,0 +1,91 @@
+//! `vigia keygen` and `vigia sign`.
+
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+use vigia_model::artifact;
+use vigia_model::keys::{KeyError, SigningKey};
+
+use crate::args::{Format, Keygen, Sign};
+use crate::error::Failure;
+use crate::{input, say};
+
+/// Writes a new private key, prints the public one.
+pub fn keygen(args: &Keygen) -> Result<u8, Failure> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed)
+        .map_err(|error| Failure::input(format!("no randomness from the system: {error}")))?;
+    let key = SigningKey::from_seed(seed);
+    let write = || {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&args.file)?;
+        writeln!(file, "{}", STANDARD.encode(seed))?;
+        file.sync_all()
+    };
+    write().map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => {
+            Failure::write(&args.file, "is there already, and a key that is lost is lost")
+                .next("write to another file, or remove that one if you are sure")
+        }
+        _ => Failure::write(&args.file, error),
+    })?;
+    let public = key.public().to_base64();
+    match args.format {
+        Format::Text => {
+            say::Out::Stdout.line(&public);
+            say::Out::Stderr.line(&format!(
+                "private key in {}, key id {}",
+                args.file.display(),
+                key.id()
+            ));
+        }
+        Format::Json => say::json(&json!({
+            "file": args.file,
+            "publicKey": public,
+            "keyId": key.id().to_string(),
+        })),
+    }
+    Ok(0)
+}
+
+/// Signs a model, in place or into another file.
+pub fn sign(args: &Sign) -> Result<u8, Failure> {
+    let key = SigningKey::load(&args.key).map_err(|error| key_problem(args, &error))?;
+    let unsigned = input::bytes(&args.file)?;
+    let signed = artifact::sign(&unsigned, &key).map_err(|error| Failure::read(&args.file, error))?;
+    let output = args.output.as_ref().unwrap_or(&args.file);
+    artifact::write_atomic(output, &signed).map_err(|error| Failure::write(output, error))?;
+    let digest = artifact::digest(&signed);
+    match args.format {
+        Format::Text => {
+            say::Out::Stdout.line(&format!(
+                "{}: signed by key {}\n{digest}",
+                output.display(),
+                key.id()
+            ));
+        }
+        Format::Json => say::json(&json!({
+            "file": output,
+            "digest": digest.to_string(),
+            "keyId": key.id().to_string(),
+        })),
+    }
+    Ok(0)
+}
+
+fn key_problem(args: &Sign, error: &KeyError) -> Failure {
+    let failure = Failure::input(error);
+    match error {
+        KeyError::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
+            failure.next(format!("make one with `vigia keygen {}`", args.key.display()))
+        }
+        _ => failure,
+    }
+}

@@ -1,0 +1,131 @@
+//! `vigia verify` and `vigia inspect`.
+
+use serde_json::json;
+use vigia_model::artifact::{self, Inspection, Task};
+
+use crate::args::{Format, Inspect, Verify};
+use crate::error::{Failure, NO};
+use crate::say::Out;
+use crate::{input, say};
+
+/// Checks a model as a node does.
+pub fn verify(args: &Verify) -> Result<u8, Failure> {
+    let keys = input::keys(&args.keys)?;
+    let bytes = input::bytes(&args.file)?;
+    let outcome = artifact::open(&bytes, &keys, Task::Anomaly);
+    if args.format == Format::Json {
+        say::json(&match &outcome {
+            Ok(model) => json!({
+                "verified": true,
+                "digest": model.digest.to_string(),
+                "name": model.metadata.name,
+                "signedBy": model.signed_by.map(|id| id.to_string()),
+            }),
+            Err(error) => json!({
+                "verified": false,
+                "digest": artifact::digest(&bytes).to_string(),
+                "reason": error.reason(),
+                "message": error.to_string(),
+            }),
+        });
+        return Ok(if outcome.is_ok() { 0 } else { NO });
+    }
+    let model = outcome.map_err(|error| input::refused(&args.file, &error))?;
+    let signer = model.signed_by.map_or_else(String::new, |id| id.to_string());
+    Out::Stdout.line(&format!(
+        "{}: verified, signed by key {signer}\n{}",
+        args.file.display(),
+        model.digest
+    ));
+    Ok(0)
+}
+
+/// Shows what a model says about itself.
+pub fn inspect(args: &Inspect) -> Result<u8, Failure> {
+    let bytes = input::bytes(&args.file)?;
+    let found = artifact::inspect(&bytes).map_err(|error| input::refused(&args.file, &error))?;
+    let verified = if args.keys.is_empty() {
+        None
+    } else {
+        Some(artifact::open(&bytes, &input::keys(&args.keys)?, Task::Anomaly))
+    };
+    let verdict = match &verified {
+        None if found.claimed_key.is_none() => "not signed".to_owned(),
+        None => "not verified: give --key".to_owned(),
+        Some(Ok(_)) => "verified".to_owned(),
+        Some(Err(error)) => format!("REFUSED: {error} ({})", error.reason()),
+    };
+    match args.format {
+        Format::Json => say::json(&document(&found, &verdict, verified.as_ref().map(Result::is_ok))),
+        Format::Text => print(&found, &verdict),
+    }
+    Ok(if matches!(verified, Some(Err(_))) { NO } else { 0 })
+}
+
+fn document(found: &Inspection, verdict: &str, verified: Option<bool>) -> serde_json::Value {
+    let metadata = &found.metadata;
+    json!({
+        "digest": found.digest.to_string(),
+        "verified": verified.unwrap_or(false),
+        "verification": verdict,
+        "claimedKey": found.claimed_key.map(|id| id.to_string()),
+        "sizeBytes": found.size,
+        "payloadBytes": found.payload_size,
+        "uncompressedBytes": found.uncompressed_size,
+        "name": metadata.name,
+        "task": metadata.task.to_string(),
+        "schema": metadata.schema,
+        "schemaSha256": metadata.schema_hash.to_string(),
+        "createdAt": metadata.created_at,
+        "madeBy": metadata.made_by,
+        "samples": metadata.samples,
+        "dataDigest": metadata.data_digest,
+        "seed": metadata.seed,
+        "hyperparameters": metadata.hyperparameters,
+        "metrics": metadata.metrics,
+        "labels": metadata.labels,
+    })
+}
+
+fn print(found: &Inspection, verdict: &str) {
+    let metadata = &found.metadata;
+    let line = |key: &str, value: &str| Out::Stdout.line(&format!("{key:<14}{value}"));
+    let signer = found
+        .claimed_key
+        .map_or_else(|| "nobody".to_owned(), |id| format!("key {id}, it says"));
+    line("name", &metadata.name);
+    line("task", &metadata.task.to_string());
+    line("signed by", &format!("{signer} ({verdict})"));
+    line("digest", &found.digest.to_string());
+    line(
+        "size",
+        &format!(
+            "{} bytes, model {} bytes ({} unpacked)",
+            say::count(found.size as u64),
+            say::count(found.payload_size as u64),
+            say::count(found.uncompressed_size as u64)
+        ),
+    );
+    line(
+        "schema",
+        &format!("{} ({:.12}…)", metadata.schema, metadata.schema_hash.to_string()),
+    );
+    line(
+        "made",
+        &format!("{} by {}", metadata.created_at, metadata.made_by),
+    );
+    line(
+        "trained on",
+        &format!("{} windows, seed {}", say::count(metadata.samples), metadata.seed),
+    );
+    line("data digest", &metadata.data_digest);
+    for (name, value) in &metadata.hyperparameters {
+        line("parameter", &format!("{name} = {value}"));
+    }
+    for (name, value) in &metadata.metrics {
+        line("metric", &format!("{name} = {}", (value * 1e4).round() / 1e4));
+    }
+    for (name, value) in &metadata.labels {
+        line("label", &format!("{name} = {value}"));
+    }
+}

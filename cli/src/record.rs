@@ -1,0 +1,210 @@
+//! One window as one line of JSON: what `vigia trace` writes, and what `vigia train` and `vigia score` read.
+//!
+//! System calls have their names, so that a file may be read by people and on another architecture.
+
+use serde::{Deserialize, Serialize};
+use vigia_model::pipeline::{DriverKind, Verdict};
+use vigia_model::syscalls::{self, Arch};
+use vigia_model::window::{Calls, Window};
+
+/// A window.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Start, milliseconds since the Unix epoch.
+    pub started_ms: u64,
+    /// Length in milliseconds.
+    pub duration_ms: u32,
+    /// Architecture that the calls were made on.
+    pub arch: Arch,
+    /// What was traced.
+    #[serde(default)]
+    pub target: String,
+    /// Calls that were not counted, because a kernel map was full.
+    #[serde(default)]
+    pub lost: u64,
+    /// Too short for its rates to mean anything: the target came or went within it.
+    #[serde(default)]
+    pub partial: bool,
+    /// All calls.
+    pub calls: u64,
+    /// All that failed.
+    pub errors: u64,
+    /// By system call, the most frequent first.
+    pub syscalls: Vec<Entry>,
+    /// What a model says of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Opinion>,
+}
+
+/// One system call of a window.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its name, or `syscall_<number>` where it has none.
+    pub name: String,
+    /// How often it returned.
+    pub calls: u64,
+    /// How often with an error.
+    #[serde(default)]
+    pub errors: u64,
+    /// Calls a second.
+    #[serde(default)]
+    pub per_second: f64,
+}
+
+/// A verdict.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Opinion {
+    /// Calibrated score, 0 to 1.
+    pub score: f32,
+    /// How rare such a score is among normal windows.
+    pub p_value: f64,
+    /// none, low, medium or high.
+    pub severity: String,
+    /// What drove it, the strongest first.
+    pub drivers: Vec<Cause>,
+}
+
+/// A system call that drove a score.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cause {
+    /// Its name.
+    pub syscall: String,
+    /// calls or errors.
+    pub kind: String,
+    /// Rate in the window.
+    pub observed_per_second: f32,
+    /// Rate in training.
+    pub expected_per_second: f32,
+}
+
+impl From<&Verdict> for Opinion {
+    fn from(verdict: &Verdict) -> Self {
+        let drivers = verdict.drivers.iter().map(|d| Cause {
+            syscall: d.syscall.to_owned(),
+            kind: match d.kind {
+                DriverKind::Calls => "calls",
+                DriverKind::Errors => "errors",
+            }
+            .to_owned(),
+            observed_per_second: d.observed_per_s,
+            expected_per_second: d.expected_per_s,
+        });
+        Self {
+            score: verdict.score,
+            p_value: verdict.p_value,
+            severity: verdict.severity.to_string(),
+            drivers: drivers.collect(),
+        }
+    }
+}
+
+impl Opinion {
+    /// The drivers in a few words.
+    pub fn because(&self) -> String {
+        let words = self.drivers.iter().map(|d| {
+            let what = if d.kind == "errors" {
+                format!("failing {}", d.syscall)
+            } else {
+                d.syscall.clone()
+            };
+            let rate = |r: f32| crate::say::rate(f64::from(r));
+            format!(
+                "{what} {}/s (normally {})",
+                rate(d.observed_per_second),
+                rate(d.expected_per_second)
+            )
+        });
+        words.collect::<Vec<_>>().join(", ")
+    }
+}
+
+const NAMELESS: &str = "syscall_";
+
+fn name_of(arch: Arch, nr: u32) -> String {
+    syscalls::name(arch, nr).map_or_else(|| format!("{NAMELESS}{nr}"), str::to_owned)
+}
+
+impl Record {
+    /// A window of `target`, with names.
+    pub fn new(window: &Window, target: &str, partial: bool) -> Self {
+        let seconds = window.seconds();
+        let mut entries: Vec<Entry> = window
+            .calls
+            .iter()
+            .map(|c| Entry {
+                name: name_of(window.arch, c.nr),
+                calls: c.count,
+                errors: c.errors,
+                per_second: if seconds > 0.0 {
+                    (c.count as f64 / seconds * 1000.0).round() / 1000.0
+                } else {
+                    0.0
+                },
+            })
+            .collect();
+        entries.sort_by(|a, b| b.calls.cmp(&a.calls).then_with(|| a.name.cmp(&b.name)));
+        Self {
+            started_ms: window.started_ms,
+            duration_ms: window.duration_ms,
+            arch: window.arch,
+            target: target.to_owned(),
+            lost: window.lost,
+            partial,
+            calls: window.total(),
+            errors: window.calls.iter().fold(0, |sum, c| sum.saturating_add(c.errors)),
+            syscalls: entries,
+            verdict: None,
+        }
+    }
+
+    /// The window, with numbers.
+    ///
+    /// # Errors
+    /// A name that the architecture does not have.
+    pub fn window(&self) -> Result<Window, String> {
+        let calls = self.syscalls.iter().map(|entry| {
+            let number = syscalls::number(self.arch, &entry.name)
+                .or_else(|| entry.name.strip_prefix(NAMELESS)?.parse().ok())
+                .ok_or_else(|| format!("{} has no system call {:?}", self.arch, entry.name))?;
+            Ok(Calls {
+                nr: number,
+                count: entry.calls,
+                errors: entry.errors,
+            })
+        });
+        let calls = calls.collect::<Result<Vec<_>, String>>()?;
+        Ok(Window::new(self.arch, self.started_ms, self.duration_ms, calls).with_lost(self.lost))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_survives_its_line() {
+        let call = |nr, count, errors| Calls { nr, count, errors };
+        let window = Window::new(
+            Arch::X86_64,
+            7,
+            2000,
+            [call(0, 5, 1), call(59, 9, 0), call(1 << 31 | 3, 1, 1)],
+        );
+        let record = Record::new(&window, "sh", false);
+        assert_eq!(record.syscalls[0].name, "execve");
+        assert_eq!((record.calls, record.errors), (15, 2));
+        let line = serde_json::to_string(&record).expect("a line");
+        let back: Record = serde_json::from_str(&line).expect("a record");
+        assert_eq!(back.window(), Ok(window));
+    }
+
+    #[test]
+    fn unknown_names_are_said() {
+        let line = r#"{"started_ms":0,"duration_ms":1,"arch":"x86_64","calls":1,"errors":0,"syscalls":[{"name":"opne","calls":1}]}"#;
+        let record: Record = serde_json::from_str(line).expect("a record");
+        assert_eq!(
+            record.window(),
+            Err("x86_64 has no system call \"opne\"".to_owned())
+        );
+    }
+}

@@ -1,0 +1,118 @@
+//! How the command speaks: tables for people, JSON for programs, colour on a terminal only, progress on long work.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use vigia_model::calibration::Severity;
+
+/// Where a report goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Out {
+    /// Standard output.
+    Stdout,
+    /// Standard error, where a traced command has the other.
+    Stderr,
+}
+
+impl Out {
+    /// One line; colour goes where it is shown.
+    pub fn line(self, text: &str) {
+        match self {
+            Self::Stdout => anstream::println!("{text}"),
+            Self::Stderr => anstream::eprintln!("{text}"),
+        }
+    }
+}
+
+/// A document on standard output, for people to read too.
+pub fn json(document: &impl Serialize) {
+    match serde_json::to_string_pretty(document) {
+        Ok(text) => anstream::println!("{text}"),
+        Err(error) => anstream::eprintln!("error: {error}"),
+    }
+}
+
+/// A document as one line of standard output, which is seen at once.
+pub fn json_line(document: &impl Serialize) {
+    if let Ok(text) = serde_json::to_string(document) {
+        let mut out = std::io::stdout().lock();
+        let _ = writeln!(out, "{text}");
+        let _ = out.flush();
+    }
+}
+
+/// Colour of a severity.
+pub fn style(severity: Severity) -> Style {
+    match severity {
+        Severity::None => Style::new(),
+        Severity::Low => Style::new().fg_color(Some(AnsiColor::Cyan.into())),
+        Severity::Medium => Style::new().fg_color(Some(AnsiColor::Yellow.into())),
+        Severity::High => Style::new().fg_color(Some(AnsiColor::Red.into())).bold(),
+    }
+}
+
+/// A line that says what is being done, on a terminal, while it is.
+pub fn progress(what: &str) -> ProgressBar {
+    let bar = if std::io::stderr().is_terminal() {
+        ProgressBar::new_spinner()
+    } else {
+        ProgressBar::hidden()
+    };
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
+        bar.set_style(style);
+    }
+    bar.set_message(what.to_owned());
+    bar.enable_steady_tick(Duration::from_millis(120));
+    bar
+}
+
+/// A number with its thousands set apart.
+pub fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// A rate a second, to three digits or so.
+pub fn rate(per_second: f64) -> String {
+    match per_second {
+        r if r >= 100.0 => count(r.round() as u64),
+        r if r >= 10.0 => format!("{r:.1}"),
+        r => format!("{r:.2}"),
+    }
+}
+
+/// Wall-clock time of day, in UTC.
+pub fn time(unix_ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(unix_ms).map_or_else(
+        |_| unix_ms.to_string(),
+        |t| t.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_readable() {
+        assert_eq!(
+            [0, 999, 1_000, 1_234_567].map(count),
+            ["0", "999", "1,000", "1,234,567"]
+        );
+        assert_eq!(
+            [0.0, 0.5, 12.34, 1234.5].map(rate),
+            ["0.00", "0.50", "12.3", "1,235"]
+        );
+        assert_eq!(time(1_795_255_200_000), "2026-11-21T10:00:00Z");
+    }
+}

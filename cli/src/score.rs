@@ -1,0 +1,106 @@
+//! `vigia score`: verdicts on recorded windows.
+
+use serde::Serialize;
+use vigia_model::calibration::Severity;
+use vigia_model::pipeline::{Pipeline, Scratch, Verdict};
+
+use crate::args::{Format, Score};
+use crate::error::{Failure, NO};
+use crate::input::{self, Windows};
+use crate::record::Opinion;
+use crate::say::{self, Out};
+
+#[derive(Serialize)]
+struct Line<'a> {
+    started_ms: i64,
+    window_ms: u32,
+    target: &'a str,
+    #[serde(flatten)]
+    opinion: Opinion,
+}
+
+/// Windows by severity.
+#[derive(Default)]
+struct Tally {
+    windows: usize,
+    by: [usize; 4],
+}
+
+/// Scores files of windows.
+pub fn run(args: &Score) -> Result<u8, Failure> {
+    let model = input::model(&args.model, &args.trusted)?;
+    let pipeline = &model.pipeline;
+    let mut tally = Tally::default();
+    for path in &args.input {
+        match input::windows(path, pipeline.schema())? {
+            Windows::Rows(rows) => {
+                for (i, about) in rows.about().iter().enumerate() {
+                    let verdict = pipeline
+                        .score_vector(rows.row(i))
+                        .map_err(|error| Failure::read(path, error))?;
+                    let target = format!("{:016x}", about.source);
+                    tally.add(args, &verdict, about.started_ms, about.window_ms, &target);
+                }
+            }
+            Windows::Whole(windows) => {
+                let mut scratch = Scratch::default();
+                for (window, target) in &windows {
+                    let verdict =
+                        score(pipeline, window, &mut scratch).map_err(|error| Failure::read(path, error))?;
+                    let started = i64::try_from(window.started_ms).unwrap_or(i64::MAX);
+                    tally.add(args, &verdict, started, window.duration_ms, target);
+                }
+            }
+        }
+    }
+    if args.format == Format::Text {
+        let [none, low, medium, high] = tally.by;
+        Out::Stdout.line(&format!(
+            "{} windows: {high} high, {medium} medium, {low} low, {none} none",
+            tally.windows
+        ));
+    }
+    let shown: usize = tally.by[args.from as usize..].iter().sum();
+    Ok(if args.fail && shown > 0 { NO } else { 0 })
+}
+
+fn score(
+    pipeline: &Pipeline,
+    window: &vigia_model::window::Window,
+    scratch: &mut Scratch,
+) -> Result<Verdict, String> {
+    pipeline.score(window, scratch).map_err(|error| error.to_string())
+}
+
+impl Tally {
+    fn add(&mut self, args: &Score, verdict: &Verdict, started_ms: i64, window_ms: u32, target: &str) {
+        self.windows += 1;
+        self.by[verdict.severity as usize] += 1;
+        if verdict.severity < args.from {
+            return;
+        }
+        let opinion = Opinion::from(verdict);
+        match args.format {
+            Format::Json => say::json_line(&Line {
+                started_ms,
+                window_ms,
+                target,
+                opinion,
+            }),
+            Format::Text => Out::Stdout.line(&verdict_line(verdict.severity, &opinion, started_ms, target)),
+        }
+    }
+}
+
+/// One verdict for people.
+pub fn verdict_line(severity: Severity, opinion: &Opinion, started_ms: i64, target: &str) -> String {
+    let style = say::style(severity);
+    format!(
+        "{} {target} {style}{:<6}{style:#} score {:.2} p {:.1e}: {}",
+        say::time(started_ms),
+        opinion.severity,
+        opinion.score,
+        opinion.p_value,
+        opinion.because()
+    )
+}

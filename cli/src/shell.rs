@@ -1,0 +1,25 @@
+//! Completions and manual pages, made from the command line's own definition.
+
+use std::io::Write;
+
+use clap::CommandFactory;
+
+use crate::args::{Completions, Man, Vigia};
+use crate::error::Failure;
+
+/// Prints completions.
+pub fn completions(args: &Completions) -> Result<u8, Failure> {
+    let mut text = Vec::new();
+    clap_complete::generate(args.shell, &mut Vigia::command(), "vigia", &mut text);
+    std::io::stdout()
+        .write_all(&text)
+        .map_err(|error| Failure::write("standard output".as_ref(), error))?;
+    Ok(0)
+}
+
+/// Writes a page for the command and one for each of its own commands.
+pub fn man(args: &Man) -> Result<u8, Failure> {
+    clap_mangen::generate_to(Vigia::command(), &args.folder)
+        .map_err(|error| Failure::write(&args.folder, error))?;
+    Ok(0)
+}

@@ -1,0 +1,204 @@
+//! `vigia trace`: the agent's probe and windows on one host.
+
+mod sink;
+mod spawn;
+mod table;
+mod target;
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use signal_hook::consts::{SIGINT, SIGKILL, SIGTERM};
+use signal_hook::iterator::Signals;
+use vigia_agent::probe::{Probe, ProbeError};
+use vigia_agent::window::{Now, Totals, Windows};
+
+use crate::args::Trace;
+use crate::error::Failure;
+use crate::input;
+use sink::Sink;
+use target::Traced;
+
+/// How long a command that was told to terminate may take before it is killed.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What the loop waits for beside the end of a window.
+enum Event {
+    /// The command has ended, or every process that was named.
+    Ended(Option<ExitStatus>),
+    Signal(i32),
+}
+
+/// Traces until the target ends, the time is over, or a signal says so.
+pub fn run(args: &Trace) -> Result<u8, Failure> {
+    if args.pids.is_empty() && args.cgroup.is_none() && args.command.is_empty() {
+        return Err(Failure::input("what should be traced?")
+            .next("give a command (vigia trace -- CMD), processes (-p PID) or a cgroup (--cgroup PATH)"));
+    }
+    let model = args
+        .model
+        .as_deref()
+        .map(|path| input::model(path, &args.trusted))
+        .transpose()?;
+    let mut sink = Sink::new(args, model)?;
+    let (events, inbox) = mpsc::channel();
+    // Before the target starts: a Ctrl-C meant for it must not end us without a report.
+    watch_signals(events.clone())?;
+    let clock = Clock(Instant::now());
+    let (mut probe, traced) = target::start(args, &clock)?;
+    let status = follow(args, &clock, &mut probe, &traced, &mut sink, &events, &inbox)?;
+    sink.finish()?;
+    Ok(status.map_or(0, exit_code))
+}
+
+fn follow(
+    args: &Trace,
+    clock: &Clock,
+    probe: &mut Probe,
+    traced: &Traced,
+    sink: &mut Sink<'_>,
+    events: &Sender<Event>,
+    inbox: &Receiver<Event>,
+) -> Result<Option<ExitStatus>, Failure> {
+    let mut reader = Reader::default();
+    let mut windows = Windows::default();
+    let begin = traced.since;
+    // A slot is new: its counters began with nothing, whatever a command has done by now.
+    windows.open((), traced.slot, args.window, begin, &Totals::default());
+    traced.watch(events.clone())?;
+    let mut until = args.duration.map(|d| begin.mono + d);
+    let deadline = until;
+    loop {
+        let now = clock.now().mono;
+        let next = windows
+            .next_due()
+            .into_iter()
+            .chain(until)
+            .min()
+            .unwrap_or(args.window);
+        // We hold a sender ourselves, so that an error can only be the end of the wait.
+        let event = inbox.recv_timeout(next.saturating_sub(now)).ok();
+        let ended = match event {
+            Some(Event::Ended(status)) => Some(status),
+            // A command gets the terminal's Ctrl-C itself, and its end is ours.
+            Some(Event::Signal(SIGINT)) if traced.is_command() => None,
+            Some(Event::Signal(signal)) if traced.is_command() => {
+                traced.signal(signal);
+                None
+            }
+            Some(Event::Signal(_)) => Some(None),
+            None if until.is_some_and(|until| clock.now().mono >= until) => {
+                if traced.is_command() {
+                    // The first time politely.
+                    let first = until == deadline;
+                    traced.signal(if first { SIGTERM } else { SIGKILL });
+                    until = first.then(|| clock.now().mono + GRACE);
+                    None
+                } else {
+                    Some(None)
+                }
+            }
+            None if !traced.is_there() => Some(None),
+            None => None,
+        };
+        let totals = reader.read(probe)?;
+        for closed in windows.close_due(clock.now(), &totals) {
+            sink.window(&closed.window, closed.partial)?;
+        }
+        if let Some(status) = ended {
+            if let Some(last) = windows.end(&(), clock.now(), &totals) {
+                sink.window(&last.window, last.partial)?;
+            }
+            return Ok(status);
+        }
+    }
+}
+
+struct Clock(Instant);
+
+impl Clock {
+    fn now(&self) -> Now {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now {
+            mono: self.0.elapsed(),
+            wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Reader {
+    tallies: Vec<vigia_agent::probe::Tally>,
+}
+
+impl Reader {
+    fn read(&mut self, probe: &mut Probe) -> Result<Totals, Failure> {
+        self.tallies.clear();
+        probe.drain(&mut self.tallies).map_err(|error| cannot(&error))?;
+        let stats = probe.stats().map_err(|error| cannot(&error))?;
+        Ok(Totals::new(&self.tallies, stats.lost_calls))
+    }
+}
+
+fn watch_signals(events: Sender<Event>) -> Result<(), Failure> {
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::tracing)?;
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            if events.send(Event::Signal(signal)).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
+/// As a shell says it.
+fn exit_code(status: ExitStatus) -> u8 {
+    let code = status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    u8::try_from(code & 0xff).unwrap_or(u8::MAX)
+}
+
+/// Why the probe does not work here, and what to do about it.
+fn cannot(error: &ProbeError) -> Failure {
+    let failure = Failure::tracing(error);
+    match error.reason() {
+        "MissingCapability" => failure.next(
+            "run it as root (sudo vigia trace …), or give the program the capabilities once: \
+             sudo setcap cap_bpf,cap_perfmon+ep \"$(command -v vigia)\"",
+        ),
+        "NoBTF" => failure.next(
+            "use a kernel built with CONFIG_DEBUG_INFO_BTF=y, as all current distributions' are; \
+             in a container, mount /sys/kernel/btf from the host",
+        ),
+        "Forbidden" => failure.next(
+            "in a container, let its seccomp profile allow bpf(2) and perf_event_open(2); \
+             on a host, see /sys/kernel/security/lockdown",
+        ),
+        "NoTracepoint" => failure.next("upgrade the kernel, or trace on another machine"),
+        _ => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_a_shells() {
+        assert_eq!(exit_code(ExitStatus::from_raw(3 << 8)), 3);
+        assert_eq!(exit_code(ExitStatus::from_raw(SIGKILL)), 137);
+    }
+
+    #[test]
+    fn what_is_missing_is_named_with_a_way_out() {
+        let missing = ProbeError::Capability {
+            missing: vec!["CAP_BPF"],
+        };
+        let said = format!("{:?}", cannot(&missing));
+        assert!(said.contains("CAP_BPF") && said.contains("setcap"), "{said}");
+    }
+}

@@ -1,0 +1,197 @@
+//! Where windows go: to the report, to a file, to a model.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use vigia_model::artifact::{Artifact, write_atomic};
+use vigia_model::calibration::Severity;
+use vigia_model::pipeline::Scratch;
+use vigia_model::schema::Schema;
+use vigia_model::syscalls::Arch;
+use vigia_model::window::{Calls, Window};
+use vigia_trainer::data::Rows;
+use vigia_trainer::parquet;
+
+use super::{table, target};
+use crate::args::{Format, Trace};
+use crate::error::Failure;
+use crate::record::{Opinion, Record};
+use crate::say::{self, Out};
+use crate::{input, score};
+
+enum Recorder {
+    Parquet(PathBuf, Rows),
+    Lines(PathBuf, BufWriter<File>),
+}
+
+/// See the module's head.
+pub struct Sink<'a> {
+    args: &'a Trace,
+    target: String,
+    out: Out,
+    model: Option<(Artifact, Scratch)>,
+    recorder: Option<Recorder>,
+    total: Total,
+}
+
+/// Sums of a whole trace.
+#[derive(Default)]
+struct Total {
+    started_ms: Option<u64>,
+    duration_ms: u32,
+    lost: u64,
+    calls: BTreeMap<u32, (u64, u64)>,
+}
+
+impl<'a> Sink<'a> {
+    /// Opens what can be opened before the target starts.
+    pub fn new(args: &'a Trace, model: Option<Artifact>) -> Result<Self, Failure> {
+        let recorder = args.output.as_deref().map(recorder).transpose()?;
+        let to_stdout = args.command.is_empty() || args.format == Format::Json;
+        Ok(Self {
+            args,
+            target: target::name(args),
+            out: if to_stdout { Out::Stdout } else { Out::Stderr },
+            model: model.map(|model| (model, Scratch::default())),
+            recorder,
+            total: Total::default(),
+        })
+    }
+
+    /// Takes a window that has ended.
+    pub fn window(&mut self, window: &Window, partial: bool) -> Result<(), Failure> {
+        self.total.add(window);
+        let mut record = Record::new(window, &self.target, partial);
+        let mut severity = Severity::None;
+        if let Some((model, scratch)) = &mut self.model
+            && !partial
+        {
+            let verdict = model
+                .pipeline
+                .score(window, scratch)
+                .map_err(|error| Failure::tracing(error.to_string()))?;
+            severity = verdict.severity;
+            record.verdict = Some(Opinion::from(&verdict));
+        }
+        match &mut self.recorder {
+            Some(Recorder::Parquet(path, rows)) if !partial => {
+                input::push(rows, window, &self.target).map_err(|error| Failure::write(path, error))?;
+            }
+            Some(Recorder::Lines(path, file)) => {
+                write_line(file, &record).map_err(|error| Failure::write(path, error))?
+            }
+            _ => {}
+        }
+        if !self.args.summary {
+            self.report(&record, severity);
+        }
+        Ok(())
+    }
+
+    fn report(&self, record: &Record, severity: Severity) {
+        match (self.args.format, &record.verdict) {
+            (Format::Json, _) => say::json_line(record),
+            (Format::Text, Some(opinion)) => {
+                let started = i64::try_from(record.started_ms).unwrap_or(i64::MAX);
+                self.out
+                    .line(&score::verdict_line(severity, opinion, started, &self.target));
+            }
+            // With a model, verdicts are what was asked for, and a partial window has none.
+            (Format::Text, None) if self.model.is_some() => {}
+            (Format::Text, None) => table::table(record).iter().for_each(|line| self.out.line(line)),
+        }
+    }
+
+    /// Closes the file, and says the sum of everything where that was asked for.
+    pub fn finish(self) -> Result<(), Failure> {
+        let total = self.total.record(&self.target);
+        if self.args.summary {
+            match self.args.format {
+                Format::Json => say::json(&total),
+                Format::Text => table::table(&total).iter().for_each(|line| self.out.line(line)),
+            }
+        }
+        if total.lost > 0 {
+            Out::Stderr.line(&format!(
+                "warning: {} system calls were not counted, because the kernel's table was full",
+                say::count(total.lost)
+            ));
+        }
+        match self.recorder {
+            Some(Recorder::Parquet(path, rows)) => {
+                let bytes =
+                    parquet::write(&rows, "", &self.target).map_err(|error| Failure::write(&path, error))?;
+                write_atomic(&path, &bytes).map_err(|error| Failure::write(&path, error))?;
+                Out::Stderr.line(&format!("{} windows in {}", rows.len(), path.display()));
+            }
+            Some(Recorder::Lines(path, mut file)) => {
+                file.flush().map_err(|error| Failure::write(&path, error))?
+            }
+            None => {}
+        }
+        Ok(())
+    }
+}
+
+fn recorder(path: &Path) -> Result<Recorder, Failure> {
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("parquet") => {
+            // Written at the end, but a folder that is not there should be known now.
+            let folder = path
+                .parent()
+                .filter(|p| !p.as_os_str().is_empty())
+                .unwrap_or(Path::new("."));
+            if !folder.is_dir() {
+                return Err(Failure::write(path, "its folder is not there"));
+            }
+            Ok(Recorder::Parquet(
+                path.to_owned(),
+                Rows::new(Schema::syscalls_v1()),
+            ))
+        }
+        Some("jsonl") => {
+            let file = File::create(path).map_err(|error| Failure::write(path, error))?;
+            Ok(Recorder::Lines(path.to_owned(), BufWriter::new(file)))
+        }
+        _ => {
+            Err(Failure::write(path, "not .parquet and not .jsonl")
+                .next("end the name with .parquet or .jsonl"))
+        }
+    }
+}
+
+fn write_line(file: &mut BufWriter<File>, record: &Record) -> std::io::Result<()> {
+    serde_json::to_writer(&mut *file, record)?;
+    file.write_all(b"\n")?;
+    // A window is seconds apart from the next: whoever follows the file wants it now.
+    file.flush()
+}
+
+impl Total {
+    fn add(&mut self, window: &Window) {
+        self.started_ms.get_or_insert(window.started_ms);
+        self.duration_ms = self.duration_ms.saturating_add(window.duration_ms);
+        self.lost = self.lost.saturating_add(window.lost);
+        for call in &window.calls {
+            let sum = self.calls.entry(call.nr).or_default();
+            sum.0 = sum.0.saturating_add(call.count);
+            sum.1 = sum.1.saturating_add(call.errors);
+        }
+    }
+
+    fn record(&self, target: &str) -> Record {
+        let calls = self
+            .calls
+            .iter()
+            .map(|(&nr, &(count, errors))| Calls { nr, count, errors });
+        let window = Window::new(
+            Arch::NATIVE,
+            self.started_ms.unwrap_or(0),
+            self.duration_ms,
+            calls,
+        );
+        Record::new(&window.with_lost(self.lost), target, false)
+    }
+}

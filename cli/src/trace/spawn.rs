@@ -1,0 +1,162 @@
+//! Starts a command so that its first counted system call is its own execve.
+//!
+//! Between fork and exec the child says its id in shared memory and waits there until it is bound to a slot. It
+//! waits without a system call: one that it left after the binding would be counted as the command's.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long the child waits to be bound.
+const PATIENCE: Duration = Duration::from_secs(10);
+const WAIT: u32 = 0;
+const GO: u32 = 1;
+const STOP: u32 = 2;
+
+/// One page that parent and child share.
+#[repr(C)]
+struct Words {
+    child: AtomicU32,
+    word: AtomicU32,
+}
+
+#[derive(Clone, Copy)]
+struct Page(NonNull<Words>);
+
+// SAFETY: what it points to is made of atomics and is never unmapped while a copy is used.
+unsafe impl Send for Page {}
+// SAFETY: as above.
+unsafe impl Sync for Page {}
+
+impl Page {
+    fn map() -> io::Result<Self> {
+        // SAFETY: a new anonymous mapping touches no memory that is in use.
+        let page = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                size_of::<Words>(),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if page == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        // Zeroed pages are valid atomics.
+        NonNull::new(page.cast())
+            .map(Self)
+            .ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+    }
+
+    fn words(&self) -> &Words {
+        // SAFETY: mapped by `map`, unmapped only by `unmap`, which takes the last use.
+        unsafe { self.0.as_ref() }
+    }
+
+    fn unmap(self) {
+        // SAFETY: the address and size are those of `map`; no reference outlives this call.
+        unsafe {
+            libc::munmap(self.0.as_ptr().cast(), size_of::<Words>());
+        }
+    }
+}
+
+/// Starts `command`; `bind` is called with the child's id before the child runs anything of the command.
+///
+/// # Errors
+/// The command cannot be started (outer), or `bind` failed (inner), and nothing runs then.
+pub fn spawn_bound<E: Send>(
+    mut command: Command,
+    bind: impl FnOnce(u32) -> Result<(), E> + Send,
+) -> io::Result<Result<Child, E>> {
+    let page = Page::map()?;
+    // SAFETY: between fork and exec the closure only touches the shared page and the clock, takes no lock and
+    // allocates nothing.
+    unsafe {
+        command.pre_exec(move || wait_to_be_bound(page));
+    }
+    let (child, bound) = std::thread::scope(|scope| {
+        let spawner = scope.spawn(move || command.spawn());
+        let started = Instant::now();
+        loop {
+            let id = page.words().child.load(Ordering::Acquire);
+            if id != 0 {
+                let bound = bind(id);
+                page.words()
+                    .word
+                    .store(if bound.is_ok() { GO } else { STOP }, Ordering::Release);
+                return (spawner.join(), Some(bound));
+            }
+            // The fork may have failed, in which case nobody will ever say an id.
+            if spawner.is_finished() || started.elapsed() > PATIENCE {
+                return (spawner.join(), None);
+            }
+            std::thread::sleep(Duration::from_micros(50));
+        }
+    });
+    page.unmap();
+    let child = child.unwrap_or_else(|_| Err(io::Error::other("the thread that starts the command died")));
+    match (child, bound) {
+        (_, Some(Err(error))) => Ok(Err(error)),
+        (Ok(mut child), None) => {
+            child.kill()?;
+            Err(io::Error::other("the command started without being traced"))
+        }
+        (child, _) => child.map(Ok),
+    }
+}
+
+fn wait_to_be_bound(page: Page) -> io::Result<()> {
+    // SAFETY: getpid cannot fail and changes nothing.
+    let id = unsafe { libc::getpid() };
+    page.words().child.store(id.cast_unsigned(), Ordering::Release);
+    let started = Instant::now();
+    loop {
+        match page.words().word.load(Ordering::Acquire) {
+            GO => return Ok(()),
+            WAIT if started.elapsed() < PATIENCE => std::hint::spin_loop(),
+            _ => return Err(io::ErrorKind::Interrupted.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_child_waits_for_its_binding() {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "exit 7"]);
+        let mut bound = 0;
+        let mut child = spawn_bound::<()>(command, |id| {
+            bound = id;
+            Ok(())
+        })
+        .expect("starts")
+        .expect("binds");
+        assert_eq!(bound, child.id());
+        assert_eq!(child.wait().expect("ends").code(), Some(7));
+    }
+
+    #[test]
+    fn a_binding_that_fails_runs_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mark = folder.path().join("mark");
+        let mut command = Command::new("/usr/bin/touch");
+        command.arg(&mark);
+        assert!(matches!(spawn_bound(command, |_| Err("no")), Ok(Err("no"))));
+        assert!(!mark.exists());
+    }
+
+    #[test]
+    fn a_command_that_is_not_there_is_an_error() {
+        let error = spawn_bound::<()>(Command::new("/no/such/command"), |_| Ok(())).expect_err("not there");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+}

@@ -1,0 +1,318 @@
+//! Who is traced: finds it, binds it to one slot of the probe, and notices its end.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::mpsc::Sender;
+
+use vigia_agent::probe::{Hierarchy, Probe, ProbeConfig, ProbeError, Slot};
+use vigia_agent::window::Now;
+
+use super::{Clock, Event, cannot, spawn};
+use crate::args::{Format, Trace};
+use crate::error::Failure;
+
+const CGROUPS: &str = "/sys/fs/cgroup";
+/// The inode of the machine's first pid namespace (PROC_PID_INIT_INO of the kernel).
+const INITIAL_PIDS: &str = "pid:[4026531836]";
+
+enum Who {
+    Command { id: u32, child: Mutex<Option<Child>> },
+    Processes(Vec<OwnedFd>),
+    Cgroup(PathBuf),
+}
+
+/// A target that is being counted.
+pub struct Traced {
+    /// Where its counters are.
+    pub slot: Slot,
+    /// Since when.
+    pub since: Now,
+    who: Who,
+}
+
+/// What the target is called in a report.
+pub fn name(args: &Trace) -> String {
+    if let Some(cgroup) = &args.cgroup {
+        return cgroup.display().to_string();
+    }
+    match args.command.first() {
+        Some(command) => Path::new(command)
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned(),
+        None => args
+            .pids
+            .iter()
+            .map(|pid| format!("pid:{pid}"))
+            .collect::<Vec<_>>()
+            .join(","),
+    }
+}
+
+/// Loads the probe, binds the target, and starts it if it is a command.
+pub fn start(args: &Trace, clock: &Clock) -> Result<(Probe, Traced), Failure> {
+    if let Some(path) = &args.cgroup {
+        return cgroup(path, clock);
+    }
+    let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    if namespace != Path::new(INITIAL_PIDS) {
+        return Err(Failure::tracing(
+            "process ids here are not the kernel's: this is a pid namespace of its own",
+        )
+        .next("run it in the host's pid namespace (docker run --pid=host), or trace a --cgroup"));
+    }
+    let config = ProbeConfig {
+        cgroups: None,
+        processes: true,
+        ..ProbeConfig::default()
+    };
+    let mut probe = Probe::load(config).map_err(|error| cannot(&error))?;
+    let since = clock.now();
+    let (slot, who) = if args.command.is_empty() {
+        processes(&mut probe, &args.pids)?
+    } else {
+        command(&mut probe, args)?
+    };
+    Ok((probe, Traced { slot, since, who }))
+}
+
+fn command(probe: &mut Probe, args: &Trace) -> Result<(Slot, Who), Failure> {
+    let program = find(&args.command[0], std::env::var_os("PATH").as_deref()).ok_or_else(|| {
+        Failure::input(format!("{}: no such command", args.command[0])).next("check its name")
+    })?;
+    let mut command = Command::new(program);
+    command.arg0(&args.command[0]).args(&args.command[1..]);
+    if args.format == Format::Json {
+        let stderr = io::stderr();
+        let copy = std::os::fd::AsFd::as_fd(&stderr)
+            .try_clone_to_owned()
+            .map_err(Failure::tracing)?;
+        command.stdout(Stdio::from(copy));
+    }
+    let mut slot = None;
+    let bind = |id| -> Result<(), ProbeError> {
+        slot = Some(probe.add_process(id)?);
+        Ok(())
+    };
+    let child = spawn::spawn_bound(command, bind)
+        .map_err(|error| Failure::input(format!("{}: {error}", args.command[0])))?
+        .map_err(|error| cannot(&error))?;
+    let slot = slot.ok_or_else(|| Failure::tracing("the command was not bound"))?;
+    let id = child.id();
+    Ok((
+        slot,
+        Who::Command {
+            id,
+            child: Mutex::new(Some(child)),
+        },
+    ))
+}
+
+/// The program that a shell would run. Found before the start, so that looking for it is not counted as the command's.
+fn find(name: &str, path: Option<&OsStr>) -> Option<PathBuf> {
+    let runs = |file: &PathBuf| {
+        fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    };
+    if name.contains('/') {
+        // Whether it runs is for execve to say, with its reason.
+        return Some(PathBuf::from(name));
+    }
+    std::env::split_paths(path?)
+        .map(|folder| folder.join(name))
+        .find(runs)
+}
+
+fn processes(probe: &mut Probe, pids: &[u32]) -> Result<(Slot, Who), Failure> {
+    let open = |&pid| {
+        pidfd(pid).map_err(|error| {
+            Failure::input(format!("no process {pid}: {error}")).next("see `ps -e` for what runs")
+        })
+    };
+    // Held from here on, an id cannot come to mean another process unnoticed.
+    let handles = pids.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let slot = probe.add_process(pids[0]).map_err(|error| cannot(&error))?;
+    let mut bound = BTreeSet::from([pids[0]]);
+    let mut new: Vec<u32> = pids[1..].to_vec();
+    // What a bound process starts is bound by the kernel side; what it had started before is found here. A child
+    // that a child started meanwhile is found by looking again.
+    loop {
+        new.retain(|pid| bound.insert(*pid));
+        for pid in &new {
+            probe.bind_process(slot, *pid).map_err(|error| cannot(&error))?;
+        }
+        new = children_of(&bound).map_err(|error| Failure::tracing(format!("/proc: {error}")))?;
+        if new.is_empty() {
+            return Ok((slot, Who::Processes(handles)));
+        }
+    }
+}
+
+/// Processes whose parent is in `known` and that are not in it themselves.
+fn children_of(known: &BTreeSet<u32>) -> io::Result<Vec<u32>> {
+    let pids = fs::read_dir("/proc")?
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_child = |pid: &u32| {
+        !known.contains(pid)
+            && fs::read_to_string(format!("/proc/{pid}/stat"))
+                .is_ok_and(|stat| parent(&stat).is_some_and(|parent| known.contains(&parent)))
+    };
+    Ok(pids.filter(is_child).collect())
+}
+
+/// The parent's id in a line of /proc/<pid>/stat; the name before it may hold anything, parentheses included.
+fn parent(stat: &str) -> Option<u32> {
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+}
+
+fn cgroup(path: &Path, clock: &Clock) -> Result<(Probe, Traced), Failure> {
+    let hierarchy = Hierarchy::detect(Path::new(CGROUPS)).map_err(|error| cannot(&error))?;
+    let below = path
+        .strip_prefix(&hierarchy.root)
+        .or_else(|_| path.strip_prefix("/"))
+        .unwrap_or(path);
+    let folder = hierarchy.root.join(below);
+    let id = Hierarchy::id(&folder).map_err(|error| {
+        Failure::input(format!("{}: {error}", folder.display())).next(format!(
+            "give a folder below {}, as systemd-cgls shows them",
+            hierarchy.root.display()
+        ))
+    })?;
+    let config = ProbeConfig {
+        cgroups: Some(hierarchy.kind),
+        ..ProbeConfig::default()
+    };
+    let mut probe = Probe::load(config).map_err(|error| cannot(&error))?;
+    let since = clock.now();
+    let slot = probe.add_target(id).map_err(|error| cannot(&error))?;
+    let mut open = vec![folder.clone()];
+    while let Some(next) = open.pop() {
+        for nested in fs::read_dir(&next).into_iter().flatten().flatten() {
+            if nested.file_type().is_ok_and(|kind| kind.is_dir())
+                && let Ok(id) = Hierarchy::id(&nested.path())
+            {
+                probe.bind_cgroup(slot, id).map_err(|error| cannot(&error))?;
+                open.push(nested.path());
+            }
+        }
+    }
+    let who = Who::Cgroup(folder);
+    Ok((probe, Traced { slot, since, who }))
+}
+
+impl Traced {
+    /// A command of ours, whose end and exit code are ours too.
+    pub fn is_command(&self) -> bool {
+        matches!(self.who, Who::Command { .. })
+    }
+
+    /// False once a cgroup is removed; the end of processes is an event.
+    pub fn is_there(&self) -> bool {
+        match &self.who {
+            Who::Cgroup(folder) => folder.exists(),
+            _ => true,
+        }
+    }
+
+    /// Sends the command a signal.
+    pub fn signal(&self, signal: i32) {
+        if let Who::Command { id, .. } = self.who {
+            // SAFETY: kill has no memory effects; the id is our child's, whose end we have not been told of.
+            unsafe {
+                libc::kill(id.cast_signed(), signal);
+            }
+        }
+    }
+
+    /// Tells of the target's end, from a thread of its own.
+    pub fn watch(&self, events: Sender<Event>) -> Result<(), Failure> {
+        match &self.who {
+            Who::Command { child, .. } => {
+                let child = child.lock().ok().and_then(|mut child| child.take());
+                let mut child = child.ok_or_else(|| Failure::tracing("the command is watched already"))?;
+                std::thread::spawn(move || {
+                    let _ = events.send(Event::Ended(child.wait().ok()));
+                });
+            }
+            Who::Processes(handles) => {
+                let handles: Vec<OwnedFd> = handles
+                    .iter()
+                    .map(OwnedFd::try_clone)
+                    .collect::<Result<_, _>>()
+                    .map_err(Failure::tracing)?;
+                std::thread::spawn(move || {
+                    handles.iter().for_each(await_end);
+                    let _ = events.send(Event::Ended(None));
+                });
+            }
+            Who::Cgroup(_) => {}
+        }
+        Ok(())
+    }
+}
+
+fn pidfd(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: pidfd_open takes two integers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    match i32::try_from(fd) {
+        // SAFETY: the descriptor is new and nobody else's.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// A pidfd is readable once its process has ended.
+fn await_end(handle: &OwnedFd) {
+    let mut poll = libc::pollfd {
+        fd: handle.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    loop {
+        // SAFETY: one pollfd is passed, which lives as long as the call.
+        let ready = unsafe { libc::poll(&raw mut poll, 1, -1) };
+        if ready > 0 || io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_with_parentheses_hide_no_parent() {
+        assert_eq!(parent("4711 (a) b) (c) S 17 4711 4711 0"), Some(17));
+        assert_eq!(parent("no stat"), None);
+        let own = fs::read_to_string("/proc/self/stat").expect("proc");
+        assert_eq!(parent(&own), Some(std::os::unix::process::parent_id()));
+    }
+
+    #[test]
+    fn a_command_is_found_as_a_shell_finds_it() {
+        let path = Some(OsStr::new("/no/such/folder:/bin"));
+        assert_eq!(find("sh", path), Some("/bin/sh".into()));
+        assert_eq!(find("./sh", path), Some("./sh".into()));
+        assert_eq!(find("no-such-command", path), None);
+        assert_eq!(find("sh", None), None);
+    }
+
+    #[test]
+    fn our_own_children_are_found() {
+        let mut child = Command::new("sleep").arg("60").spawn().expect("starts");
+        let found = children_of(&BTreeSet::from([std::process::id()])).expect("proc");
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+        assert!(found.contains(&child.id()));
+    }
+}

@@ -1,0 +1,281 @@
+//! The commands that need no kernel: keys, training, scoring, signatures, on files.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use assert_cmd::Command;
+use tempfile::TempDir;
+
+fn vigia(folder: &Path, args: &[&str]) -> std::process::Output {
+    let mut command = Command::cargo_bin("vigia").expect("built");
+    command.current_dir(folder).args(args).output().expect("runs")
+}
+
+fn ok(folder: &Path, args: &[&str]) -> String {
+    let output = vigia(folder, args);
+    assert!(
+        output.status.success(),
+        "{args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).expect("text")
+}
+
+fn fails(folder: &Path, code: i32, args: &[&str]) -> String {
+    let output = vigia(folder, args);
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+    said
+}
+
+/// Windows of a server under a load that wanders; window `odd` also starts programs and connects.
+fn windows(n: u32, odd: Option<u32>) -> String {
+    (0..n)
+        .map(|i| {
+            let load = 50 + (i * 37) % 41 + (i * 11) % 13;
+            let mut calls = format!(
+                r#"{{"name":"read","calls":{}}},{{"name":"write","calls":{}}},{{"name":"epoll_wait","calls":{},"errors":{}}}"#,
+                load * 4,
+                load * 3,
+                load * 2,
+                load % 3
+            );
+            if odd == Some(i) {
+                calls += r#",{"name":"execve","calls":3},{"name":"connect","calls":20,"errors":18},{"name":"ptrace","calls":1}"#;
+            }
+            let started = 1_795_255_200_000u64 + 2_000 * u64::from(i);
+            format!(
+                r#"{{"started_ms":{started},"duration_ms":2000,"arch":"x86_64","target":"server","calls":0,"errors":0,"syscalls":[{calls}]}}"#
+            ) + "\n"
+        })
+        .collect()
+}
+
+/// A folder with a trained and signed model.
+fn trained() -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    fs::write(at.join("normal.jsonl"), windows(300, None)).expect("a file");
+    let public = ok(at, &["keygen", "release.key"]);
+    fs::write(at.join("release.pub"), public).expect("a file");
+    ok(
+        at,
+        &[
+            "train",
+            "--input",
+            "normal.jsonl",
+            "-o",
+            "model.apr",
+            "--sign-key",
+            "release.key",
+            "--name",
+            "shop/server",
+        ],
+    );
+    folder
+}
+
+#[test]
+fn a_key_is_private_and_never_written_over() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let public = ok(folder.path(), &["keygen", "a.key"]);
+    assert_eq!(public.trim().len(), 44);
+    let file = folder.path().join("a.key");
+    assert_eq!(
+        fs::metadata(&file).expect("there").permissions().mode() & 0o777,
+        0o600
+    );
+    let before = fs::read(&file).expect("there");
+    let said = fails(folder.path(), 4, &["keygen", "a.key"]);
+    assert!(
+        said.contains("is there already") && said.contains("next:"),
+        "{said}"
+    );
+    assert_eq!(fs::read(&file).expect("there"), before);
+}
+
+#[test]
+fn the_same_windows_make_the_same_model() {
+    let folder = trained();
+    let at = folder.path();
+    let train = |to: &str| ok(at, &["train", "--input", "normal.jsonl", "-o", to]);
+    train("a.apr");
+    train("b.apr");
+    assert_eq!(
+        fs::read(at.join("a.apr")).expect("a"),
+        fs::read(at.join("b.apr")).expect("b")
+    );
+}
+
+#[test]
+fn an_odd_window_is_found_and_explained() {
+    let folder = trained();
+    let at = folder.path();
+    fs::write(at.join("today.jsonl"), windows(60, Some(33))).expect("a file");
+    let score = [
+        "score",
+        "--model",
+        "model.apr",
+        "--key",
+        "release.pub",
+        "--input",
+        "today.jsonl",
+    ];
+    let text = ok(at, &score);
+    assert!(
+        text.contains("60 windows: 1 high, 0 medium, 0 low, 59 none"),
+        "{text}"
+    );
+    assert!(text.contains("2026-11-21T10:01:06Z server high"), "{text}");
+    assert!(text.contains("connect") && text.contains("execve"), "{text}");
+    fails(at, 1, &[&score[..], &["--fail"]].concat());
+    let json = ok(at, &[&score[..], &["-o", "json", "--from", "none"]].concat());
+    assert_eq!(json.lines().count(), 60);
+    let odd: serde_json::Value = serde_json::from_str(json.lines().nth(33).expect("a line")).expect("json");
+    assert_eq!(odd["severity"], "high");
+    assert_eq!(odd["drivers"][0]["expected_per_second"], 0.0);
+}
+
+#[test]
+fn only_the_right_key_verifies() {
+    let folder = trained();
+    let at = folder.path();
+    assert!(ok(at, &["verify", "--key", "release.pub", "model.apr"]).contains("verified, signed by key"));
+    let public = fs::read_to_string(at.join("release.pub")).expect("there");
+    ok(at, &["verify", "--key", public.trim(), "model.apr"]);
+    let other = ok(at, &["keygen", "other.key"]);
+    let said = fails(at, 1, &["verify", "--key", other.trim(), "model.apr"]);
+    assert!(said.contains("UntrustedKey") && said.contains("next:"), "{said}");
+
+    let mut bytes = fs::read(at.join("model.apr")).expect("there");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(at.join("bent.apr"), &bytes).expect("a file");
+    assert!(fails(at, 1, &["verify", "--key", "release.pub", "bent.apr"]).contains("ChecksumMismatch"));
+    let json = vigia(at, &["verify", "--key", "release.pub", "bent.apr", "-o", "json"]);
+    assert_eq!(json.status.code(), Some(1));
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).expect("json");
+    assert_eq!(
+        (&json["verified"], &json["reason"]),
+        (&false.into(), &"ChecksumMismatch".into())
+    );
+}
+
+#[test]
+fn inspecting_proves_nothing_and_says_so() {
+    let folder = trained();
+    let at = folder.path();
+    let text = ok(at, &["inspect", "model.apr"]);
+    assert!(
+        text.contains("not verified: give --key") && text.contains("shop/server"),
+        "{text}"
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&ok(at, &["inspect", "model.apr", "-o", "json"])).expect("json");
+    assert_eq!(json["verified"], false);
+    assert_eq!(json["samples"], 300);
+    assert!(json["metrics"]["HoldoutExceedance"].is_number());
+    assert!(ok(at, &["inspect", "model.apr", "--key", "release.pub"]).contains("(verified)"));
+}
+
+#[test]
+fn an_unsigned_model_needs_a_word() {
+    let folder = trained();
+    let at = folder.path();
+    ok(at, &["train", "--input", "normal.jsonl", "-o", "plain.apr"]);
+    let said = fails(
+        at,
+        3,
+        &["score", "--model", "plain.apr", "--input", "normal.jsonl"],
+    );
+    assert!(said.contains("--unsigned"), "{said}");
+    ok(
+        at,
+        &[
+            "score",
+            "--model",
+            "plain.apr",
+            "--unsigned",
+            "--input",
+            "normal.jsonl",
+        ],
+    );
+    fails(
+        at,
+        1,
+        &[
+            "score",
+            "--model",
+            "model.apr",
+            "--unsigned",
+            "--input",
+            "normal.jsonl",
+        ],
+    );
+    ok(at, &["sign", "--key", "release.key", "plain.apr"]);
+    ok(
+        at,
+        &[
+            "score",
+            "--model",
+            "plain.apr",
+            "--key",
+            "release.pub",
+            "--input",
+            "normal.jsonl",
+        ],
+    );
+}
+
+#[test]
+fn errors_say_where_and_what_next() {
+    let folder = trained();
+    let at = folder.path();
+    fs::write(at.join("few.jsonl"), windows(10, None)).expect("a file");
+    let said = fails(at, 3, &["train", "--input", "few.jsonl"]);
+    assert!(
+        said.contains("10 windows are too few") && said.contains("next:"),
+        "{said}"
+    );
+    fs::write(
+        at.join("bad.jsonl"),
+        windows(3, None) + "{\"started_ms\": nonsense\n",
+    )
+    .expect("a file");
+    assert!(fails(at, 3, &["train", "--input", "bad.jsonl"]).contains("bad.jsonl: line 4: "));
+    fs::write(at.join("bad.parquet"), "PAR1 no").expect("a file");
+    assert!(fails(at, 3, &["train", "--input", "bad.parquet"]).contains("not a Parquet file of windows"));
+    assert!(fails(at, 3, &["train", "--input", "none.jsonl"]).contains("none.jsonl: No such file"));
+    fs::set_permissions(at.join("release.key"), fs::Permissions::from_mode(0o644)).expect("changed");
+    assert!(fails(at, 3, &["sign", "--key", "release.key", "model.apr"]).contains("chmod 600"));
+    assert!(fails(at, 2, &["score", "--model"]).contains("--help"));
+}
+
+#[test]
+fn help_teaches_and_the_shell_is_served() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for command in [
+        "trace",
+        "train",
+        "score",
+        "keygen",
+        "sign",
+        "verify",
+        "inspect",
+        "completions",
+    ] {
+        let help = ok(folder.path(), &[command, "--help"]);
+        assert!(help.contains("Examples:"), "{command}");
+    }
+    assert!(ok(folder.path(), &["completions", "bash"]).contains("complete -F _vigia"));
+    ok(folder.path(), &["man", "."]);
+    let page = fs::read_to_string(folder.path().join("vigia-trace.1")).expect("a page");
+    assert!(page.contains(".TH"));
+    let kubectl = Command::cargo_bin("kubectl-vigia")
+        .expect("built")
+        .arg("--version")
+        .output()
+        .expect("runs");
+    assert!(String::from_utf8_lossy(&kubectl.stdout).starts_with("vigia "));
+}

@@ -1,0 +1,348 @@
+//! `vigia trace` on real programs. Needs what tracing needs: run as root on a kernel with BTF.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+fn vigia() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_vigia"))
+}
+
+fn json_lines(output: &Output) -> Vec<Value> {
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = String::from_utf8(output.stdout.clone()).expect("text");
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect("json"))
+        .collect()
+}
+
+fn count(record: &Value, name: &str) -> (u64, u64) {
+    let entries = record["syscalls"].as_array().expect("a list");
+    let find = |key: &str| {
+        entries
+            .iter()
+            .find(|e| e["name"] == name)
+            .and_then(|e| e[key].as_u64())
+            .unwrap_or(0)
+    };
+    (find("calls"), find("errors"))
+}
+
+fn summary(command: &[&str]) -> Value {
+    let output = vigia()
+        .args(["trace", "-c", "-o", "json", "--"])
+        .args(command)
+        .output()
+        .expect("runs");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout).expect("json")
+}
+
+#[test]
+fn counts_are_exact() {
+    let seen = summary(&[
+        "dd",
+        "if=/dev/zero",
+        "of=/dev/null",
+        "bs=1",
+        "count=12345",
+        "status=none",
+    ]);
+    assert_eq!(count(&seen, "write"), (12345, 0));
+    assert_eq!(count(&seen, "execve"), (1, 0));
+}
+
+#[test]
+fn counts_are_those_of_strace() {
+    let Ok(strace) = Command::new("strace").args(["-f", "-c", "ls", "/"]).output() else {
+        eprintln!("no strace here: nothing to compare with");
+        return;
+    };
+    let table = String::from_utf8(strace.stderr).expect("text");
+    let seen = summary(&["ls", "/"]);
+    let mut compared = 0;
+    for line in table.lines().skip(2).take_while(|line| !line.starts_with("---")) {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let (calls, name) = (columns[3], columns[columns.len() - 1]);
+        let errors = if columns.len() == 6 { columns[4] } else { "0" };
+        let expected = (
+            calls.parse().expect("a number"),
+            errors.parse().expect("a number"),
+        );
+        assert_eq!(count(&seen, name), expected, "{name}\n{table}");
+        compared += 1;
+    }
+    assert!(compared > 5, "{table}");
+}
+
+#[test]
+fn children_are_counted_and_the_exit_code_is_the_commands() {
+    let script = "for i in 1 2 3 4 5 6 7 8 9 10; do /bin/true; done; exit 7";
+    let output = vigia()
+        .args(["trace", "-c", "--", "sh", "-c", script])
+        .output()
+        .expect("runs");
+    assert_eq!(output.status.code(), Some(7));
+    let table = String::from_utf8(output.stderr).expect("text");
+    let execve = table
+        .lines()
+        .find(|line| line.ends_with("execve"))
+        .expect("a row");
+    assert!(execve.contains(" 11 "), "{table}");
+    let killed = vigia()
+        .args(["trace", "-c", "--", "sh", "-c", "kill -9 $$"])
+        .output()
+        .expect("runs");
+    assert_eq!(killed.status.code(), Some(137));
+}
+
+#[test]
+fn the_commands_own_output_stays_apart() {
+    let text = vigia()
+        .args(["trace", "-c", "--", "echo", "hello"])
+        .output()
+        .expect("runs");
+    assert_eq!(text.stdout, b"hello\n");
+    let json = vigia()
+        .args(["trace", "-c", "-o", "json", "--", "echo", "hello"])
+        .output()
+        .expect("runs");
+    assert_eq!(json.stderr, b"hello\n");
+    assert!(serde_json::from_slice::<Value>(&json.stdout).is_ok());
+}
+
+/// A shell that makes one directory system call for each line it is told.
+struct Shell(Child);
+
+impl Shell {
+    fn start() -> Self {
+        let script = "while read line; do cd /; echo done; done";
+        let child = Command::new("sh")
+            .args(["-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        Self(child.expect("starts"))
+    }
+
+    fn tell(&mut self, times: usize) {
+        let lines = "go\n".repeat(times);
+        self.0
+            .stdin
+            .as_mut()
+            .expect("piped")
+            .write_all(lines.as_bytes())
+            .expect("told");
+        let mut answers = BufReader::new(self.0.stdout.as_mut().expect("piped"));
+        for _ in 0..times {
+            let mut line = String::new();
+            answers.read_line(&mut line).expect("an answer");
+            assert_eq!(line, "done\n");
+        }
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        // It has ended already, or is to end now.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_running_process_is_followed_until_it_ends() {
+    let mut shell = Shell::start();
+    let pid = shell.0.id().to_string();
+    let mut tracer = vigia()
+        .args(["trace", "-p", &pid, "-o", "json", "--window", "100ms"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut lines = BufReader::new(tracer.stdout.take().expect("piped")).lines();
+    // The first window has ended, so counting has begun.
+    lines.next().expect("a window").expect("text");
+    shell.tell(200);
+    drop(shell);
+    let seen: u64 = lines
+        .map(|line| {
+            count(
+                &serde_json::from_str(&line.expect("text")).expect("json"),
+                "chdir",
+            )
+            .0
+        })
+        .sum();
+    assert_eq!(seen, 200);
+    assert!(tracer.wait().expect("ends").success());
+}
+
+/// A cgroup of our own, in the hierarchy that containers are told apart by.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn make() -> Self {
+        let root = ["/sys/fs/cgroup/memory", "/sys/fs/cgroup"]
+            .into_iter()
+            .find(|root| Path::new(root).join("cgroup.procs").exists());
+        let folder =
+            Path::new(root.expect("a hierarchy")).join(format!("vigia-cli-test-{}", std::process::id()));
+        fs::create_dir(&folder).expect("a cgroup");
+        Self(folder)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn a_cgroup_is_traced_for_a_while() {
+    let cgroup = Cgroup::make();
+    let mut shell = Shell::start();
+    fs::write(cgroup.0.join("cgroup.procs"), shell.0.id().to_string()).expect("moved");
+    let name = cgroup.0.file_name().expect("a name").to_str().expect("text");
+    let mut tracer = vigia()
+        .args([
+            "trace",
+            "--cgroup",
+            name,
+            "-o",
+            "json",
+            "--window",
+            "100ms",
+            "--duration",
+            "3s",
+        ])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut lines = BufReader::new(tracer.stdout.take().expect("piped")).lines();
+    lines.next().expect("a window").expect("text");
+    shell.tell(50);
+    let seen: u64 = lines
+        .map(|line| {
+            count(
+                &serde_json::from_str(&line.expect("text")).expect("json"),
+                "chdir",
+            )
+            .0
+        })
+        .sum();
+    assert_eq!(seen, 50);
+    assert!(tracer.wait().expect("ends").success());
+    drop(shell);
+}
+
+#[test]
+fn recorded_windows_train_a_model_that_scores_live() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).to_str().expect("text").to_owned();
+    let work = "while :; do read x < /proc/self/stat; done";
+    let (parquet, model) = (at("normal.parquet"), at("model.apr"));
+    let output = vigia()
+        .args([
+            "trace",
+            "-c",
+            "--window",
+            "100ms",
+            "--duration",
+            "9s",
+            "--output",
+            &parquet,
+            "--",
+            "sh",
+            "-c",
+            work,
+        ])
+        .output()
+        .expect("runs");
+    // It is told to terminate, and says so in its code.
+    assert_eq!(
+        output.status.code(),
+        Some(143),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let train = vigia()
+        .args(["train", "--input", &parquet, "-o", &model])
+        .output()
+        .expect("runs");
+    assert!(
+        train.status.success(),
+        "{}",
+        String::from_utf8_lossy(&train.stderr)
+    );
+
+    let odd = "i=0; while [ $i -lt 3000 ]; do read x < /proc/self/stat; i=$((i+1)); done; \
+               for n in 1 2 3 4 5 6 7 8; do ls / > /dev/null; mkdir -p /tmp; done; sleep 0.3";
+    let live = vigia()
+        .args([
+            "trace",
+            "-o",
+            "json",
+            "--window",
+            "100ms",
+            "--model",
+            &model,
+            "--unsigned",
+            "--",
+            "sh",
+            "-c",
+            odd,
+        ])
+        .output()
+        .expect("runs");
+    let records = json_lines(&live);
+    let high = records
+        .iter()
+        .filter(|r| r["verdict"]["severity"] == "high")
+        .count();
+    assert!(high > 0, "{records:#?}");
+}
+
+#[test]
+fn who_may_not_trace_is_told_what_is_missing() {
+    // A user without capabilities: uid 65534 with all of them dropped by the change of user.
+    use std::os::unix::process::CommandExt;
+    let folder = tempfile::tempdir().expect("a folder");
+    let copy = folder.path().join("vigia");
+    fs::copy(env!("CARGO_BIN_EXE_vigia"), &copy).expect("a copy");
+    fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("changed");
+    let output = Command::new(&copy)
+        .args(["trace", "--", "true"])
+        .uid(65534)
+        .gid(65534)
+        .output()
+        .expect("runs");
+    assert_eq!(output.status.code(), Some(5));
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert!(said.contains("CAP_BPF") && said.contains("setcap"), "{said}");
+}
+
+#[test]
+fn wrong_targets_are_said() {
+    let fails = |args: &[&str], words: &str| {
+        let output = vigia().arg("trace").args(args).output().expect("runs");
+        let said = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        assert!(said.contains(words), "{said}");
+    };
+    fails(&[], "what should be traced?");
+    fails(&["-p", "4194305"], "no process 4194305");
+    fails(&["--cgroup", "no/such/cgroup"], "no/such/cgroup");
+    fails(&["--", "no-such-command"], "no-such-command: no such command");
+}
