@@ -1,10 +1,206 @@
-//! Started from [`crate::run`]; ends with the context's shutdown.
+//! What comes in from agents and training pods, over gRPC with TLS.
+//!
+//! ```text
+//! connection ─▶ TLS ─▶ caps ─▶ TokenReview ─▶ validate ─▶ alerts told ─▶ group commit ─▶ acknowledged
+//! ```
+
+pub mod auth;
+pub mod commit;
+mod limits;
+pub mod metrics;
+pub mod node;
+mod server;
+pub mod training;
+pub mod validate;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use anyhow::Context as _;
+use jiff::Timestamp;
+use tokio::net::TcpListener;
+use tonic::service::Routes;
+use vigia_crds::NodePlan;
+use vigia_proto::MAX_MESSAGE;
+use vigia_proto::v1::Verdict;
+use vigia_proto::v1::node_server::NodeServer;
+use vigia_proto::v1::training_server::TrainingServer;
+
+use crate::alert;
 use crate::context::Context;
+use crate::tls;
+use crate::trainingrun::RUN_UID;
+use crate::watch::{RUN_NAME, RUN_NAMESPACE};
+use auth::{Accounts, ApiServer, Authenticator};
+use commit::Committer;
+use metrics::IngestMetrics;
+use node::{Alarm, NodeService, Plans};
+use training::{Trainers, TrainingPod, TrainingService};
 
-/// Runs until the context's shutdown.
+pub use server::serve as serve_tls;
+
+/// Upkeep of the store is done this often.
+const UPKEEP: Duration = Duration::from_secs(5);
+/// What fails at the start is tried again after this.
+const RETRY: Duration = Duration::from_secs(3);
+/// Label of a Job's pod: its index.
+const COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index";
+
+/// Runs until the context's shutdown. What keeps the server from starting is tried again: the controllers do
+/// their work meanwhile, and agents keep what they have.
 pub async fn serve(context: Arc<Context>) {
-    context.shutdown.cancelled().await;
+    let metrics = IngestMetrics::default();
+    context.metrics.register(|registry| metrics.register(registry));
+    let upkeep = tokio::spawn(upkeep(context.clone(), metrics.clone()));
+    let shutdown = context.shutdown.clone();
+    while let Err(error) = listen(&context, &metrics).await {
+        tracing::error!(
+            error = format!("{error:#}"),
+            "the gRPC server does not run; it is tried again"
+        );
+        if shutdown
+            .run_until_cancelled(tokio::time::sleep(RETRY))
+            .await
+            .is_none()
+        {
+            break;
+        }
+    }
+    if let Err(error) = upkeep.await {
+        tracing::error!(%error, "upkeep of the store ended badly");
+    }
+}
+
+async fn listen(context: &Arc<Context>, metrics: &IngestMetrics) -> anyhow::Result<()> {
+    let config = &context.config;
+    let keeper = tls::Keeper::new(
+        context.client.clone(),
+        context.door.clone(),
+        &config.namespace,
+        tls::names(&config.service, &config.namespace),
+    );
+    let current = tls::Current::new(&keeper.load_or_create(Timestamp::now()).await?)?;
+    let listener = TcpListener::bind(config.grpc_listen)
+        .await
+        .with_context(|| format!("listen on {}", config.grpc_listen))?;
+    let accounts = Accounts::new(
+        &config.namespace,
+        &config.agent_service_account,
+        &config.trainer_service_account,
+    );
+    let auth = Arc::new(Authenticator::new(
+        Arc::new(ApiServer(context.client.clone())),
+        accounts,
+    ));
+    // The committer outlives the server: calls under way at the end still get their answer.
+    let committing = context.shutdown.child_token();
+    let (committer, work) = Committer::new(
+        context.store.clone(),
+        context.observations.clone(),
+        committing.clone(),
+    );
+    let work = tokio::spawn(work);
+    let node = NodeService::new(
+        auth.clone(),
+        context.clone(),
+        context.clone(),
+        context.store.clone(),
+        committer,
+        metrics.clone(),
+    );
+    let training = TrainingService::new(auth, context.clone(), context.store.clone(), metrics.clone());
+    let rotation = tokio::spawn(keeper.keep(current.clone(), committing.clone()));
+    tracing::info!(address = %config.grpc_listen, "gRPC server listens");
+    let served = serve_tls(
+        listener,
+        current.server()?,
+        routes(node, training),
+        context.shutdown.clone(),
+    )
+    .await;
+    committing.cancel();
+    work.await.context("the committer")?;
+    rotation.await.context("the rotation of certificates")?;
+    served.context("gRPC server")
+}
+
+/// Both services, with their limits.
+pub fn routes(node: NodeService, training: TrainingService) -> Routes {
+    Routes::new(NodeServer::new(node).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(TrainingServer::new(training).max_decoding_message_size(MAX_MESSAGE))
+}
+
+async fn upkeep(context: Arc<Context>, metrics: IngestMetrics) {
+    let shutdown = context.shutdown.clone();
+    while shutdown
+        .run_until_cancelled(tokio::time::sleep(UPKEEP))
+        .await
+        .is_some()
+    {
+        let now = Timestamp::now();
+        context.observations.tidy(now);
+        loop {
+            match context.store.maintain(now.as_millisecond()).await {
+                Ok(true) if !shutdown.is_cancelled() => {}
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::error!(%error, "upkeep of the store failed; it is tried again");
+                    break;
+                }
+            }
+        }
+        let gauge = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        match context.store.stats() {
+            Ok(stats) => {
+                metrics.store_files.set(gauge(stats.files));
+                metrics.store_bytes.set(gauge(stats.bytes));
+                metrics.store_rows.set(gauge(stats.rows));
+                metrics.store_free.set(gauge(stats.space.free));
+            }
+            Err(error) => tracing::warn!(%error, "the store's volume does not say how full it is"),
+        }
+        let full = context.store.health().borrow().full.is_some();
+        metrics.store_full.set(i64::from(full));
+    }
+}
+
+impl Plans for Context {
+    fn plan(&self, node: &str) -> Option<Arc<NodePlan>> {
+        self.caches.plan(node)
+    }
+}
+
+#[tonic::async_trait]
+impl Alarm for Context {
+    async fn raise(&self, node: &str, alert: &Verdict) -> Result<bool, String> {
+        match alert::publish(self, alert, node).await {
+            Ok(()) => Ok(true),
+            Err(error @ alert::Refused::Api(_)) => Err(error.to_string()),
+            Err(refused) => {
+                tracing::warn!(target: "audit", node, %refused, "an agent's alert is refused");
+                Ok(false)
+            }
+        }
+    }
+}
+
+impl Trainers for Context {
+    fn pod(&self, name: &str, uid: &str) -> Option<TrainingPod> {
+        let pod = self.caches.pods.by_uid(uid)?;
+        let ours = pod.namespace == self.config.namespace
+            && pod.name == name
+            && pod.service_account == self.config.trainer_service_account;
+        let label = |name: &str| pod.labels.get(name).cloned();
+        Some(TrainingPod {
+            namespace: label(RUN_NAMESPACE)?,
+            run: label(RUN_NAME)?,
+            uid: label(RUN_UID)?,
+            rank: label(COMPLETION_INDEX)?.parse().ok()?,
+        })
+        .filter(|_| ours)
+    }
+
+    fn submitted(&self, pod: &TrainingPod) {
+        self.triggers.runs.namespaced(&pod.namespace, &pod.run);
+    }
 }

@@ -1,10 +1,27 @@
-//! Started from [`crate::run`]; ends with the context's shutdown.
+//! RetrainingPolicy: sees that there are enough windows for a first version, or that the serving one has gone
+//! stale, and starts a TrainingRun.
+
+mod drifted;
+pub mod plan;
+mod reconcile;
 
 use std::sync::Arc;
 
+pub use drifted::DRIFTED;
+
 use crate::context::Context;
+use crate::controller;
 
 /// Runs until the context's shutdown.
 pub async fn run(context: Arc<Context>) {
-    context.shutdown.cancelled().await;
+    let (policies, trigger) = (context.caches.policies.clone(), context.triggers.policies.clone());
+    let drift = reconcile::show_drift(context.clone());
+    let policies = controller::run(
+        "retrainingpolicy",
+        context,
+        policies,
+        trigger,
+        reconcile::reconcile,
+    );
+    tokio::join!(policies, drift);
 }

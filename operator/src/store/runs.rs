@@ -121,6 +121,29 @@ impl Store {
         }
     }
 
+    /// Removes the windows of a run; its plan and output stay.
+    ///
+    /// # Errors
+    /// The volume.
+    pub async fn delete_run_rows(&self, uid: &str) -> Result<(), StoreError> {
+        for entry in self.disk.list(&folder(uid)?).await? {
+            if entry.path.ends_with(".parquet") {
+                self.disk.delete(&entry.path).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// UIDs of the runs that the store has something of.
+    ///
+    /// # Errors
+    /// The volume.
+    pub async fn run_uids(&self) -> Result<std::collections::BTreeSet<String>, StoreError> {
+        let entries = self.disk.list("runs").await?;
+        let uid = |path: &str| path.split('/').nth(1).map(str::to_owned);
+        Ok(entries.iter().filter_map(|entry| uid(&entry.path)).collect())
+    }
+
     /// Removes everything of a run.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use vigia_model::schema::Schema;
 use super::data::{HOLDOUT, Prepared, shard_name};
 use super::plan::{self, JobView, Next, Observed};
 use super::windows::{self, Newest};
-use super::{RUN_UID, identity, job};
+use super::{RUN_UID, identity, job, lost};
 use crate::context::Context;
 use crate::controller::Error;
 use crate::events::{Note, Severity};
@@ -69,10 +69,14 @@ pub(super) async fn reconcile(
             train(&run, &context).await?;
             Ok(Some(Duration::from_secs(2)))
         }
-        Next::Wait(after) => Ok(Some(after)),
+        Next::Wait(after) => {
+            lost::remove_pods(&uid, &context, Timestamp::now()).await?;
+            Ok(Some(after))
+        }
         Next::Sign { output } => sign(&run, &uid, &status, &output, &context).await,
         Next::Over => {
-            store.delete_run(&uid).await.map_err(failing)?;
+            // The record and the output's digest stay: a worker that comes late is told that all is done.
+            store.delete_run_rows(&uid).await.map_err(failing)?;
             Ok(None)
         }
     }

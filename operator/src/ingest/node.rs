@@ -1,0 +1,234 @@
+//! The service of agents: take what they report, give them the artifacts of their plan.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures::stream::{self, BoxStream, StreamExt};
+use jiff::Timestamp;
+use prost::Message;
+use tokio::sync::Semaphore;
+use tonic::{Request, Response, Status};
+use vigia_crds::NodePlan;
+use vigia_proto::MAX_CHUNK;
+use vigia_proto::v1::node_server::Node;
+use vigia_proto::v1::{Chunk, FetchRequest, ReportAck, ReportBatch, Verdict};
+
+use super::auth::Authenticator;
+use super::commit::Committer;
+use super::limits::Limits;
+use super::metrics::{IngestMetrics, Reason};
+use super::validate::{Allowed, check};
+use crate::store::{Store, StoreError};
+
+/// KiB of reports that are worked on at once.
+const IN_FLIGHT_KIB: u32 = 256 << 10;
+/// Artifacts that are read at once.
+const FETCHES: usize = 32;
+
+/// The plans of nodes.
+pub trait Plans: Send + Sync + 'static {
+    /// The plan of a node, where it has one.
+    fn plan(&self, node: &str) -> Option<Arc<NodePlan>>;
+}
+
+/// The way to tell people of an alert.
+#[tonic::async_trait]
+pub trait Alarm: Send + Sync + 'static {
+    /// Tells people; says whether it was told, or refused because the pod is not on the node.
+    ///
+    /// # Errors
+    /// It cannot be told now; the agent keeps it.
+    async fn raise(&self, node: &str, alert: &Verdict) -> Result<bool, String>;
+}
+
+/// The service.
+pub struct NodeService {
+    auth: Arc<Authenticator>,
+    plans: Arc<dyn Plans>,
+    alarm: Arc<dyn Alarm>,
+    store: Arc<Store>,
+    committer: Committer,
+    metrics: IngestMetrics,
+    limits: Limits,
+    in_flight: Semaphore,
+    fetches: Semaphore,
+    allowed: Mutex<HashMap<String, Allowed>>,
+}
+
+impl NodeService {
+    /// The service, over what it needs.
+    pub fn new(
+        auth: Arc<Authenticator>,
+        plans: Arc<dyn Plans>,
+        alarm: Arc<dyn Alarm>,
+        store: Arc<Store>,
+        committer: Committer,
+        metrics: IngestMetrics,
+    ) -> Self {
+        Self {
+            auth,
+            plans,
+            alarm,
+            store,
+            committer,
+            metrics,
+            limits: Limits::default(),
+            in_flight: Semaphore::new(IN_FLIGHT_KIB as usize),
+            fetches: Semaphore::new(FETCHES),
+            allowed: Mutex::default(),
+        }
+    }
+
+    async fn take(&self, request: Request<ReportBatch>) -> Result<ReportAck, Status> {
+        let node = self.auth.agent(request.metadata()).await?;
+        let batch = request.into_inner();
+        let ack = |sequence| ReportAck {
+            sequence,
+            received_unix_ms: Timestamp::now().as_millisecond(),
+        };
+        let stored = self.store.mark(&node, &batch.instance);
+        if batch.sequence != 0 && batch.sequence <= stored {
+            return Ok(ack(stored));
+        }
+        if !self.limits.take(&node, batch.samples.len(), Instant::now()) {
+            return Err(Status::resource_exhausted(
+                "this node reports too much; send it later",
+            ));
+        }
+        let kib = u32::try_from(batch.encoded_len() >> 10).unwrap_or(IN_FLIGHT_KIB);
+        let _permit = self
+            .in_flight
+            .acquire_many(kib.min(IN_FLIGHT_KIB - 1) + 1)
+            .await
+            .map_err(|_| Status::unavailable("the operator is ending"))?;
+        let now_ms = Timestamp::now().as_millisecond();
+        let allowed = self.allowed(&node, now_ms);
+        let report = check(batch, &node, &allowed, now_ms)
+            .map_err(|refused| Status::invalid_argument(refused.to_string()))?;
+        self.count(&node, &report);
+        // Before the batch is stored: once it is, the agent forgets it, and an alert must not be lost.
+        for alert in &report.alerts {
+            match self.alarm.raise(&node, alert).await {
+                Ok(true) => {
+                    self.metrics.alerts.inc();
+                }
+                Ok(false) => {
+                    let reason = "NotOnNode";
+                    self.metrics.left_out.get_or_create(&Reason { reason }).inc();
+                }
+                Err(error) => {
+                    return Err(Status::unavailable(format!(
+                        "the alert cannot be told now: {error}"
+                    )));
+                }
+            }
+        }
+        let rows = report.rows.len() as u64;
+        let windows = report.summaries.iter().map(|s| s.windows).sum();
+        let sequence = self.committer.store(node, report).await.map_err(|e| refuse(&e))?;
+        self.metrics.samples.inc_by(rows);
+        self.metrics.windows.inc_by(windows);
+        Ok(ack(sequence))
+    }
+
+    /// What a node may speak of, after its plan of now.
+    fn allowed(&self, node: &str, now_ms: i64) -> Allowed {
+        let plan = self.plans.plan(node);
+        let mut all = self.allowed.lock().unwrap_or_else(PoisonError::into_inner);
+        let allowed = all.entry(node.to_owned()).or_default();
+        match plan {
+            Some(plan) => allowed.refresh(&plan.spec, now_ms),
+            None => allowed.refresh(&vigia_crds::NodePlanSpec::default(), now_ms),
+        }
+        allowed.clone()
+    }
+
+    fn count(&self, node: &str, report: &super::validate::Report) {
+        for (&reason, &count) in &report.left_out {
+            self.metrics
+                .left_out
+                .get_or_create(&Reason { reason })
+                .inc_by(count);
+            tracing::warn!(node, reason, count, "items of a report are left out");
+        }
+        if let Some(skew_ms) = report.skew_ms {
+            self.metrics.skewed.inc();
+            tracing::warn!(
+                node,
+                skew_ms,
+                "the node's clock is off: the times of its report are corrected"
+            );
+        }
+        if report.dropped_batches > 0 || report.lost_calls > 0 {
+            let (dropped, lost) = (report.dropped_batches, report.lost_calls);
+            tracing::debug!(node, dropped, lost, "the agent has lost some since its start");
+        }
+    }
+
+    async fn serve(
+        &self,
+        request: Request<FetchRequest>,
+    ) -> Result<Response<BoxStream<'static, Result<Chunk, Status>>>, Status> {
+        let node = self.auth.agent(request.metadata()).await?;
+        let digest = request.into_inner().digest;
+        let plan = self.plans.plan(&node);
+        let named = plan.iter().flat_map(|p| &p.spec.models).flat_map(|m| &m.versions);
+        if !named.into_iter().any(|version| version.digest == digest) {
+            return Err(Status::permission_denied(
+                "the plan of this node names no such artifact",
+            ));
+        }
+        let _permit = self
+            .fetches
+            .acquire()
+            .await
+            .map_err(|_| Status::unavailable("the operator is ending"))?;
+        let bytes = self.store.get_artifact(&digest).await.map_err(|e| refuse(&e))?;
+        Ok(Response::new(chunks(bytes)))
+    }
+}
+
+/// Bytes as a stream of chunks.
+pub(super) fn chunks(bytes: Bytes) -> BoxStream<'static, Result<Chunk, Status>> {
+    let starts = (0..bytes.len()).step_by(MAX_CHUNK);
+    let parts: Vec<Bytes> = starts
+        .map(|at| bytes.slice(at..bytes.len().min(at + MAX_CHUNK)))
+        .collect();
+    stream::iter(parts)
+        .map(|part| Ok(Chunk { data: part.to_vec() }))
+        .boxed()
+}
+
+/// An error of the store as the caller sees it.
+pub(super) fn refuse(error: &StoreError) -> Status {
+    let text = error.to_string();
+    match error {
+        StoreError::Full(_) => Status::resource_exhausted(text),
+        StoreError::NotFound(_) => Status::not_found(text),
+        StoreError::Corrupt { .. } => Status::data_loss(text),
+        StoreError::Name(_) | StoreError::TooLarge { .. } => Status::invalid_argument(text),
+        StoreError::Rows(_) | StoreError::Io(_) => {
+            tracing::error!(error = text, "the store failed");
+            Status::unavailable(text)
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Node for NodeService {
+    type FetchStream = BoxStream<'static, Result<Chunk, Status>>;
+
+    async fn report(&self, request: Request<ReportBatch>) -> Result<Response<ReportAck>, Status> {
+        let answer = self.take(request).await.map(Response::new);
+        self.metrics.answered("Report", &answer);
+        answer
+    }
+
+    async fn fetch(&self, request: Request<FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
+        let answer = self.serve(request).await;
+        self.metrics.answered("Fetch", &answer);
+        answer
+    }
+}

@@ -1,0 +1,265 @@
+//! The service of training pods: their plan, their windows, and the way back for what they made.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures::stream::BoxStream;
+use tonic::{Request, Response, Status, Streaming};
+use vigia_crds::is_digest;
+use vigia_proto::MAX_CHUNK;
+use vigia_proto::v1::submit_request::Part;
+use vigia_proto::v1::training_server::Training;
+use vigia_proto::v1::{
+    Chunk, HoldoutRequest, PlanRequest, RunPlan, ShardRequest, SubmitHeader, SubmitReply, SubmitRequest,
+};
+
+use super::auth::Authenticator;
+use super::metrics::IngestMetrics;
+use super::node::{chunks, refuse};
+use crate::store::{MAX_OUTPUT, Output, Store, digest_of};
+use crate::trainingrun::data::{HOLDOUT, Prepared, shard_name};
+
+/// Most metrics of a submission, as many as a status may have.
+const MAX_METRICS: usize = 32;
+
+/// A pod that trains, as the operator knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrainingPod {
+    /// Namespace of its TrainingRun.
+    pub namespace: String,
+    /// Name of its TrainingRun.
+    pub run: String,
+    /// UID of its TrainingRun.
+    pub uid: String,
+    /// Its completion index.
+    pub rank: u32,
+}
+
+/// The training pods.
+pub trait Trainers: Send + Sync + 'static {
+    /// The training pod of this name and UID in the operator's namespace.
+    fn pod(&self, name: &str, uid: &str) -> Option<TrainingPod>;
+    /// Its run has something new.
+    fn submitted(&self, pod: &TrainingPod);
+}
+
+/// The service.
+pub struct TrainingService {
+    auth: Arc<Authenticator>,
+    trainers: Arc<dyn Trainers>,
+    store: Arc<Store>,
+    metrics: IngestMetrics,
+    /// One submission at a time: each may be large.
+    submitting: tokio::sync::Mutex<()>,
+}
+
+impl TrainingService {
+    /// The service, over what it needs.
+    pub fn new(
+        auth: Arc<Authenticator>,
+        trainers: Arc<dyn Trainers>,
+        store: Arc<Store>,
+        metrics: IngestMetrics,
+    ) -> Self {
+        Self {
+            auth,
+            trainers,
+            store,
+            metrics,
+            submitting: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The caller, and what was prepared for its run.
+    async fn caller<T>(&self, request: &Request<T>) -> Result<(TrainingPod, Prepared), Status> {
+        let (name, uid) = self.auth.trainer(request.metadata()).await?;
+        // The pod may be younger than the operator's cache: NotFound is tried again.
+        let pod = self
+            .trainers
+            .pod(&name, &uid)
+            .ok_or_else(|| Status::not_found(format!("no training pod {name} is known yet")))?;
+        let prepared = self
+            .store
+            .run_json(&pod.uid, Prepared::NAME)
+            .await
+            .map_err(|e| refuse(&e))?;
+        match prepared {
+            Some(prepared) => Ok((pod, prepared)),
+            None => Err(Status::not_found(format!(
+                "nothing is prepared for run {}",
+                pod.run
+            ))),
+        }
+    }
+
+    async fn plan_of(&self, request: Request<PlanRequest>) -> Result<RunPlan, Status> {
+        let (pod, prepared) = self.caller(&request).await?;
+        own_rank(&pod, request.get_ref().rank)?;
+        let output = self
+            .store
+            .run_json::<Output>(&pod.uid, "output")
+            .await
+            .map_err(|e| refuse(&e))?;
+        Ok(RunPlan {
+            submitted: output.is_some(),
+            ..prepared.plan(&pod.namespace, &pod.run)
+        })
+    }
+
+    async fn shard_of(&self, request: Request<ShardRequest>) -> Result<Bytes, Status> {
+        let (pod, prepared) = self.caller(&request).await?;
+        let rank = request.get_ref().rank;
+        own_rank(&pod, rank)?;
+        if rank >= prepared.workers {
+            return Err(Status::failed_precondition(format!(
+                "the run has {} workers",
+                prepared.workers
+            )));
+        }
+        self.store
+            .run_rows(&pod.uid, &shard_name(rank))
+            .await
+            .map_err(|e| refuse(&e))
+    }
+
+    async fn holdout_of(&self, request: Request<HoldoutRequest>) -> Result<Bytes, Status> {
+        let (pod, _) = self.caller(&request).await?;
+        own_rank(&pod, 0)?;
+        self.store
+            .run_rows(&pod.uid, HOLDOUT)
+            .await
+            .map_err(|e| refuse(&e))
+    }
+
+    async fn take(&self, request: Request<Streaming<SubmitRequest>>) -> Result<SubmitReply, Status> {
+        let (pod, _) = self.caller(&request).await?;
+        own_rank(&pod, 0)?;
+        let _one = self.submitting.lock().await;
+        let mut stream = request.into_inner();
+        let header = match stream.message().await?.and_then(|m| m.part) {
+            Some(Part::Header(header)) => check_header(header)?,
+            _ => {
+                return Err(Status::invalid_argument(
+                    "the first part of a submission is its header",
+                ));
+            }
+        };
+        let output = Output {
+            digest: header.digest,
+            metrics: header.metrics.into_iter().collect(),
+        };
+        if let Some(former) = self
+            .store
+            .run_json::<Output>(&pod.uid, "output")
+            .await
+            .map_err(|e| refuse(&e))?
+        {
+            return if former.digest == output.digest {
+                Ok(SubmitReply {})
+            } else {
+                Err(Status::already_exists("the run has another output already"))
+            };
+        }
+        let mut artifact = BytesMut::new();
+        while let Some(message) = stream.message().await? {
+            let Some(Part::Data(data)) = message.part else {
+                return Err(Status::invalid_argument("after the header come data alone"));
+            };
+            if data.len() > MAX_CHUNK || (artifact.len() + data.len()) as u64 > header.size {
+                return Err(Status::invalid_argument(format!(
+                    "more than the {} bytes announced",
+                    header.size
+                )));
+            }
+            artifact.extend_from_slice(&data);
+        }
+        if artifact.len() as u64 != header.size || digest_of(&artifact) != output.digest {
+            return Err(Status::invalid_argument(
+                "the data do not have the size and digest announced",
+            ));
+        }
+        self.store
+            .put_output(&pod.uid, &output, artifact.freeze())
+            .await
+            .map_err(|e| refuse(&e))?;
+        tracing::info!(target: "audit", namespace = pod.namespace, run = pod.run, digest = output.digest, "a training pod submitted its output");
+        self.trainers.submitted(&pod);
+        Ok(SubmitReply {})
+    }
+}
+
+fn own_rank(pod: &TrainingPod, rank: u32) -> Result<(), Status> {
+    if pod.rank == rank {
+        Ok(())
+    } else {
+        Err(Status::permission_denied(format!(
+            "this pod has rank {}, not {rank}",
+            pod.rank
+        )))
+    }
+}
+
+fn check_header(header: SubmitHeader) -> Result<SubmitHeader, Status> {
+    let named = |name: &String| {
+        let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        plain && (1..=64).contains(&name.len())
+    };
+    if !is_digest(&header.digest) {
+        return Err(Status::invalid_argument(
+            "digest must be sha256: and 64 hexadecimal digits",
+        ));
+    }
+    if header.size == 0 || header.size > MAX_OUTPUT {
+        return Err(Status::invalid_argument(format!(
+            "an artifact has 1 to {MAX_OUTPUT} bytes"
+        )));
+    }
+    if header.metrics.len() > MAX_METRICS || !header.metrics.iter().all(|(k, v)| named(k) && v.is_finite()) {
+        return Err(Status::invalid_argument(format!(
+            "at most {MAX_METRICS} metrics, with plain names and finite values"
+        )));
+    }
+    Ok(header)
+}
+
+#[tonic::async_trait]
+impl Training for TrainingService {
+    type ShardStream = BoxStream<'static, Result<Chunk, Status>>;
+    type HoldoutStream = BoxStream<'static, Result<Chunk, Status>>;
+
+    async fn plan(&self, request: Request<PlanRequest>) -> Result<Response<RunPlan>, Status> {
+        let answer = self.plan_of(request).await.map(Response::new);
+        self.metrics.answered("Plan", &answer);
+        answer
+    }
+
+    async fn shard(&self, request: Request<ShardRequest>) -> Result<Response<Self::ShardStream>, Status> {
+        let answer = self
+            .shard_of(request)
+            .await
+            .map(|bytes| Response::new(chunks(bytes)));
+        self.metrics.answered("Shard", &answer);
+        answer
+    }
+
+    async fn holdout(
+        &self,
+        request: Request<HoldoutRequest>,
+    ) -> Result<Response<Self::HoldoutStream>, Status> {
+        let answer = self
+            .holdout_of(request)
+            .await
+            .map(|bytes| Response::new(chunks(bytes)));
+        self.metrics.answered("Holdout", &answer);
+        answer
+    }
+
+    async fn submit(
+        &self,
+        request: Request<Streaming<SubmitRequest>>,
+    ) -> Result<Response<SubmitReply>, Status> {
+        let answer = self.take(request).await.map(Response::new);
+        self.metrics.answered("Submit", &answer);
+        answer
+    }
+}

@@ -1,0 +1,546 @@
+//! Whether to train now, and what the policy's status says. Pure.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use vigia_crds::conditions::{self, READY, RECONCILING, STALLED, Wanted};
+use vigia_crds::{DataWindow, LastRun, RetrainingPolicySpec, RetrainingPolicyStatus, TrainingRunSpec};
+
+use crate::observed::drift::Drift;
+
+/// Reason of a run that makes a first version.
+pub const COLD_START: &str = "ColdStart";
+/// Reason of a run after drift.
+pub const DRIFT: &str = "Drift";
+/// A run that was created may not be in the cache for so long.
+const CACHE_LAG: SignedDuration = SignedDuration::from_secs(30);
+
+/// A run of this policy's Model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunView {
+    /// Its name.
+    pub name: String,
+    /// It succeeded or failed.
+    pub finished: bool,
+    /// Why it was started.
+    pub reason: String,
+    /// When it was created.
+    pub created: Timestamp,
+}
+
+/// The Model, as far as a policy needs it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModelView {
+    /// Name of the version that serves.
+    pub serving: Option<String>,
+    /// A newer version that may yet come to serve: it is rolled out, or waits to be promoted.
+    pub candidate: Option<String>,
+    /// It has or had versions.
+    pub has_versions: bool,
+}
+
+/// What there is.
+#[derive(Clone, Debug)]
+pub struct Observed<'a> {
+    /// Name of the policy.
+    pub name: &'a str,
+    /// Its generation.
+    pub generation: i64,
+    /// Its spec.
+    pub spec: &'a RetrainingPolicySpec,
+    /// Its status.
+    pub status: &'a RetrainingPolicyStatus,
+    /// The Model; `None` where there is none.
+    pub model: Option<ModelView>,
+    /// Runs of the Model, whoever started them.
+    pub runs: &'a [RunView],
+    /// Windows of the lookback that raised no alert.
+    pub windows: u64,
+    /// Drift of the serving version.
+    pub drift: Option<Drift>,
+    /// Windows since drift was first seen, alerted ones too.
+    pub windows_since_drift: u64,
+    /// Why the store takes nothing, where it does not.
+    pub store_full: Option<String>,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The next status.
+    pub status: RetrainingPolicyStatus,
+    /// A run to start: its name and spec.
+    pub start: Option<(String, TrainingRunSpec)>,
+}
+
+/// Why nothing is started, or what is.
+enum Decision {
+    Start { reason: &'static str, since: Timestamp },
+    Wait { reason: &'static str, message: String },
+    Stuck { reason: &'static str, message: String },
+}
+
+/// The plan.
+pub fn plan(o: &Observed<'_>) -> Plan {
+    let mut status = o.status.clone();
+    status.observed_generation = o.generation;
+    let drift = o.spec.drift.as_ref().and(o.drift.as_ref());
+    status.drifted_since = drift.and_then(|d| d.since).map(Time);
+    status.drifted_evaluations = drift.map_or(0, |d| i32::try_from(d.row).unwrap_or(i32::MAX));
+    let next = if drift.is_some_and(|d| d.drifted) {
+        o.windows_since_drift
+    } else {
+        o.windows
+    };
+    status.windows = two_digits(next);
+    status.last_run = last_run(o);
+    let decision = decide(o, drift, status.last_run.as_ref());
+    let mut start = None;
+    let (ready, reconciling, reason, message) = match decision {
+        Decision::Start { reason, since } => {
+            let name = next_name(o);
+            let message = format!("TrainingRun {name} is started: {reason}");
+            status.last_run = Some(LastRun {
+                name: name.clone(),
+                reason: reason.to_owned(),
+                started_at: Time(o.now),
+            });
+            start = Some((name, run_spec(o, reason, since)));
+            (true, false, reason, message)
+        }
+        Decision::Wait { reason, message } => (true, false, reason, message),
+        Decision::Stuck { reason, message } => (false, false, reason, message),
+    };
+    let stuck = if ready { String::new() } else { message.clone() };
+    let wanted = [
+        Wanted::new(READY, ready, reason, message),
+        Wanted::new(RECONCILING, reconciling, reason, ""),
+        Wanted::new(STALLED, !ready, reason, stuck),
+    ];
+    status.conditions = conditions::apply(&status.conditions, &wanted, o.generation, o.now);
+    Plan { status, start }
+}
+
+fn wait(reason: &'static str, message: impl Into<String>) -> Decision {
+    Decision::Wait {
+        reason,
+        message: message.into(),
+    }
+}
+
+fn decide(o: &Observed<'_>, drift: Option<&Drift>, last: Option<&LastRun>) -> Decision {
+    let Some(model) = &o.model else {
+        return Decision::Stuck {
+            reason: "ModelNotFound",
+            message: format!(
+                "there is no Model {}: create it, or change spec.modelRef",
+                o.spec.model_ref.name
+            ),
+        };
+    };
+    if let Some(why) = &o.store_full {
+        return Decision::Stuck {
+            reason: "StoreFull",
+            message: format!("the operator's store takes no windows: {why}"),
+        };
+    }
+    if o.spec.suspend {
+        return wait("Suspended", "spec.suspend is true: nothing is started");
+    }
+    if let Some(active) = o.runs.iter().find(|r| !r.finished) {
+        return wait(
+            "TrainingActive",
+            format!("TrainingRun {} is under way", active.name),
+        );
+    }
+    if let Some(last) = last {
+        let age = o.now.duration_since(last.started_at.0);
+        if !o.runs.iter().any(|r| r.name == last.name) && age < CACHE_LAG {
+            return wait(
+                "TrainingActive",
+                format!("TrainingRun {} is under way", last.name),
+            );
+        }
+        let cooldown = SignedDuration::try_from(std::time::Duration::from(o.spec.cooldown))
+            .unwrap_or(SignedDuration::MAX);
+        if age < cooldown {
+            return wait(
+                "CoolingDown",
+                format!(
+                    "nothing is started within {} of the start of TrainingRun {}",
+                    human(cooldown),
+                    last.name
+                ),
+            );
+        }
+    }
+    if model.has_versions {
+        after_drift(o, model, drift)
+    } else {
+        cold_start(o)
+    }
+}
+
+fn cold_start(o: &Observed<'_>) -> Decision {
+    let Some(cold) = &o.spec.cold_start else {
+        return wait(
+            "NoVersion",
+            "there is no version, and spec.coldStart is absent: no first one is trained by itself",
+        );
+    };
+    let least = o.spec.training.data.min_windows.max(cold.min_windows);
+    if o.windows < u64::try_from(least).unwrap_or(0) {
+        return wait(
+            "Collecting",
+            format!(
+                "{} windows of the {least} for a first version",
+                two_digits(o.windows)
+            ),
+        );
+    }
+    Decision::Start {
+        reason: COLD_START,
+        since: lookback(o),
+    }
+}
+
+fn after_drift(o: &Observed<'_>, model: &ModelView, drift: Option<&Drift>) -> Decision {
+    let Some(serving) = &model.serving else {
+        return wait(
+            "NotServing",
+            "no version serves yet, so there is nothing to watch",
+        );
+    };
+    if let Some(candidate) = &model.candidate {
+        return wait(
+            "AwaitingPromotion",
+            format!("{candidate} is newer than {serving} and does not serve yet"),
+        );
+    }
+    if o.spec.drift.is_none() {
+        return wait(
+            "Watching",
+            format!("{serving} serves; spec.drift is absent, so nothing is started for drift"),
+        );
+    }
+    let Some(drift) = drift else {
+        return wait(
+            "Watching",
+            format!("{serving} serves; too few windows yet to say whether it drifts"),
+        );
+    };
+    let Some(since) = drift.since.filter(|_| drift.drifted) else {
+        return wait("Watching", format!("{serving} serves and does not drift"));
+    };
+    let least = u64::try_from(o.spec.training.data.min_windows).unwrap_or(0);
+    if o.windows_since_drift < least {
+        return wait(
+            "CollectingAfterDrift",
+            format!(
+                "{serving} drifts; {} windows of the {least} since then",
+                two_digits(o.windows_since_drift)
+            ),
+        );
+    }
+    Decision::Start { reason: DRIFT, since }
+}
+
+fn lookback(o: &Observed<'_>) -> Timestamp {
+    let lookback = SignedDuration::try_from(std::time::Duration::from(o.spec.training.data.lookback))
+        .unwrap_or(SignedDuration::MAX);
+    let since = o.now.checked_sub(lookback).unwrap_or(Timestamp::UNIX_EPOCH);
+    Timestamp::from_second(since.as_second()).unwrap_or(since)
+}
+
+fn run_spec(o: &Observed<'_>, reason: &str, since: Timestamp) -> TrainingRunSpec {
+    let training = &o.spec.training;
+    TrainingRunSpec {
+        model_ref: o.spec.model_ref.clone(),
+        reason: reason.to_owned(),
+        estimator: training.estimator.clone(),
+        workers: training.workers,
+        data: DataWindow {
+            since: Some(Time(since)),
+            until: None,
+            min_windows: training.data.min_windows,
+            max_windows: training.data.max_windows,
+            // After drift, what raises alerts is the new normal.
+            include_alerted: reason == DRIFT,
+        },
+        gates: training.gates.clone(),
+        timeout: training.timeout,
+    }
+}
+
+/// Number of a run of this policy.
+fn number(policy: &str, run: &str) -> Option<u64> {
+    run.strip_prefix(policy)?.strip_prefix('-')?.parse().ok()
+}
+
+/// `<policy>-<n>`, one more than any there is or was: the same until a run of this name is seen.
+fn next_name(o: &Observed<'_>) -> String {
+    let last = o.status.last_run.iter().map(|r| r.name.as_str());
+    let names = o.runs.iter().map(|r| r.name.as_str()).chain(last);
+    let largest = names.filter_map(|name| number(o.name, name)).max().unwrap_or(0);
+    format!("{}-{}", o.name, largest.saturating_add(1))
+}
+
+/// The last run that this policy started: as the status has it, or the newest there is, should the operator
+/// have been killed between the start and the write of the status.
+fn last_run(o: &Observed<'_>) -> Option<LastRun> {
+    let newest = o
+        .runs
+        .iter()
+        .filter_map(|run| Some((number(o.name, &run.name)?, run)))
+        .max_by_key(|(number, _)| *number);
+    let known = o.status.last_run.as_ref().and_then(|r| number(o.name, &r.name));
+    match newest {
+        Some((number, run)) if Some(number) > known => Some(LastRun {
+            name: run.name.clone(),
+            reason: run.reason.clone(),
+            started_at: Time(run.created),
+        }),
+        _ => o.status.last_run.clone(),
+    }
+}
+
+/// Rounded down to two digits.
+fn two_digits(n: u64) -> i64 {
+    let scale = 10u64.pow(n.checked_ilog10().unwrap_or(0).saturating_sub(1));
+    i64::try_from(n / scale * scale).unwrap_or(i64::MAX)
+}
+
+fn human(duration: SignedDuration) -> String {
+    format!("{duration:#}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observed::drift::Evaluation;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("a time")
+    }
+
+    const NOW: i64 = 1_000_000;
+
+    fn spec() -> RetrainingPolicySpec {
+        serde_json::from_value(json!({
+            "modelRef": {"name": "m"}, "coldStart": {"minWindows": 200}, "cooldown": "60s",
+            "drift": {"above": "0.1", "minSamples": 100, "consecutive": 3, "every": "10s"},
+            "training": {"data": {"lookback": "1h", "minWindows": 150}},
+        }))
+        .expect("a spec")
+    }
+
+    struct World {
+        spec: RetrainingPolicySpec,
+        status: RetrainingPolicyStatus,
+        model: Option<ModelView>,
+        runs: Vec<RunView>,
+        windows: u64,
+        since_drift: u64,
+        drift: Option<Drift>,
+        full: Option<String>,
+        now: i64,
+    }
+
+    impl World {
+        fn cold() -> Self {
+            Self {
+                spec: spec(),
+                status: RetrainingPolicyStatus::default(),
+                model: Some(ModelView::default()),
+                runs: vec![],
+                windows: 1000,
+                since_drift: 0,
+                drift: None,
+                full: None,
+                now: NOW,
+            }
+        }
+
+        fn drifted() -> Self {
+            let drift = Drift {
+                last: Evaluation {
+                    start: at(NOW - 20),
+                    samples: 100,
+                    value: 0.5,
+                },
+                row: 3,
+                since: Some(at(NOW - 40)),
+                drifted: true,
+            };
+            Self {
+                model: Some(ModelView {
+                    serving: Some("m-v1".into()),
+                    candidate: None,
+                    has_versions: true,
+                }),
+                since_drift: 150,
+                drift: Some(drift),
+                ..Self::cold()
+            }
+        }
+
+        fn plan(&self) -> Plan {
+            plan(&Observed {
+                name: "p",
+                generation: 1,
+                spec: &self.spec,
+                status: &self.status,
+                model: self.model.clone(),
+                runs: &self.runs,
+                windows: self.windows,
+                drift: self.drift,
+                windows_since_drift: self.since_drift,
+                store_full: self.full.clone(),
+                now: at(self.now),
+            })
+        }
+
+        fn why(&self) -> String {
+            let plan = self.plan();
+            assert_eq!(plan.start, None);
+            conditions::find(&plan.status.conditions, READY)
+                .expect("Ready")
+                .reason
+                .clone()
+        }
+    }
+
+    fn run(name: &str, finished: bool) -> RunView {
+        RunView {
+            name: name.into(),
+            finished,
+            reason: DRIFT.into(),
+            created: at(NOW - 100),
+        }
+    }
+
+    #[test]
+    fn a_first_version_is_trained_once_there_are_enough_windows() {
+        let mut world = World::cold();
+        world.windows = 199;
+        assert_eq!(world.why(), "Collecting");
+        world.windows = 200;
+        let (name, spec) = world.plan().start.expect("a run");
+        assert_eq!((name.as_str(), spec.reason.as_str()), ("p-1", COLD_START));
+        assert_eq!(spec.data.since, Some(Time(at(NOW - 3600))));
+        assert!(!spec.data.include_alerted);
+        world.spec.cold_start = None;
+        assert_eq!(world.why(), "NoVersion");
+    }
+
+    #[test]
+    fn drift_trains_on_what_came_after_it() {
+        let mut world = World::drifted();
+        let (name, spec) = world.plan().start.expect("a run");
+        assert_eq!((name.as_str(), spec.reason.as_str()), ("p-1", DRIFT));
+        assert_eq!(spec.data.since, Some(Time(at(NOW - 40))));
+        assert!(spec.data.include_alerted);
+        assert_eq!(world.plan().status.drifted_since, Some(Time(at(NOW - 40))));
+        world.since_drift = 149;
+        assert_eq!(world.why(), "CollectingAfterDrift");
+        world.drift = world.drift.map(|d| Drift {
+            drifted: false,
+            row: 2,
+            ..d
+        });
+        assert_eq!(world.why(), "Watching");
+        assert_eq!(world.plan().status.drifted_evaluations, 2);
+    }
+
+    #[test]
+    fn one_run_at_a_time_and_none_within_the_cooldown() {
+        let mut world = World::drifted();
+        world.runs = vec![run("by-hand", false)];
+        assert_eq!(world.why(), "TrainingActive");
+        world.runs = vec![run("p-4", true)];
+        // Created 100 s ago, the cooldown is 60 s.
+        assert_eq!(world.plan().start.expect("a run").0, "p-5");
+        world.now = NOW - 50;
+        assert_eq!(world.why(), "CoolingDown");
+    }
+
+    #[test]
+    fn a_kill_between_the_start_and_the_status_starts_nothing_twice() {
+        let world = World::drifted();
+        let plan = world.plan();
+        let name = plan.start.expect("a run").0;
+        // Killed before the status was written; the run is there.
+        let mut again = World::drifted();
+        again.runs = vec![RunView {
+            created: at(NOW),
+            ..run(&name, false)
+        }];
+        assert_eq!(again.why(), "TrainingActive");
+        assert_eq!(again.plan().status.last_run.map(|r| r.name), Some(name.clone()));
+        // The status was written, and the cache does not have the run yet.
+        let mut lag = World::drifted();
+        lag.status = plan.status;
+        lag.spec.cooldown = std::time::Duration::from_secs(10).into();
+        lag.now = NOW + 15;
+        assert_eq!(lag.why(), "TrainingActive");
+        // The run went within the lag: its name is not used again.
+        lag.now = NOW + 31;
+        assert_eq!(lag.plan().start.expect("a run").0, "p-2");
+    }
+
+    #[test]
+    fn what_waits_to_be_promoted_is_not_trained_again() {
+        let mut world = World::drifted();
+        world.model = Some(ModelView {
+            candidate: Some("m-v2".into()),
+            ..world.model.clone().unwrap()
+        });
+        assert_eq!(world.why(), "AwaitingPromotion");
+        world.model = Some(ModelView {
+            has_versions: true,
+            ..ModelView::default()
+        });
+        assert_eq!(world.why(), "NotServing");
+    }
+
+    #[test]
+    fn nothing_is_started_while_suspended_orphaned_or_full() {
+        let mut world = World::cold();
+        world.spec.suspend = true;
+        assert_eq!(world.why(), "Suspended");
+        world.full = Some("no space".into());
+        assert_eq!(world.why(), "StoreFull");
+        assert!(conditions::is_true(&world.plan().status.conditions, STALLED));
+        world.model = None;
+        assert_eq!(world.why(), "ModelNotFound");
+    }
+
+    #[test]
+    fn counts_are_rounded_so_that_a_status_rarely_changes() {
+        let rounded = [0, 9, 99, 101, 1999, 123_456].map(two_digits);
+        assert_eq!(rounded, [0, 9, 99, 100, 1900, 120_000]);
+    }
+
+    proptest! {
+        /// Planning again from what planning wrote changes nothing, at the same time.
+        #[test]
+        fn a_plan_is_stable(windows in 0u64..5000, since in 0u64..500, versions in any::<bool>(), suspend in any::<bool>()) {
+            let mut world = if versions { World::drifted() } else { World::cold() };
+            world.windows = windows;
+            world.since_drift = since;
+            world.spec.suspend = suspend;
+            let first = world.plan();
+            world.status = first.status.clone();
+            if let Some((name, _)) = &first.start {
+                world.runs.push(RunView { created: at(NOW), ..run(name, false) });
+            }
+            let second = world.plan();
+            prop_assert_eq!(&second.start, &None);
+            world.status = second.status.clone();
+            prop_assert_eq!(world.plan().status, second.status);
+        }
+    }
+}

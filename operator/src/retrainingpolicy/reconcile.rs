@@ -1,0 +1,216 @@
+//! Effects of RetrainingPolicy: start a run, say why or why not; and drift on the Models.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Resource, ResourceExt};
+use vigia_crds::{Model, RetrainingPolicy, RunPhase, TrainingRun};
+
+use super::drifted;
+use super::plan::{ModelView, Observed, RunView, plan};
+use crate::apply;
+use crate::context::Context;
+use crate::controller::Error;
+use crate::events::{Note, Severity};
+use crate::model::version::{Verdict, VersionView};
+use crate::observed::drift::{self, Drift, Threshold};
+
+/// Windows come all the time, so a policy is looked at again after this.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// Drift of all Models is looked at this often.
+const DRIFT_EVERY: Duration = Duration::from_secs(5);
+
+/// One reconcile.
+pub async fn reconcile(
+    policy: Arc<RetrainingPolicy>,
+    context: Arc<Context>,
+) -> Result<Option<Duration>, Error> {
+    if policy.metadata.deletion_timestamp.is_some() {
+        return Ok(None);
+    }
+    let (namespace, name) = (policy.namespace().unwrap_or_default(), policy.name_any());
+    let now = Timestamp::now();
+    let model_name = &policy.spec.model_ref.name;
+    let model = context.caches.model(&namespace, model_name);
+    let threshold = policy.spec.drift.as_ref().and_then(Threshold::of);
+    let drift = model
+        .as_ref()
+        .zip(threshold)
+        .and_then(|(model, threshold)| drift_of(model, &threshold, &context, now));
+    let lookback = SignedDuration::try_from(Duration::from(policy.spec.training.data.lookback))
+        .unwrap_or(SignedDuration::MAX);
+    let since = now.checked_sub(lookback).unwrap_or(Timestamp::UNIX_EPOCH);
+    let all = windows(&context, &namespace, model_name, since, now);
+    let drifted = drift
+        .and_then(|d| d.since)
+        .map(|since| windows(&context, &namespace, model_name, since, now));
+    let status = policy.status.clone().unwrap_or_default();
+    let plan = plan(&Observed {
+        name: &name,
+        generation: policy.metadata.generation.unwrap_or(0),
+        spec: &policy.spec,
+        status: &status,
+        model: model.as_deref().map(|m| view(m, &namespace, &context)),
+        runs: &runs(&context, &namespace, model_name),
+        windows: all.0.saturating_sub(all.1),
+        drift,
+        windows_since_drift: drifted.map_or(0, |(all, _)| all),
+        store_full: context.store.health().borrow().full.clone(),
+        now,
+    });
+    if let Some((run, spec)) = plan.start {
+        // The run first: a kill before the status is written finds it again by its name.
+        let run = TrainingRun {
+            metadata: ObjectMeta {
+                name: Some(run),
+                namespace: Some(namespace.clone()),
+                owner_references: policy.controller_owner_ref(&()).map(|owner| {
+                    vec![OwnerReference {
+                        block_owner_deletion: Some(false),
+                        ..owner
+                    }]
+                }),
+                ..ObjectMeta::default()
+            },
+            spec,
+            status: None,
+        };
+        context.door.object(None, &run).await?;
+        tracing::info!(target: "audit", namespace, policy = name, run = run.name_any(), reason = run.spec.reason, "a policy started a training");
+    }
+    context.door.status(&*policy, plan.status).await?;
+    Ok(Some(LOOK_AGAIN))
+}
+
+/// Windows, and those of them that raised an alert, of the profiles that name a Model.
+fn windows(
+    context: &Context,
+    namespace: &str,
+    model: &str,
+    since: Timestamp,
+    until: Timestamp,
+) -> (u64, u64) {
+    let profiles = context.caches.profiles_in(namespace);
+    let naming = profiles
+        .iter()
+        .filter(|p| p.spec.models.iter().any(|m| m.name == model));
+    naming.fold((0, 0), |(windows, alerted), profile| {
+        let count = context.store.count(
+            namespace,
+            &profile.name_any(),
+            since.as_millisecond(),
+            until.as_millisecond(),
+        );
+        (windows + count.windows, alerted + count.alerted)
+    })
+}
+
+fn runs(context: &Context, namespace: &str, model: &str) -> Vec<RunView> {
+    let all = context.caches.runs.state();
+    let of_model = all
+        .iter()
+        .filter(|r| r.spec.model_ref.name == model && r.namespace().as_deref() == Some(namespace));
+    of_model
+        .map(|run| RunView {
+            name: run.name_any(),
+            finished: matches!(
+                run.status.as_ref().and_then(|s| s.phase),
+                Some(RunPhase::Succeeded | RunPhase::Failed)
+            ),
+            reason: run.spec.reason.clone(),
+            created: run.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |t| t.0),
+        })
+        .collect()
+}
+
+fn view(model: &Model, namespace: &str, context: &Context) -> ModelView {
+    let status = model.status.clone().unwrap_or_default();
+    let versions = context.caches.versions_of(namespace, &model.name_any());
+    let mut views: Vec<VersionView> = versions.iter().map(|v| VersionView::of(v)).collect();
+    views.sort_by(|a, b| a.age.cmp(&b.age));
+    let serving = status.serving.as_ref();
+    let place = serving.and_then(|s| views.iter().position(|v| v.digest == s.digest));
+    let newer = views.iter().skip(place.map_or(0, |i| i + 1));
+    let failed = |digest: &String| status.failed.iter().any(|f| &f.digest == digest);
+    let candidate = newer
+        .filter(|v| !matches!(v.verdict, Verdict::Bad { .. }) && !failed(&v.digest))
+        .next_back()
+        .map(|v| v.name.clone());
+    ModelView {
+        serving: serving.map(|s| s.name.clone()),
+        candidate,
+        has_versions: !views.is_empty() || serving.is_some(),
+    }
+}
+
+/// Drift of a Model's serving version, where there is one whose validation is known.
+fn drift_of(model: &Model, threshold: &Threshold, context: &Context, now: Timestamp) -> Option<Drift> {
+    let serving = model.status.as_ref()?.serving.as_ref()?;
+    let validation = context.artifacts.validation(&serving.digest)?;
+    let namespace = model.namespace().unwrap_or_default();
+    let version = (namespace.as_str(), &*model.name_any(), serving.digest.as_str());
+    drift::of(&context.observations, version, &validation, threshold, now)
+}
+
+/// Shows the drift of every Model's serving version in its status, until the context's shutdown.
+pub async fn show_drift(context: Arc<Context>) {
+    let shutdown = context.shutdown.clone();
+    while shutdown
+        .run_until_cancelled(tokio::time::sleep(DRIFT_EVERY))
+        .await
+        .is_some()
+    {
+        for model in context.caches.models.state() {
+            match show(&model, &context).await {
+                // The other owner of the status was faster; the next round derives it again.
+                Ok(()) | Err(Error::Write(apply::Error::Conflict(_) | apply::Error::Gone(_))) => {}
+                Err(error) => {
+                    tracing::warn!(model = model.name_any(), %error, "drift could not be shown; it is tried again")
+                }
+            }
+        }
+    }
+}
+
+async fn show(model: &Model, context: &Context) -> Result<(), Error> {
+    let (namespace, name) = (model.namespace().unwrap_or_default(), model.name_any());
+    if model.status.as_ref().is_none_or(|s| s.serving.is_none()) {
+        return Ok(());
+    }
+    let policies: Vec<Arc<RetrainingPolicy>> = context
+        .caches
+        .policy_names
+        .of(&namespace, &name)
+        .iter()
+        .filter_map(|policy| {
+            context
+                .caches
+                .policies
+                .get(&ObjectRef::new(policy).within(&namespace))
+        })
+        .collect();
+    let threshold = Threshold::of_policies(policies.iter().map(|p| &**p));
+    let now = Timestamp::now();
+    let drift = drift_of(model, &threshold, context, now);
+    let (status, news) = drifted::status(model, drift.as_ref(), &threshold, now);
+    if let Some(text) = news {
+        tracing::info!(target: "audit", namespace, model = name, text, "drift was detected");
+        let since = drift
+            .and_then(|d| d.since)
+            .map(|t| t.to_string())
+            .unwrap_or_default();
+        let note = Note {
+            severity: Severity::Warning,
+            reason: "DriftDetected",
+            action: "Watch",
+            note: text,
+            key: since,
+        };
+        context.events.publish(&model.object_ref(&()), &note).await?;
+    }
+    context.door.status(model, status).await?;
+    Ok(())
+}
