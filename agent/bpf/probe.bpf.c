@@ -8,6 +8,9 @@
  * again and adds nothing to a count. Counters only ever grow; user space takes
  * differences, so that a drain that comes late loses nothing.
  *
+ * Latencies and 2-grams cost as much as counting does, so they are taken in a duty cycle: while VIGIA_CYCLE is not 0
+ * and the entry hook is attached. Counting goes on unchanged meanwhile.
+ *
  * A target is a slot. Cgroups (and, for the command line, processes) point to a
  * slot; what they create points to the same one before it can make its first
  * system call, so nesting cannot hide a process.
@@ -21,6 +24,8 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 /* What identifies a task's target; fixed when the probe is loaded, so the verifier drops the others. */
 enum { BY_CGROUP_V2 = 1, BY_CGROUP_V1 = 2, BY_PROCESS = 4 };
 volatile const __u32 VIGIA_BY = BY_CGROUP_V2;
+/* Whether there will be duty cycles; fixed when the probe is loaded, too. */
+volatile const __u32 VIGIA_DETAIL = 0;
 
 struct tally_key {
 	__u32 slot;
@@ -55,8 +60,61 @@ struct {
 	__type(value, struct tally);
 } TALLIES SEC(".maps");
 
+/* Buckets by the logarithm of nanoseconds, base 2; the last one holds all that is longer, some four seconds. */
+#define BUCKETS 32
+
+/* Bucket counts may wrap: user space takes differences. */
+struct latency {
+	__u64 sum_ns;
+	__u32 buckets[BUCKETS];
+};
+
+/* By the same key as tallies. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct tally_key);
+	__type(value, struct latency);
+} LATENCIES SEC(".maps");
+
+struct gram_key {
+	__u32 slot;
+	__u16 first;
+	__u16 second;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct gram_key);
+	__type(value, __u64);
+} GRAMS SEC(".maps");
+
+/* The call that a task is in, and the one before. */
+struct progress {
+	__u64 entered_ns;
+	__u32 cycle;
+	__u16 current;
+	__u16 started;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct progress);
+} PROGRESS SEC(".maps");
+
+/* Number of the duty cycle's active phase, 0 between them: what a task did in another one must not be mixed in. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} CYCLE SEC(".maps");
+
 /* What could not be kept, by cause. */
-enum { LOST_CALLS = 0, LOST_INHERITED = 1, LOST_CAUSES = 2 };
+enum { LOST_CALLS = 0, LOST_INHERITED = 1, LOST_DETAIL = 2, LOST_CAUSES = 3 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -118,6 +176,51 @@ static __always_inline __u32 number(struct task_struct *task, struct pt_regs *re
 	return nr;
 }
 
+static __always_inline __u32 active_cycle(void)
+{
+	__u32 zero = 0;
+	__u32 *cycle = bpf_map_lookup_elem(&CYCLE, &zero);
+
+	return cycle ? *cycle : 0;
+}
+
+/* Also of tasks that are in a call when a phase begins, or came from another one: those have no start. */
+static __always_inline void measure(struct task_struct *task, struct tally_key *key, __u32 cycle)
+{
+	struct progress *progress = bpf_task_storage_get(&PROGRESS, task, 0, 0);
+	struct latency *latency;
+	__u64 ns, rest;
+	__u32 bucket = 0;
+
+	if (!progress || progress->cycle != cycle || !progress->started)
+		return;
+	progress->started = 0;
+	ns = bpf_ktime_get_ns() - progress->entered_ns;
+
+	latency = bpf_map_lookup_elem(&LATENCIES, key);
+	if (!latency) {
+		static const struct latency zero;
+
+		bpf_map_update_elem(&LATENCIES, key, &zero, BPF_NOEXIST);
+		latency = bpf_map_lookup_elem(&LATENCIES, key);
+		if (!latency) {
+			lose(LOST_DETAIL);
+			return;
+		}
+	}
+	latency->sum_ns += ns;
+	/* The logarithm, by halves; there is no instruction for it. */
+	rest = ns;
+	if (rest >> 32)
+		rest = 0xffffffff;
+	if (rest >> 16) { bucket += 16; rest >>= 16; }
+	if (rest >> 8) { bucket += 8; rest >>= 8; }
+	if (rest >> 4) { bucket += 4; rest >>= 4; }
+	if (rest >> 2) { bucket += 2; rest >>= 2; }
+	if (rest >> 1) bucket += 1;
+	latency->buckets[bucket & (BUCKETS - 1)] += 1;
+}
+
 SEC("tp_btf/sys_exit")
 int vigia_count(__u64 *ctx)
 {
@@ -152,6 +255,63 @@ int vigia_count(__u64 *ctx)
 	}
 	tally->calls += 1;
 	tally->errors += error;
+
+	if (VIGIA_DETAIL) {
+		__u32 cycle = active_cycle();
+
+		if (cycle)
+			measure(task, &key, cycle);
+	}
+	return 0;
+}
+
+/* Attached in the active phase of the duty cycle only. */
+SEC("tp_btf/sys_enter")
+int vigia_enter(__u64 *ctx)
+{
+	struct task_struct *task = (void *)bpf_get_current_task_btf();
+	__u32 *slot = slot_of(task), cycle;
+	struct progress *progress;
+	struct gram_key key;
+	__u64 *count;
+
+	if (!slot)
+		return 0;
+	cycle = active_cycle();
+	if (!cycle)
+		return 0;
+	progress = bpf_task_storage_get(&PROGRESS, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!progress) {
+		lose(LOST_DETAIL);
+		return 0;
+	}
+	key.slot = *slot;
+	key.first = progress->current;
+	key.second = ctx[1] & 0x7fff;
+#if defined(VIGIA_ARCH_x86_64)
+	if (task->thread_info.status & TS_COMPAT)
+		key.second |= 1 << 15;
+#endif
+	progress->current = key.second;
+	progress->started = 1;
+	if (progress->cycle == cycle) {
+		count = bpf_map_lookup_elem(&GRAMS, &key);
+		if (count) {
+			*count += 1;
+		} else {
+			__u64 zero = 0;
+
+			bpf_map_update_elem(&GRAMS, &key, &zero, BPF_NOEXIST);
+			count = bpf_map_lookup_elem(&GRAMS, &key);
+			if (count)
+				*count += 1;
+			else
+				lose(LOST_DETAIL);
+		}
+	}
+	progress->cycle = cycle;
+	/* Last, so that our own work is not in it. */
+	progress->entered_ns = bpf_ktime_get_ns();
 	return 0;
 }
 

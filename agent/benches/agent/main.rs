@@ -100,8 +100,9 @@ fn main() {
     if workload::run(&args) {
         return;
     }
-    let rows: [(&str, fn()); 6] = [
+    let rows: [(&str, fn()); 7] = [
         ("probe.counts", probe::counts),
+        ("probe.full, probe.sampled", probe::detail),
         ("probe.drain", probe::drain),
         ("agent.verdict", node::verdict),
         ("probe.redis", node::redis),

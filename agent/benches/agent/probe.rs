@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use vigia_agent::probe::{Probe, ProbeConfig};
 
@@ -99,6 +100,64 @@ pub fn counts() {
         note: format!("{CALLS} calls a round; a process beside it that is no target: {beside:.2}"),
     }
     .print();
+}
+
+/// Latencies and 2-grams: all the time, and in one sixteenth of it.
+pub fn detail() {
+    const ON: Duration = Duration::from_millis(40);
+    const ONE_IN: u32 = 16;
+    let ground = grounds().remove(0);
+    let target = ground.cgroup("target");
+    let config = ProbeConfig {
+        cgroups: Some(ground.kind),
+        detail: true,
+        ..ProbeConfig::default()
+    };
+    let mut probe = Probe::load(config).expect("the probe loads");
+    let (mut full, mut sampled) = (vec![], vec![]);
+    getppid(&target, CALLS);
+    for _ in 0..ROUNDS {
+        let untraced = getppid(&target, CALLS);
+        let slot = probe.add_target(target.id()).expect("a target");
+        probe.set_detail(true).expect("a phase");
+        full.push(getppid(&target, CALLS) / untraced);
+        probe.set_detail(false).expect("it ends");
+        let ns = std::thread::scope(|scope| {
+            // Some two seconds, so that several phases fall into it.
+            let running = scope.spawn(|| getppid(&target, 15 * CALLS));
+            let mut on = true;
+            while !running.is_finished() {
+                probe.set_detail(on).expect("a phase");
+                std::thread::sleep(if on { ON } else { ON * (ONE_IN - 1) });
+                on = !on;
+            }
+            running.join().expect("the workload runs")
+        });
+        sampled.push(ns / untraced);
+        probe.remove_target(slot).expect("removed");
+    }
+    let unit = "time of a getppid loop, traced / untraced";
+    let note = |what: &str| format!("counts, latency histograms and 2-grams, {what}");
+    let rows = [
+        ("probe.full", full, 2.1, note("all the time")),
+        (
+            "probe.sampled",
+            sampled,
+            1.45,
+            note("the last two in 1/16 of the time"),
+        ),
+    ];
+    for (name, ours, target, note) in rows {
+        Row {
+            name,
+            unit,
+            ours,
+            peers: vec![],
+            target: Target::AtMost(target),
+            note,
+        }
+        .print();
+    }
 }
 
 pub fn drain() {

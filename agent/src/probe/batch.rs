@@ -21,22 +21,6 @@ const BATCH: usize = 1024;
 /// Beyond this, the kernel does not keep its word on bucket sizes.
 const BATCH_LIMIT: usize = 1 << 20;
 
-/// Key of a counter, laid out as the kernel side has it.
-#[derive(Clone, Copy)]
-pub(super) struct TallyKey {
-    pub(super) slot: u32,
-    pub(super) syscall: u32,
-}
-
-impl TallyKey {
-    pub(super) fn to_bytes(self) -> [u8; 8] {
-        let mut bytes = [0; 8];
-        bytes[..4].copy_from_slice(&self.slot.to_ne_bytes());
-        bytes[4..].copy_from_slice(&self.syscall.to_ne_bytes());
-        bytes
-    }
-}
-
 /// `union bpf_attr` as commands on one element read it.
 #[repr(C)]
 #[derive(Default)]
@@ -133,37 +117,18 @@ impl PerCpuReader {
         }
     }
 
-    /// Every counter of a per-CPU hash map, summed over the CPUs.
+    /// Every element of a per-CPU hash map with 8-byte keys and `size` bytes (a multiple of 8) for each CPU: the
+    /// key, and the values of all CPUs one after the other.
     pub(super) fn read(
         &mut self,
         map: BorrowedFd<'_>,
-        mut each: impl FnMut(TallyKey, [u64; 2]),
+        size: usize,
+        each: impl FnMut(&[u8], &[u8]),
     ) -> io::Result<()> {
-        let value_size = 16 * self.cpus;
+        let value_size = size * self.cpus;
         // With hundreds of CPUs a full batch would be megabytes.
-        let batch = (BATCH * 64 / value_size.max(64)).max(64);
-        read_batches(
-            map,
-            8,
-            value_size,
-            batch,
-            &mut self.keys,
-            &mut self.values,
-            |key, value| {
-                let mut sum = [0u64; 2];
-                for cpu in value.chunks_exact(16) {
-                    sum[0] = sum[0].wrapping_add(word(cpu, 0));
-                    sum[1] = sum[1].wrapping_add(word(cpu, 8));
-                }
-                each(
-                    TallyKey {
-                        slot: half(key, 0),
-                        syscall: half(key, 4),
-                    },
-                    sum,
-                );
-            },
-        )
+        let batch = (BATCH * 64 / value_size.max(64)).max(16);
+        read_batches(map, 8, value_size, batch, &mut self.keys, &mut self.values, each)
     }
 
     /// One element of a per-CPU array of u64, summed over the CPUs.
@@ -186,11 +151,11 @@ impl PerCpuReader {
     }
 }
 
-fn word(bytes: &[u8], at: usize) -> u64 {
+pub(super) fn word(bytes: &[u8], at: usize) -> u64 {
     u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("eight bytes are eight bytes"))
 }
 
-fn half(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn half(bytes: &[u8], at: usize) -> u32 {
     u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four bytes are four bytes"))
 }
 

@@ -7,123 +7,35 @@
 //! taking differences is the window's work.
 
 mod batch;
+mod config;
 mod error;
 mod hierarchy;
 mod kernel;
+mod object;
+mod tally;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 
-use aya::maps::{Map, MapData};
-use aya::programs::BtfTracePoint;
 use aya::programs::tp_btf::BtfTracePointLink;
-use aya::{Btf, Ebpf, EbpfLoader};
 
+pub use config::{ProbeConfig, ProbeStats};
 pub use error::ProbeError;
 pub use hierarchy::{Hierarchy, HierarchyKind};
-
-/// What the counters of one target are kept under. Never used again for another target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Slot(pub u32);
-
-/// One counter as the kernel has it: totals since the slot was made, over all CPUs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tally {
-    /// Whose.
-    pub slot: Slot,
-    /// Number of the system call on this architecture. [`Tally::COMPAT`] is set where it was made through the
-    /// 32-bit ABI, whose numbers mean other calls.
-    pub syscall: u32,
-    /// Calls that have returned.
-    pub calls: u64,
-    /// Those of them that returned an error.
-    pub errors: u64,
-}
-
-impl Tally {
-    /// Flag in [`Tally::syscall`]: made through the 32-bit ABI.
-    pub const COMPAT: u32 = 1 << 31;
-}
-
-/// What tells targets apart, and how much room the kernel side gets. Fixed when the probe is loaded.
-#[derive(Debug, Clone, Copy)]
-pub struct ProbeConfig {
-    /// Count for cgroups of this kind of hierarchy; none: for processes only.
-    pub cgroups: Option<HierarchyKind>,
-    /// Count for processes and what they fork.
-    pub processes: bool,
-    /// Most pairs of target and system call that are counted at once. Each takes 64 bytes and 16 more for each CPU
-    /// in the kernel; calls beyond are counted as lost.
-    pub tallies: u32,
-    /// Most cgroups (nested ones included), and most processes, that are bound to slots at once.
-    pub bindings: u32,
-}
-
-impl Default for ProbeConfig {
-    fn default() -> Self {
-        Self {
-            cgroups: Some(HierarchyKind::V2),
-            processes: false,
-            tallies: 16_384,
-            bindings: 8_192,
-        }
-    }
-}
-
-/// What the probe is doing and what it could not keep.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ProbeStats {
-    /// Targets now.
-    pub targets: usize,
-    /// Programs attached now; 0 without a target.
-    pub attached: usize,
-    /// Calls not counted because the table was full, since loading.
-    pub lost_calls: u64,
-    /// Nested cgroups or children that could not be bound because the table was full, since loading.
-    pub lost_bindings: u64,
-}
-
-/// A program of the object, and the tracepoint it belongs to.
-struct Hook {
-    program: &'static str,
-    tracepoint: &'static str,
-}
-
-const COUNT: Hook = Hook {
-    program: "vigia_count",
-    tracepoint: "sys_exit",
-};
-const CGROUP_HOOKS: [Hook; 2] = [
-    Hook {
-        program: "vigia_cgroup_made",
-        tracepoint: "cgroup_mkdir",
-    },
-    Hook {
-        program: "vigia_cgroup_gone",
-        tracepoint: "cgroup_rmdir",
-    },
-];
-const PROCESS_HOOKS: [Hook; 2] = [
-    Hook {
-        program: "vigia_forked",
-        tracepoint: "sched_process_fork",
-    },
-    Hook {
-        program: "vigia_exited",
-        tracepoint: "sched_process_exit",
-    },
-];
+use object::{DETAIL, Object, hooks};
+pub use tally::{Gram, Latency, Slot, Tally};
 
 /// The kernel's programs and maps, and who is counted.
 pub struct Probe {
-    ebpf: Ebpf,
+    object: Object,
     config: ProbeConfig,
-    cgroups: MapData,
-    processes: MapData,
-    tallies: MapData,
-    lost: MapData,
     reader: batch::PerCpuReader,
     attached: Vec<BtfTracePointLink>,
+    /// The entry hook, in an active phase of the duty cycle.
+    detail: Option<BtfTracePointLink>,
+    /// Active phases so far.
+    cycles: u32,
+    detail_wanted: bool,
     next_slot: u32,
     targets: BTreeMap<Slot, Bound>,
 }
@@ -135,8 +47,6 @@ struct Bound {
     processes: BTreeSet<u32>,
 }
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probe.bpf.o"));
-
 impl Probe {
     /// Loads the programs and maps; attaches nothing yet.
     ///
@@ -144,47 +54,14 @@ impl Probe {
     ///
     /// Says which of BTF, a capability, a tracepoint or the verifier's consent is missing.
     pub fn load(config: ProbeConfig) -> Result<Self, ProbeError> {
-        kernel::check_capabilities()?;
-        let btf = kernel::btf()?;
-        let by = match config.cgroups {
-            Some(HierarchyKind::V2) => 1u32,
-            Some(HierarchyKind::V1) => 2,
-            None => 0,
-        } | if config.processes { 4 } else { 0 };
-
-        let mut ebpf = EbpfLoader::new()
-            .btf(Some(&btf))
-            .override_global("VIGIA_BY", &by, true)
-            .map_max_entries("TALLIES", config.tallies)
-            .map_max_entries(
-                "CGROUPS",
-                if config.cgroups.is_some() {
-                    config.bindings
-                } else {
-                    1
-                },
-            )
-            .map_max_entries("PROCESSES", if config.processes { config.bindings } else { 1 })
-            .load(OBJECT)
-            .map_err(ProbeError::object)?;
-        for hook in hooks(&config) {
-            load_program(&mut ebpf, &btf, hook)?;
-        }
-        let [cgroups, processes, tallies, lost] =
-            ["CGROUPS", "PROCESSES", "TALLIES", "LOST"].map(|name| take_map(&mut ebpf, name));
-        let reader = batch::PerCpuReader::new(kernel::possible_cpus()?);
-        // BTF of the whole kernel was parsed for a moment: some 30 MB that the allocator would keep.
-        drop(btf);
-        kernel::return_free_memory();
         Ok(Self {
-            ebpf,
+            object: Object::load(&config)?,
             config,
-            cgroups: cgroups?,
-            processes: processes?,
-            tallies: tallies?,
-            lost: lost?,
-            reader,
+            reader: batch::PerCpuReader::new(kernel::possible_cpus()?),
             attached: Vec::new(),
+            detail: None,
+            cycles: 0,
+            detail_wanted: false,
             next_slot: 1,
             targets: BTreeMap::new(),
         })
@@ -219,7 +96,7 @@ impl Probe {
     /// When the table of cgroups is full.
     pub fn bind_cgroup(&mut self, slot: Slot, cgroup: u64) -> Result<(), ProbeError> {
         batch::update(
-            self.cgroups.fd().as_fd(),
+            self.object.cgroups.fd().as_fd(),
             &cgroup.to_ne_bytes(),
             &slot.0.to_ne_bytes(),
         )
@@ -238,7 +115,7 @@ impl Probe {
     /// When the table of processes is full.
     pub fn bind_process(&mut self, slot: Slot, process: u32) -> Result<(), ProbeError> {
         batch::update(
-            self.processes.fd().as_fd(),
+            self.object.processes.fd().as_fd(),
             &process.to_ne_bytes(),
             &slot.0.to_ne_bytes(),
         )
@@ -264,16 +141,17 @@ impl Probe {
             source,
         };
         if self.targets.is_empty() {
+            self.detail = None;
             self.attached.clear();
         }
         for id in &bound.cgroups {
-            batch::delete(self.cgroups.fd().as_fd(), &id.to_ne_bytes()).map_err(unbind)?;
+            batch::delete(self.object.cgroups.fd().as_fd(), &id.to_ne_bytes()).map_err(unbind)?;
         }
         for id in &bound.processes {
-            batch::delete(self.processes.fd().as_fd(), &id.to_ne_bytes()).map_err(unbind)?;
+            batch::delete(self.object.processes.fd().as_fd(), &id.to_ne_bytes()).map_err(unbind)?;
         }
         // What the kernel side bound to this slot is found by its value, and counters by their slot.
-        for (map, key_size) in [(&self.cgroups, 8), (&self.processes, 4)] {
+        for (map, key_size) in [(&self.object.cgroups, 8), (&self.object.processes, 4)] {
             batch::retain(map.fd().as_fd(), key_size, |_, value| {
                 value != slot.0.to_ne_bytes()
             })
@@ -293,21 +171,91 @@ impl Probe {
         }
         let targets = &self.targets;
         self.reader
-            .read(self.tallies.fd().as_fd(), |key, [calls, errors]| {
-                let slot = Slot(key.slot);
-                if targets.contains_key(&slot) {
-                    into.push(Tally {
-                        slot,
-                        syscall: key.syscall,
-                        calls,
-                        errors,
-                    });
+            .read(self.object.tallies.fd().as_fd(), Tally::SIZE, |key, cpus| {
+                if targets.contains_key(&tally::slot(key)) {
+                    into.push(Tally::read(key, cpus));
                 }
             })
             .map_err(|source| ProbeError::Map {
                 what: "read the counters",
                 source,
             })
+    }
+
+    /// Begins or ends an active phase of the duty cycle: while it lasts, how long calls take and which follows which
+    /// is kept beside the counters, at about their cost again. Without a target it begins with the first one.
+    ///
+    /// Calls that are under way when a phase begins have no latency, and the first call of a thread in a phase has
+    /// no predecessor, so that phases do not mix.
+    ///
+    /// # Errors
+    ///
+    /// When the probe was loaded without [`ProbeConfig::detail`], or the kernel refuses.
+    pub fn set_detail(&mut self, active: bool) -> Result<(), ProbeError> {
+        self.detail_wanted = active;
+        if active && !self.attached.is_empty() {
+            self.begin_detail()
+        } else {
+            self.end_detail()
+        }
+    }
+
+    fn begin_detail(&mut self) -> Result<(), ProbeError> {
+        if self.detail.is_some() {
+            return Ok(());
+        }
+        self.cycles = self.cycles.checked_add(1).unwrap_or(1);
+        self.write_cycle(self.cycles)?;
+        self.detail = Some(self.object.attach(&DETAIL)?);
+        Ok(())
+    }
+
+    fn end_detail(&mut self) -> Result<(), ProbeError> {
+        self.detail = None;
+        self.write_cycle(0)
+    }
+
+    fn write_cycle(&self, cycle: u32) -> Result<(), ProbeError> {
+        batch::update(
+            self.object.cycle.fd().as_fd(),
+            &0u32.to_ne_bytes(),
+            &cycle.to_ne_bytes(),
+        )
+        .map_err(|source| ProbeError::Map {
+            what: "set the duty cycle",
+            source,
+        })
+    }
+
+    /// Appends every latency and every 2-gram of every target, summed over the CPUs, in no order.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the read.
+    pub fn drain_detail(
+        &mut self,
+        latencies: &mut Vec<Latency>,
+        grams: &mut Vec<Gram>,
+    ) -> Result<(), ProbeError> {
+        let targets = &self.targets;
+        let refused = |source| ProbeError::Map {
+            what: "read latencies and 2-grams",
+            source,
+        };
+        self.reader
+            .read(self.object.latencies.fd().as_fd(), Latency::SIZE, |key, cpus| {
+                if targets.contains_key(&tally::slot(key)) {
+                    latencies.push(Latency::read(key, cpus));
+                }
+            })
+            .map_err(refused)?;
+        self.reader
+            .read(self.object.grams.fd().as_fd(), Gram::SIZE, |key, cpus| {
+                if targets.contains_key(&tally::slot(key)) {
+                    grams.push(Gram::read(key, cpus));
+                }
+            })
+            .map_err(refused)
     }
 
     /// What the probe is doing, and what was lost since it was loaded.
@@ -318,7 +266,7 @@ impl Probe {
     pub fn stats(&self) -> Result<ProbeStats, ProbeError> {
         let read = |cause: u32| {
             self.reader
-                .sum(self.lost.fd().as_fd(), cause)
+                .sum(self.object.lost.fd().as_fd(), cause)
                 .map_err(|source| ProbeError::Map {
                     what: "read what was lost",
                     source,
@@ -326,9 +274,10 @@ impl Probe {
         };
         Ok(ProbeStats {
             targets: self.targets.len(),
-            attached: self.attached.len(),
+            attached: self.attached.len() + usize::from(self.detail.is_some()),
             lost_calls: read(0)?,
             lost_bindings: read(1)?,
+            lost_detail: read(2)?,
         })
     }
 
@@ -358,69 +307,42 @@ impl Probe {
 
     /// Inheritance first, so that nothing can slip between a binding and it; counting last.
     fn attach(&mut self) -> Result<(), ProbeError> {
-        let mut links = Vec::new();
-        for hook in hooks(&self.config) {
-            let refused = |source| ProbeError::Attach {
-                tracepoint: hook.tracepoint,
-                source: Box::new(source),
-            };
-            let program = program(&mut self.ebpf, hook)?;
-            let link = program.attach().map_err(refused)?;
-            links.push(program.take_link(link).map_err(refused)?);
+        let links = hooks(&self.config)
+            .map(|hook| self.object.attach(hook))
+            .collect::<Result<_, _>>();
+        self.attached = links?;
+        if self.detail_wanted {
+            self.begin_detail()
+        } else {
+            Ok(())
         }
-        self.attached = links;
-        Ok(())
     }
 
     /// Deletes counters whose target is gone, also those that a CPU made just after the target was unbound.
     fn forget_counters(&mut self) -> Result<(), ProbeError> {
         let targets = &self.targets;
-        let mut stale = Vec::new();
         let forget = |source| ProbeError::Map {
             what: "forget a target's counters",
             source,
         };
-        self.reader
-            .read(self.tallies.fd().as_fd(), |key, _| {
-                if !targets.contains_key(&Slot(key.slot)) {
-                    stale.push(key);
-                }
-            })
-            .map_err(forget)?;
-        for key in stale {
-            batch::delete(self.tallies.fd().as_fd(), &key.to_bytes()).map_err(forget)?;
+        let detail = [
+            (&self.object.latencies, Latency::SIZE),
+            (&self.object.grams, Gram::SIZE),
+        ];
+        let detail = detail.into_iter().filter(|_| self.config.detail);
+        for (map, size) in std::iter::once((&self.object.tallies, Tally::SIZE)).chain(detail) {
+            let mut stale: Vec<u8> = Vec::new();
+            self.reader
+                .read(map.fd().as_fd(), size, |key, _| {
+                    if !targets.contains_key(&tally::slot(key)) {
+                        stale.extend_from_slice(key);
+                    }
+                })
+                .map_err(forget)?;
+            for key in stale.chunks_exact(8) {
+                batch::delete(map.fd().as_fd(), key).map_err(forget)?;
+            }
         }
         Ok(())
-    }
-}
-
-fn hooks(config: &ProbeConfig) -> impl Iterator<Item = &'static Hook> + use<> {
-    let cgroups = config
-        .cgroups
-        .is_some()
-        .then_some(&CGROUP_HOOKS)
-        .into_iter()
-        .flatten();
-    let processes = config.processes.then_some(&PROCESS_HOOKS).into_iter().flatten();
-    cgroups.chain(processes).chain([&COUNT])
-}
-
-fn program<'a>(ebpf: &'a mut Ebpf, hook: &Hook) -> Result<&'a mut BtfTracePoint, ProbeError> {
-    ebpf.program_mut(hook.program)
-        .ok_or(ProbeError::Incomplete(hook.program))?
-        .try_into()
-        .map_err(|_| ProbeError::Incomplete(hook.program))
-}
-
-fn load_program(ebpf: &mut Ebpf, btf: &Btf, hook: &'static Hook) -> Result<(), ProbeError> {
-    program(ebpf, hook)?
-        .load(hook.tracepoint, btf)
-        .map_err(|source| ProbeError::program(hook.tracepoint, source))
-}
-
-fn take_map(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, ProbeError> {
-    match ebpf.take_map(name) {
-        Some(Map::HashMap(data) | Map::PerCpuHashMap(data) | Map::PerCpuArray(data)) => Ok(data),
-        _ => Err(ProbeError::Incomplete(name)),
     }
 }

@@ -3,8 +3,10 @@
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use vigia_agent::probe::{Hierarchy, HierarchyKind};
 
@@ -16,10 +18,16 @@ pub struct Ground {
     /// What an agent is told as the root of cgroups.
     pub cgroup_root: PathBuf,
     root: PathBuf,
+    _alone: Rc<MutexGuard<'static, ()>>,
 }
+
+/// A process that another test forks holds our probe's links until it executes a program; a probe that is attached
+/// again meanwhile would count twice. So tests that hold a ground take turns.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// One for each kind that this machine has.
 pub fn grounds() -> Vec<Ground> {
+    let alone = Rc::new(ALONE.lock().unwrap_or_else(PoisonError::into_inner));
     let number = COUNTER.fetch_add(1, Ordering::Relaxed);
     let found: Vec<Ground> = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
         .into_iter()
@@ -33,6 +41,7 @@ pub fn grounds() -> Vec<Ground> {
                 kind: hierarchy.kind,
                 cgroup_root: cgroup_root.into(),
                 root,
+                _alone: alone.clone(),
             }
         })
         .collect();
@@ -84,6 +93,14 @@ impl Cgroup {
     /// What a process writes itself to, to be in it.
     pub fn procs(&self) -> PathBuf {
         self.0.join("cgroup.procs")
+    }
+
+    /// Runs a program in it and waits for its end.
+    pub fn status(&self, mut command: Command) -> ExitStatus {
+        let procs = self.procs();
+        // SAFETY: between fork and exec the closure writes a file; it takes no lock that another thread could hold.
+        unsafe { command.pre_exec(move || fs::write(&procs, "0")) };
+        command.status().expect("a child can be run")
     }
 
     /// Runs a process in it that calls getppid and a failing fchdir so many times, and waits for its end.

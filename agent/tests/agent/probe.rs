@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use crate::ground::{Ground, grounds};
-use vigia_agent::probe::{Probe, ProbeConfig, Slot, Tally};
+use vigia_agent::probe::{Gram, Latency, Probe, ProbeConfig, Slot, Tally};
 
 fn probe_for(ground: &Ground) -> Probe {
     Probe::load(ProbeConfig {
@@ -127,6 +127,7 @@ fn finish(mut child: Child, mut go: ChildStdin) {
 
 #[test]
 fn a_process_and_what_it_forks_are_counted_without_a_cgroup() {
+    let _alone = grounds();
     let mut probe = Probe::load(ProbeConfig {
         cgroups: None,
         processes: true,
@@ -164,4 +165,90 @@ fn a_full_table_counts_what_it_loses() {
         assert!(kept + lost > 500, "{kept} kept, {lost} lost");
         assert!(lost > 0);
     }
+}
+
+/// Calls of getppid that were measured, and times that one followed another, in a target.
+fn detail(probe: &mut Probe, slot: Slot) -> (u64, u64) {
+    let (mut latencies, mut grams): (Vec<Latency>, Vec<Gram>) = Default::default();
+    probe.drain_detail(&mut latencies, &mut grams).expect("a drain");
+    assert!(latencies.iter().all(|one| one.slot == slot) && grams.iter().all(|one| one.slot == slot));
+    let getppid = u32::try_from(libc::SYS_getppid).expect("small");
+    let measured = latencies
+        .iter()
+        .filter(|one| one.syscall == getppid)
+        .map(Latency::calls)
+        .sum();
+    let pairs = grams
+        .iter()
+        .filter(|one| (u32::from(one.first), u32::from(one.second)) == (getppid, getppid));
+    (measured, pairs.map(|one| one.count).sum())
+}
+
+#[test]
+fn latencies_and_pairs_are_kept_in_the_active_phase_alone() {
+    for ground in grounds() {
+        let (target, neighbour) = (ground.cgroup("target"), ground.cgroup("neighbour"));
+        let config = ProbeConfig {
+            cgroups: Some(ground.kind),
+            detail: true,
+            ..ProbeConfig::default()
+        };
+        let mut probe = Probe::load(config).expect("the probe loads");
+        probe.set_detail(true).expect("a phase");
+        assert_eq!(
+            probe.stats().expect("stats").attached,
+            0,
+            "nothing is attached without a target"
+        );
+        let slot = probe.add_target(target.id()).expect("a target");
+        target.run(1000, 0);
+        neighbour.run(50, 0);
+        assert_eq!(detail(&mut probe, slot), (1000, 999), "{:?}", ground.kind);
+
+        probe.set_detail(false).expect("the phase ends");
+        target.run(500, 0);
+        assert_eq!(detail(&mut probe, slot), (1000, 999));
+        probe.set_detail(true).expect("another phase");
+        target.run(10, 0);
+        assert_eq!(detail(&mut probe, slot), (1010, 1008));
+        assert_eq!(
+            counts(&mut probe, slot)[&libc::SYS_getppid].0,
+            1510,
+            "counting goes on all the time"
+        );
+        assert_eq!(probe.stats().expect("stats").lost_detail, 0);
+
+        probe.remove_target(slot).expect("removed");
+        assert_eq!(
+            (detail(&mut probe, slot), probe.stats().expect("stats").attached),
+            ((0, 0), 0)
+        );
+    }
+}
+
+#[test]
+fn a_call_that_waits_is_measured_by_its_wait() {
+    let ground = grounds().remove(0);
+    let target = ground.cgroup("waits");
+    let config = ProbeConfig {
+        cgroups: Some(ground.kind),
+        detail: true,
+        ..ProbeConfig::default()
+    };
+    let mut probe = Probe::load(config).expect("the probe loads");
+    let slot = probe.add_target(target.id()).expect("a target");
+    probe.set_detail(true).expect("a phase");
+    let mut sleeper = Command::new("sleep");
+    sleeper.arg("0.2");
+    assert!(target.status(sleeper).success());
+    let (mut latencies, mut grams) = (Vec::new(), Vec::new());
+    probe.drain_detail(&mut latencies, &mut grams).expect("a drain");
+    let waits = [libc::SYS_nanosleep, libc::SYS_clock_nanosleep];
+    let wait = latencies
+        .iter()
+        .find(|one| one.slot == slot && waits.contains(&i64::from(one.syscall)));
+    let wait = wait.expect("sleep has slept");
+    assert!((200_000_000..2_000_000_000).contains(&wait.sum_ns), "{wait:?}");
+    // 2^27 ns are 134 ms, 2^31 ns are 2.1 s.
+    assert_eq!(wait.buckets[27..31].iter().sum::<u32>(), 1, "{wait:?}");
 }
