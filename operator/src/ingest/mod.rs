@@ -204,3 +204,6 @@ impl Trainers for Context {
         self.triggers.runs.namespaced(&pod.namespace, &pod.run);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -422,7 +422,8 @@ pub(crate) mod tests {
 
     #[test]
     fn one_bad_item_is_left_out_and_the_others_stay() {
-        let bad: [(Reason, fn(&mut ReportBatch)); 14] = [
+        type Spoil = fn(&mut ReportBatch);
+        let bad: [(Reason, Spoil); 14] = [
             ("NotPlanned", |b| b.samples[0].profile = "other".into()),
             ("NotPlanned", |b| b.samples[0].namespace = "../x".into()),
             ("NotPlanned", |b| b.scores[0].model = "other".into()),

@@ -133,11 +133,10 @@ fn view(model: &Model, namespace: &str, context: &Context) -> ModelView {
     views.sort_by(|a, b| a.age.cmp(&b.age));
     let serving = status.serving.as_ref();
     let place = serving.and_then(|s| views.iter().position(|v| v.digest == s.digest));
-    let newer = views.iter().skip(place.map_or(0, |i| i + 1));
+    let mut newer = views.iter().skip(place.map_or(0, |i| i + 1));
     let failed = |digest: &String| status.failed.iter().any(|f| &f.digest == digest);
     let candidate = newer
-        .filter(|v| !matches!(v.verdict, Verdict::Bad { .. }) && !failed(&v.digest))
-        .next_back()
+        .rfind(|v| !matches!(v.verdict, Verdict::Bad { .. }) && !failed(&v.digest))
         .map(|v| v.name.clone());
     ModelView {
         serving: serving.map(|s| s.name.clone()),

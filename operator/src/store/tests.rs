@@ -256,3 +256,72 @@ fn copy(from: &Path, to: &Path) {
         std::fs::copy(from.join(file), target).unwrap();
     }
 }
+
+/// A small file system of its own, unmounted at the end.
+struct Volume(tempfile::TempDir);
+
+impl Volume {
+    fn new(size: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mount = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "vigia-test"])
+            .arg(folder.path())
+            .status()
+            .unwrap();
+        assert!(mount.success(), "this test mounts a tmpfs, which needs root");
+        Self(folder)
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        let unmounted = std::process::Command::new("umount")
+            .arg("-l")
+            .arg(self.0.path())
+            .status();
+        if !unmounted.is_ok_and(|status| status.success()) {
+            eprintln!("{} could not be unmounted", self.0.path().display());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_full_volume_refuses_loses_nothing_and_goes_on_when_there_is_space() {
+    let volume = Volume::new("3m");
+    let root = volume.0.path();
+    let options = Options {
+        // Larger than the volume: retention does not help here.
+        max_bytes: 1 << 30,
+        ..small()
+    };
+    let store = Store::open(root, options.clone()).await.unwrap();
+    let artifact = Bytes::from(vec![1; 100_000]);
+    let digest = store.put_artifact(artifact.clone()).await.unwrap();
+    store.commit(segment(1)).await.unwrap();
+    std::fs::write(root.join("filler"), vec![0; 2 << 20]).unwrap();
+
+    let mut stored = 1;
+    let error = loop {
+        match store.commit(segment(stored + 1)).await {
+            Ok(()) => stored += 1,
+            Err(error) => break error,
+        }
+        assert!(stored < 10_000, "the volume never fills");
+    };
+    assert!(matches!(error, StoreError::Full(_)), "{error}");
+    assert!(store.health().borrow().full.is_some());
+    assert_whole(&store, stored).await;
+    // Upkeep on a full volume fails, says so, and breaks nothing.
+    let upkeep = store.maintain(3_600_000).await;
+    assert!(matches!(upkeep, Err(StoreError::Full(_)) | Ok(_)), "{upkeep:?}");
+    assert_eq!(store.get_artifact(&digest).await.unwrap(), artifact);
+    drop(store);
+
+    let store = Store::open(root, options).await.unwrap();
+    assert_eq!(store.mark("n", "i"), stored);
+    assert_eq!(store.get_artifact(&digest).await.unwrap(), artifact);
+    std::fs::remove_file(root.join("filler")).unwrap();
+    store.commit(segment(stored + 1)).await.unwrap();
+    assert_eq!(store.health().borrow().full, None);
+    assert_eq!(store.mark("n", "i"), stored + 1);
+}
