@@ -8,5 +8,4 @@ mod leader;
 mod objects;
 mod profiles;
 mod rollouts;
-mod scale;
 mod world;

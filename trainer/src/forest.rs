@@ -190,9 +190,15 @@ fn choose(rows: &Rows, here: &[u32], draw: &mut Draw) -> Option<(usize, f32)> {
     let feature = varying[draw.below(varying.len())];
     let (low, high) = range[feature];
     let (low64, high64) = (f64::from(low), f64::from(high));
-    let threshold = (low64 + draw.unit() * (high64 - low64)) as f32;
-    // Rounding to f32 may land on the lowest value, and nothing is below that.
+    let threshold = coarse((low64 + draw.unit() * (high64 - low64)) as f32);
+    // Rounding may land on the lowest value or below, and no row is.
     Some((feature, threshold.clamp(low.next_up(), high)))
+}
+
+/// The value with 15 bits of its mantissa: a threshold drawn at random means as much, and the bits left out are
+/// a fifth of an artifact.
+fn coarse(x: f32) -> f32 {
+    f32::from_bits(x.to_bits() & !0xff)
 }
 
 #[cfg(test)]

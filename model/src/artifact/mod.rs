@@ -179,8 +179,10 @@ pub struct Artifact {
 /// The first check that fails, in the order of the module's head.
 pub fn open(bytes: &[u8], trusted: &TrustedKeys, task: Task) -> Result<Artifact, ArtifactError> {
     let parts = Parts::parse(bytes)?;
-    let signed_by = parts.verify(trusted)?;
-    load(bytes, &parts, Some(signed_by), task)
+    beside(bytes, || {
+        let signed_by = parts.verify(trusted)?;
+        Ok((Some(signed_by), load(&parts, task)?))
+    })
 }
 
 /// Checks the structure of an unsigned artifact, as a trainer delivers it, and loads it for validation.
@@ -192,7 +194,7 @@ pub fn open_unsigned(bytes: &[u8], task: Task) -> Result<Artifact, ArtifactError
     if parts.is_signed() {
         return Err(ArtifactError::Signed);
     }
-    load(bytes, &parts, None, task)
+    beside(bytes, || Ok((None, load(&parts, task)?)))
 }
 
 /// An unsigned artifact of a pipeline. The pipeline is checked first: what is written can be read.
@@ -207,12 +209,35 @@ pub fn encode(metadata: &Metadata, spec: &PipelineSpec) -> Result<Vec<u8>, Artif
     container::build(&metadata.to_bytes()?, &payload)
 }
 
-fn load(
+/// The digest and whatever `work` makes of the same bytes. Hashing a large artifact takes a third as long as all
+/// the rest, and depends on none of it: it gets a thread, if there is one to be had.
+fn beside(
     bytes: &[u8],
-    parts: &Parts<'_>,
-    signed_by: Option<KeyId>,
-    task: Task,
+    work: impl FnOnce() -> Result<(Option<KeyId>, (Metadata, Pipeline)), ArtifactError>,
 ) -> Result<Artifact, ArtifactError> {
+    const LARGE: usize = 128 << 10;
+    std::thread::scope(|scope| {
+        let hashing = (bytes.len() >= LARGE)
+            .then(|| {
+                std::thread::Builder::new()
+                    .spawn_scoped(scope, || digest(bytes))
+                    .ok()
+            })
+            .flatten();
+        let (signed_by, (metadata, pipeline)) = work()?;
+        let digest = hashing
+            .and_then(|thread| thread.join().ok())
+            .unwrap_or_else(|| digest(bytes));
+        Ok(Artifact {
+            digest,
+            signed_by,
+            metadata,
+            pipeline,
+        })
+    })
+}
+
+fn load(parts: &Parts<'_>, task: Task) -> Result<(Metadata, Pipeline), ArtifactError> {
     let metadata = Metadata::from_bytes(parts.metadata)?;
     if metadata.task != task {
         return Err(ArtifactError::Task {
@@ -226,12 +251,7 @@ fn load(
         .deserialize(&payload)
         .map_err(|e| ArtifactError::Decode(e.to_string()))?;
     let pipeline = spec.compile(schema)?;
-    Ok(Artifact {
-        digest: digest(bytes),
-        signed_by,
-        metadata,
-        pipeline,
-    })
+    Ok((metadata, pipeline))
 }
 
 fn schema_of(metadata: &Metadata) -> Result<&'static Schema, ArtifactError> {

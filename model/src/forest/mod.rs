@@ -2,8 +2,9 @@
 //!
 //! A [`ForestSpec`] is what a trainer makes: trees as plain lists of nodes. [`PackedForest`] is the same in
 //! few bytes, which an artifact holds. [`Forest::compile`] checks every index and lays each tree out as a padded
-//! heap of [`MAX_DEPTH`] levels: the children of place i are 2i+1 and 2i+2, and a leaf above the last level
-//! is repeated downwards. A walk is then the same eight steps for every tree and vector, without a branch
+//! heap of [`MAX_DEPTH`] levels: the root has place 1, the children of place i are 2i and 2i+1, and a leaf above
+//! the last level is repeated downwards. Places and features index arrays of a power of two under a mask, which
+//! is always within bounds and costs less than a check. A walk is then the same eight steps for every tree and vector, without a branch
 //! to mispredict, and [`LANES`] trees are walked side by side so that their loads overlap. Nothing is
 //! allocated, and path lengths are added tree by tree in the order of the forest, so that the result is the
 //! same bits as the recursive definition gives (`tests/it/forest.rs` holds it against that oracle).
@@ -12,6 +13,7 @@
 //! larger is more anomalous, about 0.5 is usual. Dividing by each tree's own c makes forests from workers
 //! with different sample sizes mergeable: [`ForestSpec::merge`] concatenates.
 
+use crate::schema::MAX_FEATURES;
 use std::sync::OnceLock;
 
 mod packed;
@@ -29,8 +31,11 @@ pub const LANES: usize = 8;
 /// Vectors scored in one pass over the trees.
 pub const BLOCK: usize = 64;
 
-const SPLITS: usize = (1 << MAX_DEPTH) - 1;
 const LEAVES: usize = 1 << MAX_DEPTH;
+/// Places of splits, of which the first is not used.
+const SPLITS: usize = LEAVES;
+/// Most nodes of a tree.
+const NODES: usize = 2 * LEAVES - 1;
 
 /// Expected path length of an unsuccessful search in a binary search tree of `n` rows: the c(n) of the
 /// paper, with the harmonic number by Euler's approximation as scikit-learn has it.
@@ -58,11 +63,11 @@ fn expected_path_of_leaf(size: u32) -> f64 {
 
 /// What a leaf adds to the mean: its path length over the tree's expected one.
 pub fn leaf_value(depth: usize, size: u32, samples: u32) -> f32 {
-    leaf_over(depth, size, expected_path(samples))
+    leaf_times(depth, size, expected_path(samples).recip())
 }
 
-fn leaf_over(depth: usize, size: u32, expected: f64) -> f32 {
-    ((depth as f64 + expected_path_of_leaf(size)) / expected) as f32
+fn leaf_times(depth: usize, size: u32, factor: f64) -> f32 {
+    ((depth as f64 + expected_path_of_leaf(size)) * factor) as f32
 }
 
 /// Score of a vector whose leaf values add up to `sum` over `trees` trees.
@@ -135,9 +140,10 @@ impl Forest {
     /// # Panics
     /// If the vector has another width than the forest; the pipeline checks widths once, on loading.
     pub fn score(&self, vector: &[f32]) -> f32 {
-        assert_eq!(vector.len(), self.features, "width of the vector");
+        let mut row = [0.0; MAX_FEATURES];
+        row[..self.features].copy_from_slice(vector);
         let mut sum = 0.0;
-        self.groups(|splits, leaves| add(vector, splits, leaves, &mut sum));
+        self.groups(|splits, leaves| add(&row, splits, leaves, &mut sum));
         score_of(sum, self.trees)
     }
 
@@ -147,10 +153,14 @@ impl Forest {
     /// If `rows` does not hold exactly one vector for each place of `scores`.
     pub fn score_batch(&self, rows: &[f32], scores: &mut [f32]) {
         assert_eq!(rows.len(), scores.len() * self.features, "width of the vectors");
+        let mut block = [[0.0; MAX_FEATURES]; BLOCK];
         for (rows, scores) in rows.chunks(BLOCK * self.features).zip(scores.chunks_mut(BLOCK)) {
+            for (row, vector) in block.iter_mut().zip(rows.chunks_exact(self.features)) {
+                row[..self.features].copy_from_slice(vector);
+            }
             scores.fill(0.0);
             self.groups(|splits, leaves| {
-                for (row, sum) in rows.chunks_exact(self.features).zip(scores.iter_mut()) {
+                for (row, sum) in block.iter().zip(scores.iter_mut()) {
                     add(row, splits, leaves, sum);
                 }
             });
@@ -167,32 +177,40 @@ impl Forest {
     }
 }
 
+/// A vector, padded.
+type Row = [f32; MAX_FEATURES];
+
+const _: () = assert!(
+    MAX_FEATURES.is_power_of_two(),
+    "a mask must be enough to stay within a row"
+);
+
 /// Adds the leaf values of up to [`LANES`] trees to `sum`, in their order.
 #[inline]
-fn add(row: &[f32], splits: &[[Split; SPLITS]], leaves: &[[f32; LEAVES]], sum: &mut f32) {
+fn add(row: &Row, splits: &[[Split; SPLITS]], leaves: &[[f32; LEAVES]], sum: &mut f32) {
     if let (Ok(splits), Ok(leaves)) = (
-        <&[[Split; SPLITS]; LANES]>::try_from(splits),
+        <&[_; LANES]>::try_from(splits),
         <&[[f32; LEAVES]; LANES]>::try_from(leaves),
     ) {
-        let mut place = [0usize; LANES];
+        let mut places = [1usize; LANES];
         for _ in 0..MAX_DEPTH {
-            for (place, tree) in place.iter_mut().zip(splits) {
+            for (place, tree) in places.iter_mut().zip(splits) {
                 *place = step(row, tree, *place);
             }
         }
-        for (place, tree) in place.iter().zip(leaves) {
-            *sum += tree[place - SPLITS];
+        for (place, tree) in places.iter().zip(leaves) {
+            *sum += tree[place % LEAVES];
         }
     } else {
         for (splits, leaves) in splits.iter().zip(leaves) {
-            let place = (0..MAX_DEPTH).fold(0, |place, _| step(row, splits, place));
-            *sum += leaves[place - SPLITS];
+            let place = (0..MAX_DEPTH).fold(1, |place, _| step(row, splits, place));
+            *sum += leaves[place % LEAVES];
         }
     }
 }
 
 #[inline]
-fn step(row: &[f32], tree: &[Split; SPLITS], place: usize) -> usize {
-    let split = tree[place];
-    2 * place + 1 + usize::from(row[split.feature as usize] >= split.threshold)
+fn step(row: &Row, tree: &[Split; SPLITS], place: usize) -> usize {
+    let split = tree[place % SPLITS];
+    2 * place + usize::from(row[split.feature as usize % MAX_FEATURES] >= split.threshold)
 }

@@ -8,8 +8,8 @@
 //! out from here, without making nodes first.
 
 use super::{
-    Forest, ForestError, ForestSpec, LEAVES, MAX_DEPTH, MAX_TREES, Node, SPLITS, Split, TreeSpec,
-    expected_path, leaf_over,
+    Forest, ForestError, ForestSpec, LEAVES, MAX_DEPTH, MAX_TREES, NODES, Node, SPLITS, Split, TreeSpec,
+    expected_path, leaf_times,
 };
 use crate::schema::MAX_FEATURES;
 use serde::{Deserialize, Serialize};
@@ -56,12 +56,12 @@ impl PackedForest {
 
     fn push(&mut self, tree: &TreeSpec) -> Result<(), (usize, &'static str)> {
         let count = tree.nodes.len();
-        if count == 0 || count > SPLITS + LEAVES {
+        if count == 0 || count > NODES {
             return Err((0, "a tree has 1 to 511 nodes"));
         }
         self.samples.push(tree.samples);
         self.nodes.push(count as u16);
-        let mut seen = [false; SPLITS + LEAVES];
+        let mut seen = [false; NODES];
         // Each node is pushed at most once, by its only parent.
         let mut open = vec![0];
         seen[0] = true;
@@ -193,7 +193,7 @@ struct Columns<'a> {
 impl<'a> Columns<'a> {
     /// Cuts off the columns of a tree of `count` nodes, of which every other one is a leaf.
     fn take(&mut self, count: usize) -> Result<Self, &'static str> {
-        if count > SPLITS + LEAVES || count.is_multiple_of(2) {
+        if count > NODES || count.is_multiple_of(2) {
             return Err("a tree has 1 to 511 nodes, and an odd number");
         }
         let mut tree = Columns {
@@ -294,22 +294,22 @@ fn lay_out(
     if samples < 2 {
         return Err((0, "a tree is grown from at least two rows"));
     }
-    let expected = expected_path(samples);
+    let factor = expected_path(samples).recip();
     let count = columns.feature.len();
     // Places of the right children still to come: one a level at most.
     let mut open = [0usize; MAX_DEPTH];
-    let (mut depth, mut place, mut split) = (0, 0usize, 0);
+    let (mut depth, mut place, mut split) = (0, 1usize, 0);
     for (index, &feature) in columns.feature.iter().enumerate() {
         if feature == LEAF {
             let size = columns.next_size().map_err(|reason| (index, reason))?;
             if size == 0 || size > samples {
                 return Err((index, "a leaf holds 1 row to all rows"));
             }
-            let level = (place + 1).ilog2() as usize;
+            let level = place.ilog2() as usize;
             let below = MAX_DEPTH - level;
             // Whatever the filler splits below say, every way down ends in the same value.
-            let first = ((place + 1) << below) - 1 - SPLITS;
-            leaves[first..first + (1 << below)].fill(leaf_over(level, size, expected));
+            let first = (place << below) - LEAVES;
+            leaves[first..first + (1 << below)].fill(leaf_times(level, size, factor));
             match depth {
                 0 if index + 1 == count => return Ok(()),
                 0 => return Err((index + 1, ORPHAN)),
@@ -332,9 +332,9 @@ fn lay_out(
                 feature: feature.into(),
                 threshold,
             };
-            open[depth] = 2 * place + 2;
+            open[depth] = 2 * place + 1;
             depth += 1;
-            place = 2 * place + 1;
+            place *= 2;
         }
     }
     Err((count, UNFINISHED))

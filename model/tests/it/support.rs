@@ -46,7 +46,8 @@ pub fn random_tree(random: &mut Random, features: u16, split: f64) -> TreeSpec {
         let feature = random.below(usize::from(features)) as u16;
         nodes[at] = Node::Split {
             feature,
-            threshold: random.normal() as f32,
+            // As coarse as a trainer's.
+            threshold: f32::from_bits((random.normal() as f32).to_bits() & !0xff),
             left,
             right,
         };
