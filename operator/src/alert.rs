@@ -80,8 +80,20 @@ pub async fn publish(context: &Context, verdict: &Verdict, node: &str) -> Result
         ..ObjectReference::default()
     };
     let note = note(verdict, &by);
-    context.events.publish(&regarding, &note).await?;
-    Ok(())
+    match context.events.publish(&regarding, &note).await {
+        // A namespace that is being deleted takes no Events any more, and never will: an agent that
+        // tried it again for ever would deliver nothing else.
+        Err(kube::Error::Api(status)) if is_final(status.code) => {
+            tracing::warn!(namespace = pod.namespace, pod = pod.name, note = note.note, error = %status, "Event refused");
+            Ok(())
+        }
+        other => Ok(other?),
+    }
+}
+
+/// The API server will say the same again.
+fn is_final(code: u16) -> bool {
+    (400..500).contains(&code) && !matches!(code, 401 | 408 | 409 | 429)
 }
 
 fn pod_of(context: &Context, verdict: &Verdict, node: &str) -> Result<Arc<PodView>, Refused> {

@@ -69,7 +69,7 @@ pub struct Config {
     pub lease_seconds: u64,
 
     /// Reconciles of one kind at the same time.
-    #[arg(long, env = "VIGIA_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, env = "VIGIA_CONCURRENCY", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: u16,
 
     /// How long triggers of one object are gathered before it is reconciled, in milliseconds.

@@ -8,4 +8,5 @@ mod leader;
 mod objects;
 mod profiles;
 mod rollouts;
+mod scale;
 mod world;

@@ -47,6 +47,13 @@ impl Claimants {
         Self(profiles)
     }
 
+    /// The profiles that select a pod, whether or not anything of it runs yet.
+    pub fn selecting(&self, pod: &PodView) -> impl Iterator<Item = &TraceProfile> {
+        let selects =
+            |profile: &&TraceProfile| !pod.ended && select::matches(&profile.spec.pod_selector, &pod.labels);
+        self.0.iter().map(|profile| &**profile).filter(selects)
+    }
+
     /// What each profile traces of a pod's running containers. Profiles that get none are left out.
     pub fn claims(&self, pod: &PodView) -> Vec<Claim<'_>> {
         self.resolve(pod).0

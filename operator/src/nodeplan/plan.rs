@@ -1,6 +1,6 @@
 //! What a node should do, as a pure function of what is on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use kube::ResourceExt;
@@ -15,6 +15,7 @@ use crate::pods::PodView;
 /// Bounds of the schema; a kubelet runs far fewer pods.
 const MAX_PODS: usize = 512;
 const MAX_PROFILES: usize = 512;
+const MAX_MODELS: usize = 512;
 const MAX_CONTAINERS: usize = 32;
 
 /// Containers of one profile up to which every window's vector is kept for training. With more,
@@ -50,10 +51,20 @@ pub fn plan(
     elsewhere: &impl Elsewhere,
 ) -> NodePlanSpec {
     let mut profiles: BTreeMap<(String, String), (&TraceProfile, Vec<PlannedPod>)> = BTreeMap::new();
+    let mut wanted: BTreeSet<(String, String)> = BTreeSet::new();
     for pod in pods {
         let Some(claimants) = claimants.get(&pod.namespace) else {
             continue;
         };
+        // A container that starts, or starts again, finds its artifacts there.
+        for profile in claimants.selecting(pod) {
+            let names = profile
+                .spec
+                .models
+                .iter()
+                .map(|m| (pod.namespace.clone(), m.name.clone()));
+            wanted.extend(names);
+        }
         for claim in claimants.claims(pod) {
             let key = (pod.namespace.clone(), claim.profile.name_any());
             let containers = claim.containers.into_iter().take(MAX_CONTAINERS);
@@ -67,24 +78,10 @@ pub fn plan(
             });
         }
     }
-    let mut models: BTreeMap<(String, String), PlannedModel> = BTreeMap::new();
     let mut planned = Vec::new();
     for ((namespace, name), (profile, mut pods)) in profiles.into_iter().take(MAX_PROFILES) {
         pods.sort_by(|a, b| a.uid.cmp(&b.uid));
         pods.truncate(MAX_PODS);
-        for model in &profile.spec.models {
-            let wish = match elsewhere.model(&namespace, &model.name) {
-                Wish::Planned(wish) => Some(wish),
-                Wish::Undecided => current.and_then(|plan| {
-                    let same = |m: &&PlannedModel| m.namespace == namespace && m.name == model.name;
-                    plan.models.iter().find(same).cloned()
-                }),
-                Wish::Absent => None,
-            };
-            if let Some(wish) = wish {
-                models.insert((namespace.clone(), model.name.clone()), wish);
-            }
-        }
         let widest = pods.iter().map(|p| p.containers.len()).max().unwrap_or(1);
         let here: usize = pods.iter().map(|p| p.containers.len()).sum();
         let here = rounded(u32::try_from(here).unwrap_or(u32::MAX));
@@ -105,9 +102,20 @@ pub fn plan(
             pods,
         });
     }
+    let models =
+        wanted
+            .into_iter()
+            .filter_map(|(namespace, name)| match elsewhere.model(&namespace, &name) {
+                Wish::Planned(wish) => Some(wish),
+                Wish::Undecided => current.and_then(|plan| {
+                    let same = |m: &&PlannedModel| m.namespace == namespace && m.name == name;
+                    plan.models.iter().find(same).cloned()
+                }),
+                Wish::Absent => None,
+            });
     NodePlanSpec {
         profiles: planned,
-        models: models.into_values().collect(),
+        models: models.take(MAX_MODELS).collect(),
     }
 }
 
@@ -229,6 +237,27 @@ mod tests {
             [planned("m1")]
         );
         assert_eq!(plan(&pods, &claimants, None, &fake).models, []);
+    }
+
+    #[test]
+    fn a_pod_that_is_yet_to_run_brings_its_models_along() {
+        let mut web = profile("shop", "web", 1);
+        web.spec.models = vec!["m1".into()];
+        let fake = Fake {
+            models: BTreeMap::from([("m1".to_owned(), Wish::Planned(planned("m1")))]),
+            ..Fake::default()
+        };
+        let mut starting = pod("shop", "a", "n", &[]);
+        let spec = plan(
+            &[Arc::new(starting.clone())],
+            &shop(vec![web.clone()]),
+            None,
+            &fake,
+        );
+        assert_eq!((spec.profiles.len(), spec.models.len()), (0, 1));
+        starting.ended = true;
+        let spec = plan(&[Arc::new(starting)], &shop(vec![web]), None, &fake);
+        assert_eq!(spec, NodePlanSpec::default());
     }
 
     #[test]

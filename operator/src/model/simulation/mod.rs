@@ -5,22 +5,21 @@
 //! After each write the promises of a rollout are checked; at the end the accidents stop, and the
 //! cluster must come to rest where the spec says.
 
+mod promises;
+mod stories;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use serde_json::json;
-use vigia_crds::{
-    Model, ModelStatus, PlannedModel, PlannedVersion, PromotionMode, RolloutPhase, StepMode, VersionMode,
-    VersionRef, VersionState,
-};
+use vigia_crds::{Model, ModelStatus, PlannedVersion, PromotionMode, VersionMode, VersionRef, VersionState};
 use vigia_model::histogram::ScoreHistogram;
 
-use super::assign::{Assignment, is_forward};
-use super::choose::{self, Target};
+use super::assign::Assignment;
 use super::nodes::{self, NodeView};
 use super::rollout::{Next, Observed, Scores, step};
-use super::version::{self, Verdict, VersionView};
+use super::version::{Verdict, VersionView};
 use crate::fixture::{at, model};
 use crate::observed::Merged;
 
@@ -344,110 +343,6 @@ impl Sim {
         Ok(())
     }
 
-    /// No step forward but with every node of the step there, for its hold, and quiet.
-    fn check_transition(&self, before: &ModelStatus, after: &ModelStatus) -> Result<(), TestCaseError> {
-        prop_assert!(after.failed.len() <= 16);
-        let (Some(old), Some(new)) = (&before.rollout, &after.rollout) else {
-            return Ok(());
-        };
-        if !is_forward(old.phase) || old.version != new.version {
-            return Ok(());
-        }
-        let completed = new.phase == RolloutPhase::Complete;
-        let advanced = is_forward(new.phase) && new.step > old.step;
-        if !completed && !advanced {
-            let withdrawn = before
-                .serving
-                .as_ref()
-                .is_some_and(|s| version::good(&self.versions, &s.digest).is_none());
-            prop_assert!(
-                before.serving == after.serving || withdrawn,
-                "only a whole rollout or a withdrawal changes what serves"
-            );
-            return Ok(());
-        }
-        prop_assert!(!self.model.spec.rollout.paused, "a step forward while paused");
-        prop_assert!(completed || new.step == old.step + 1, "a step was left out");
-        let steps = &self.model.spec.rollout.steps;
-        let left = &steps[usize::try_from(old.step).expect("not negative")];
-        let ready_at = old
-            .step_ready_at
-            .as_ref()
-            .expect("a step that is left was ready")
-            .0;
-        prop_assert!(
-            self.now.duration_since(ready_at)
-                >= SignedDuration::try_from(std::time::Duration::from(left.hold)).expect("short")
-        );
-        let views = self.views();
-        let covered = nodes::covered(&views, nodes::count(&left.nodes, views.len()));
-        let state = match left.mode {
-            StepMode::Shadow => VersionState::Shadow,
-            StepMode::Active => VersionState::Active,
-        };
-        let reachable: Vec<_> = views
-            .iter()
-            .filter(|v| v.reachable && covered.contains(&v.name))
-            .collect();
-        prop_assert!(!reachable.is_empty(), "nothing is known of the step");
-        prop_assert!(reachable.iter().all(|v| v.does(&old.version.digest, state)));
-        let scored = self.scored(&old.version.digest, ready_at, Some(&covered));
-        prop_assert!(
-            scored.windows >= 20 && scored.above_threshold * 20 <= scored.windows,
-            "gate"
-        );
-        prop_assert!(version::good(&self.versions, &old.version.digest).is_some());
-        if completed {
-            prop_assert_eq!(after.serving.as_ref(), Some(&old.version));
-            prop_assert_eq!(&after.previous, &before.serving);
-        }
-        Ok(())
-    }
-
-    fn check_assignment(&self, status: &ModelStatus, planned: &PlannedModel) -> Result<(), TestCaseError> {
-        let versions = &planned.versions;
-        let count = |mode| versions.iter().filter(|v| v.mode == mode).count();
-        prop_assert!(
-            count(VersionMode::Active) <= 1 && count(VersionMode::Shadow) <= 1 && versions.len() <= 4
-        );
-        let digests: BTreeSet<_> = versions.iter().map(|v| &v.digest).collect();
-        prop_assert_eq!(digests.len(), versions.len(), "a version twice");
-        for version in versions {
-            prop_assert!(
-                version::good(&self.versions, &version.digest).is_some(),
-                "{} may not run",
-                version.name
-            );
-        }
-        let Some(serving) = status
-            .serving
-            .as_ref()
-            .filter(|s| version::good(&self.versions, &s.digest).is_some())
-        else {
-            return Ok(());
-        };
-        let of_serving = versions.iter().find(|v| v.digest == serving.digest);
-        prop_assert!(
-            of_serving.is_some_and(|v| v.mode != VersionMode::Shadow),
-            "a rollback would need the network"
-        );
-        if let Some(rollout) = status.rollout.as_ref().filter(|r| !is_forward(r.phase))
-            && matches!(
-                rollout.phase,
-                RolloutPhase::RollingBack | RolloutPhase::RolledBack
-            )
-        {
-            prop_assert_eq!(of_serving.map(|v| v.mode), Some(VersionMode::Active));
-            let ran = versions.iter().find(|v| v.digest == rollout.version.digest);
-            prop_assert!(
-                rollout.version.digest == serving.digest
-                    || ran.is_none_or(|v| v.mode == VersionMode::Prefetch),
-                "rolled back, and still there"
-            );
-        }
-        Ok(())
-    }
-
     /// The accidents are over: all nodes are there, nothing is paused, everybody does its work.
     fn settle(&mut self) -> Result<(), TestCaseError> {
         self.change_spec(|spec| spec.rollout.paused = false);
@@ -488,47 +383,6 @@ impl Sim {
         }
         Err(TestCaseError::fail(format!("never at rest: {:?}", self.status())))
     }
-
-    fn check_end(&self) -> Result<(), TestCaseError> {
-        let status = self.status();
-        if let Some(rollout) = &status.rollout {
-            prop_assert!(
-                !is_forward(rollout.phase) && rollout.phase != RolloutPhase::RollingBack,
-                "rests under way: {rollout:?}"
-            );
-        }
-        for (name, node) in &self.nodes {
-            let active: Vec<_> = node
-                .states
-                .iter()
-                .filter(|(_, s)| **s == VersionState::Active)
-                .map(|(d, _)| d)
-                .collect();
-            let serving: Vec<_> = status.serving.iter().map(|s| &s.digest).collect();
-            prop_assert_eq!(active, serving, "{} does not serve what the status says", name);
-            prop_assert!(!node.states.values().any(|s| *s == VersionState::Shadow));
-        }
-        if let Some(serving) = &status.serving {
-            prop_assert_eq!(self.natures.get(&serving.digest), Some(&Nature::Fine));
-            prop_assert!(version::good(&self.versions, &serving.digest).is_some());
-        }
-        let target = choose::target(
-            &self.model.spec,
-            &self.versions,
-            status.serving.as_ref(),
-            &status.failed,
-        );
-        if let Target::Version(target) = target
-            && self.natures.get(&target.digest) == Some(&Nature::Fine)
-        {
-            prop_assert_eq!(
-                status.serving.as_ref(),
-                Some(&target),
-                "what is chosen and fine serves in the end"
-            );
-        }
-        Ok(())
-    }
 }
 
 fn nature() -> impl Strategy<Value = Nature> {
@@ -540,118 +394,4 @@ fn story() -> impl Strategy<Value = (usize, Vec<Nature>, Vec<Op>)> {
         let ops = prop::collection::vec(op(nodes, natures.len()), 0..120);
         (Just(nodes), Just(natures), ops)
     })
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn every_promise_holds_whatever_happens((nodes, natures, ops) in story()) {
-        let mut sim = Sim::new(nodes, &natures);
-        for op in &ops {
-            sim.apply(op)?;
-        }
-        sim.settle()?;
-        sim.check_end()?;
-    }
-}
-
-fn settled(natures: &[Nature], targets: &[usize]) -> Sim {
-    let mut sim = Sim::new(3, natures);
-    for target in targets {
-        sim.apply(&Op::Name(*target)).expect("a change of the spec");
-        sim.settle().expect("comes to rest");
-        sim.check_end().expect("rests where the spec says");
-    }
-    sim
-}
-
-fn serving(sim: &Sim) -> Option<String> {
-    sim.status().serving.map(|s| s.name)
-}
-
-#[test]
-fn a_good_version_goes_through_every_step() {
-    let sim = settled(&[Nature::Fine, Nature::Fine], &[0, 1]);
-    assert_eq!(serving(&sim).as_deref(), Some("m-v1"));
-    assert_eq!(sim.status().previous.map(|p| p.name).as_deref(), Some("m-v0"));
-    let plan = &sim.nodes["n0"].plan;
-    assert_eq!(
-        plan.iter().map(|v| (v.name.as_str(), v.mode)).collect::<Vec<_>>(),
-        [("m-v1", VersionMode::Active), ("m-v0", VersionMode::Prefetch)]
-    );
-}
-
-#[test]
-fn a_noisy_version_is_rolled_back_and_not_tried_again_until_it_is_named_again() {
-    let mut sim = settled(&[Nature::Fine, Nature::Noisy], &[0, 1]);
-    assert_eq!(serving(&sim).as_deref(), Some("m-v0"));
-    let status = sim.status();
-    assert_eq!(status.rollout.map(|r| r.phase), Some(RolloutPhase::RolledBack));
-    assert_eq!(status.failed[0].reason, "AlertRate");
-    let started = |sim: &Sim| sim.status().rollout.map(|r| r.started_at);
-    let first = started(&sim);
-    sim.settle().expect("comes to rest");
-    assert_eq!(started(&sim), first, "it was tried again");
-    for target in [0, 1] {
-        sim.apply(&Op::Name(target)).expect("a change of the spec");
-        sim.settle().expect("comes to rest");
-    }
-    assert_ne!(started(&sim), first, "named again, it is tried again");
-    assert_eq!(serving(&sim).as_deref(), Some("m-v0"));
-}
-
-#[test]
-fn a_version_that_nodes_refuse_is_rolled_back() {
-    let sim = settled(&[Nature::Fine, Nature::Refused], &[0, 1]);
-    assert_eq!(serving(&sim).as_deref(), Some("m-v0"));
-    assert_eq!(sim.status().failed[0].reason, "Refused");
-}
-
-#[test]
-fn a_revoked_version_gives_way_to_the_one_before_at_once() {
-    let mut sim = settled(&[Nature::Fine, Nature::Fine], &[0, 1]);
-    sim.apply(&Op::Revoke(1)).expect("revoked");
-    sim.reconcile().expect("one reconcile");
-    let active = |sim: &Sim| {
-        sim.nodes["n0"]
-            .plan
-            .iter()
-            .find(|v| v.mode == VersionMode::Active)
-            .map(|v| v.name.clone())
-    };
-    assert_eq!(active(&sim).as_deref(), Some("m-v0"));
-    sim.settle().expect("comes to rest");
-    assert_eq!(serving(&sim).as_deref(), Some("m-v0"));
-    assert_eq!(
-        sim.status().rollout.map(|r| r.phase),
-        Some(RolloutPhase::RolledBack)
-    );
-}
-
-#[test]
-fn a_canary_that_is_lost_is_stood_in_for_and_the_rollout_ends() {
-    let mut sim = settled(&[Nature::Fine, Nature::Fine], &[0]);
-    let first = sim.views()[0].name.clone();
-    sim.apply(&Op::Name(1)).expect("a change of the spec");
-    sim.reconcile().expect("begins");
-    sim.nodes.get_mut(&first).expect("a node").reachable = false;
-    for _ in 0..40 {
-        sim.reconcile().expect("goes on");
-        for n in 0..3 {
-            sim.sync(&format!("n{n}"));
-        }
-        sim.pass(7);
-    }
-    assert_eq!(serving(&sim).as_deref(), Some("m-v1"));
-    assert!(
-        !sim.nodes[&first].states.contains_key("d1"),
-        "it could not be reached"
-    );
-    sim.settle().expect("comes to rest");
-    assert_eq!(
-        sim.nodes[&first].states.get("d1"),
-        Some(&VersionState::Active),
-        "it follows"
-    );
 }

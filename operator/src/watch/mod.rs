@@ -3,6 +3,8 @@
 //! One watch a kind. What a change touches is found through indexes: a pod's event costs the
 //! profiles of its namespace, never a walk over nodes or plans.
 
+mod changes;
+
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use vigia_crds::{Model, ModelVersion, NodePlan, RetrainingPolicy, TraceProfile, TrainingRun};
 
+use self::changes::{job, model, node, plan, pod, policy, profile, run, version};
 use crate::context::{Caches, Context, Names};
 use crate::pods::{PodView, Pods};
 
@@ -283,222 +286,6 @@ fn put_pod(context: &Context, object: &Pod) {
         if old.as_deref() != Some(&new) {
             pod(context, old.as_deref(), Some(&new));
         }
-    }
-}
-
-/// A pod concerns its node, the profiles that select it, their Models, and its training.
-fn pod(context: &Context, old: Option<&PodView>, new: Option<&PodView>) {
-    for pod in old.into_iter().chain(new) {
-        if pod.namespace == context.config.namespace
-            && let (Some(namespace), Some(name)) = (pod.labels.get(RUN_NAMESPACE), pod.labels.get(RUN_NAME))
-        {
-            context.triggers.runs.namespaced(namespace, name);
-        }
-        if pod.namespace == context.config.namespace
-            && pod.service_account == context.config.agent_service_account
-            && let Some(plan) = context.caches.plan(&pod.node)
-        {
-            trigger_models(context, &plan);
-        }
-        let mut selected = false;
-        for profile in context.caches.profiles_in(&pod.namespace) {
-            if crate::select::matches(&profile.spec.pod_selector, &pod.labels) {
-                selected = true;
-                context
-                    .triggers
-                    .profiles
-                    .namespaced(&pod.namespace, &profile.name_any());
-                for model in &profile.spec.models {
-                    context.triggers.models.namespaced(&pod.namespace, &model.name);
-                }
-            }
-        }
-        if selected && !pod.node.is_empty() {
-            context.triggers.nodes.cluster(&pod.node);
-        }
-    }
-}
-
-/// A node concerns its own plan and the Models that are on it.
-fn node(context: &Context, change: &Change<'_, Node>) {
-    for node in change.each() {
-        let name = node.name_any();
-        context.triggers.nodes.cluster(&name);
-        if let Some(plan) = context.caches.plan(&name) {
-            trigger_models(context, &plan);
-        }
-    }
-}
-
-fn trigger_models(context: &Context, plan: &NodePlan) {
-    for model in &plan.spec.models {
-        context.triggers.models.namespaced(&model.namespace, &model.name);
-    }
-}
-
-/// A plan's status concerns the Models and profiles on it; its spec, which is the operator's own,
-/// is put right when another hand changed it.
-fn plan(context: &Context, change: &Change<'_, NodePlan>) {
-    for plan in change.each() {
-        trigger_models(context, plan);
-        for profile in &plan.spec.profiles {
-            context
-                .triggers
-                .profiles
-                .namespaced(&profile.namespace, &profile.name);
-        }
-    }
-    if let Some(old) = change.old
-        && change.new.is_none_or(|new| new.spec != old.spec)
-    {
-        context.triggers.nodes.cluster(&old.name_any());
-    }
-}
-
-/// A profile concerns the nodes of the pods that it selects or selected, its Models, and the
-/// profiles beside it that may select the same pods.
-fn profile(context: &Context, change: &Change<'_, TraceProfile>) {
-    let Some(namespace) = change.each().find_map(ResourceExt::namespace) else {
-        return;
-    };
-    index(&context.caches.profile_names, change, |_| Some(String::new()));
-    let pods = context.caches.pods.in_namespace(&namespace);
-    for profile in change.each() {
-        context
-            .triggers
-            .profiles
-            .namespaced(&namespace, &profile.name_any());
-        for model in &profile.spec.models {
-            context.triggers.models.namespaced(&namespace, &model.name);
-        }
-    }
-    let spec = |profile: Option<&TraceProfile>| profile.map(|p| p.spec.clone());
-    if spec(change.old) == spec(change.new) {
-        return;
-    }
-    for other in context.caches.profiles_in(&namespace) {
-        context
-            .triggers
-            .profiles
-            .namespaced(&namespace, &other.name_any());
-    }
-    for pod in pods.iter().filter(|pod| !pod.node.is_empty()) {
-        let selected = |p: &TraceProfile| crate::select::matches(&p.spec.pod_selector, &pod.labels);
-        if change.each().any(selected) {
-            context.triggers.nodes.cluster(&pod.node);
-        }
-    }
-}
-
-/// A Model concerns the profiles that name it, its versions and its policies. Its nodes are
-/// triggered by its reconcile, once what they should run is decided.
-fn model(context: &Context, change: &Change<'_, Model>) {
-    let Some((namespace, name)) = change.each().find_map(|m| Some((m.namespace()?, m.name_any()))) else {
-        return;
-    };
-    context.triggers.models.namespaced(&namespace, &name);
-    if change.new.is_none() {
-        context.assignments.remove(&namespace, &name);
-    }
-    for policy in context.caches.policy_names.of(&namespace, &name) {
-        context.triggers.policies.namespaced(&namespace, &policy);
-    }
-    let spec = |model: Option<&Model>| model.map(|m| m.spec.clone());
-    if spec(change.old) == spec(change.new) {
-        return;
-    }
-    for version in context.caches.version_names.of(&namespace, &name) {
-        context.triggers.versions.namespaced(&namespace, &version);
-    }
-    for profile in context.caches.profiles_in(&namespace) {
-        if profile.spec.models.iter().any(|m| m.name == name) {
-            context
-                .triggers
-                .profiles
-                .namespaced(&namespace, &profile.name_any());
-        }
-    }
-    if change.new.is_none() {
-        let pods = context.caches.pods.in_namespace(&namespace);
-        for pod in pods.iter().filter(|pod| !pod.node.is_empty()) {
-            context.triggers.nodes.cluster(&pod.node);
-        }
-    }
-}
-
-/// A version concerns itself and its Model.
-fn version(context: &Context, change: &Change<'_, ModelVersion>) {
-    index(&context.caches.version_names, change, |v| {
-        Some(v.spec.model_ref.name.clone())
-    });
-    for version in change.each() {
-        let Some(namespace) = version.namespace() else {
-            continue;
-        };
-        context
-            .triggers
-            .versions
-            .namespaced(&namespace, &version.name_any());
-        context
-            .triggers
-            .models
-            .namespaced(&namespace, &version.spec.model_ref.name);
-    }
-}
-
-/// A policy concerns itself.
-fn policy(context: &Context, change: &Change<'_, RetrainingPolicy>) {
-    index(&context.caches.policy_names, change, |p| {
-        Some(p.spec.model_ref.name.clone())
-    });
-    for policy in change.each() {
-        let Some(namespace) = policy.namespace() else {
-            continue;
-        };
-        context
-            .triggers
-            .policies
-            .namespaced(&namespace, &policy.name_any());
-    }
-}
-
-/// A run concerns itself and the policies of its Model.
-fn run(context: &Context, change: &Change<'_, TrainingRun>) {
-    for run in change.each() {
-        let Some(namespace) = run.namespace() else {
-            continue;
-        };
-        context.triggers.runs.namespaced(&namespace, &run.name_any());
-        for policy in context
-            .caches
-            .policy_names
-            .of(&namespace, &run.spec.model_ref.name)
-        {
-            context.triggers.policies.namespaced(&namespace, &policy);
-        }
-    }
-}
-
-/// A Job concerns its run.
-fn job(context: &Context, change: &Change<'_, Job>) {
-    for job in change.each() {
-        let labels = job.labels();
-        if let (Some(namespace), Some(name)) = (labels.get(RUN_NAMESPACE), labels.get(RUN_NAME)) {
-            context.triggers.runs.namespaced(namespace, name);
-        }
-    }
-}
-
-fn index<K: ResourceExt>(names: &Names, change: &Change<'_, K>, of: impl Fn(&K) -> Option<String>) {
-    if let Some(old) = change.old
-        && let (Some(namespace), Some(of)) = (old.namespace(), of(old))
-    {
-        names.take(&namespace, &of, &old.name_any());
-    }
-    if let Some(new) = change.new
-        && let (Some(namespace), Some(of)) = (new.namespace(), of(new))
-    {
-        names.put(&namespace, &of, &new.name_any());
     }
 }
 

@@ -1,0 +1,120 @@
+//! Stories: one at random, and those that must never be missed.
+
+use proptest::prelude::*;
+use vigia_crds::{RolloutPhase, VersionMode, VersionState};
+
+use super::{Nature, Op, Sim, story};
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_promise_holds_whatever_happens((nodes, natures, ops) in story()) {
+        let mut sim = Sim::new(nodes, &natures);
+        for op in &ops {
+            sim.apply(op)?;
+        }
+        sim.settle()?;
+        sim.check_end()?;
+    }
+}
+
+fn settled(natures: &[Nature], targets: &[usize]) -> Sim {
+    let mut sim = Sim::new(3, natures);
+    for target in targets {
+        sim.apply(&Op::Name(*target)).expect("a change of the spec");
+        sim.settle().expect("comes to rest");
+        sim.check_end().expect("rests where the spec says");
+    }
+    sim
+}
+
+fn serving(sim: &Sim) -> Option<String> {
+    sim.status().serving.map(|s| s.name)
+}
+
+#[test]
+fn a_good_version_goes_through_every_step() {
+    let sim = settled(&[Nature::Fine, Nature::Fine], &[0, 1]);
+    assert_eq!(serving(&sim).as_deref(), Some("m-v1"));
+    assert_eq!(sim.status().previous.map(|p| p.name).as_deref(), Some("m-v0"));
+    let plan = &sim.nodes["n0"].plan;
+    assert_eq!(
+        plan.iter().map(|v| (v.name.as_str(), v.mode)).collect::<Vec<_>>(),
+        [("m-v1", VersionMode::Active), ("m-v0", VersionMode::Prefetch)]
+    );
+}
+
+#[test]
+fn a_noisy_version_is_rolled_back_and_not_tried_again_until_it_is_named_again() {
+    let mut sim = settled(&[Nature::Fine, Nature::Noisy], &[0, 1]);
+    assert_eq!(serving(&sim).as_deref(), Some("m-v0"));
+    let status = sim.status();
+    assert_eq!(status.rollout.map(|r| r.phase), Some(RolloutPhase::RolledBack));
+    assert_eq!(status.failed[0].reason, "AlertRate");
+    let started = |sim: &Sim| sim.status().rollout.map(|r| r.started_at);
+    let first = started(&sim);
+    sim.settle().expect("comes to rest");
+    assert_eq!(started(&sim), first, "it was tried again");
+    for target in [0, 1] {
+        sim.apply(&Op::Name(target)).expect("a change of the spec");
+        sim.settle().expect("comes to rest");
+    }
+    assert_ne!(started(&sim), first, "named again, it is tried again");
+    assert_eq!(serving(&sim).as_deref(), Some("m-v0"));
+}
+
+#[test]
+fn a_version_that_nodes_refuse_is_rolled_back() {
+    let sim = settled(&[Nature::Fine, Nature::Refused], &[0, 1]);
+    assert_eq!(serving(&sim).as_deref(), Some("m-v0"));
+    assert_eq!(sim.status().failed[0].reason, "Refused");
+}
+
+#[test]
+fn a_revoked_version_gives_way_to_the_one_before_at_once() {
+    let mut sim = settled(&[Nature::Fine, Nature::Fine], &[0, 1]);
+    sim.apply(&Op::Revoke(1)).expect("revoked");
+    sim.reconcile().expect("one reconcile");
+    let active = |sim: &Sim| {
+        sim.nodes["n0"]
+            .plan
+            .iter()
+            .find(|v| v.mode == VersionMode::Active)
+            .map(|v| v.name.clone())
+    };
+    assert_eq!(active(&sim).as_deref(), Some("m-v0"));
+    sim.settle().expect("comes to rest");
+    assert_eq!(serving(&sim).as_deref(), Some("m-v0"));
+    assert_eq!(
+        sim.status().rollout.map(|r| r.phase),
+        Some(RolloutPhase::RolledBack)
+    );
+}
+
+#[test]
+fn a_canary_that_is_lost_is_stood_in_for_and_the_rollout_ends() {
+    let mut sim = settled(&[Nature::Fine, Nature::Fine], &[0]);
+    let first = sim.views()[0].name.clone();
+    sim.apply(&Op::Name(1)).expect("a change of the spec");
+    sim.reconcile().expect("begins");
+    sim.nodes.get_mut(&first).expect("a node").reachable = false;
+    for _ in 0..40 {
+        sim.reconcile().expect("goes on");
+        for n in 0..3 {
+            sim.sync(&format!("n{n}"));
+        }
+        sim.pass(7);
+    }
+    assert_eq!(serving(&sim).as_deref(), Some("m-v1"));
+    assert!(
+        !sim.nodes[&first].states.contains_key("d1"),
+        "it could not be reached"
+    );
+    sim.settle().expect("comes to rest");
+    assert_eq!(
+        sim.nodes[&first].states.get("d1"),
+        Some(&VersionState::Active),
+        "it follows"
+    );
+}
