@@ -229,6 +229,46 @@ mod tests {
     }
 
     #[test]
+    fn another_writers_arrow_types_do_not_matter() {
+        use arrow_array::types::Int32Type;
+        let item = Arc::new(Field::new("item", DataType::Float32, true));
+        let dictionary = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+        let columns = Arc::new(Columns::new(vec![
+            Field::new("above_threshold", DataType::Boolean, true),
+            Field::new("source", DataType::UInt64, true),
+            Field::new("window_start_unix_ms", DataType::Int64, true),
+            Field::new("window_ms", DataType::Int64, true),
+            Field::new("schema", dictionary, true),
+            Field::new("features", DataType::List(item.clone()), true),
+            Field::new("one_more", DataType::Int64, true),
+        ]));
+        let before = rows(1, 1);
+        let mut features = ListBuilder::new(Float32Builder::new()).with_field(item);
+        features.values().append_slice(before.row(0));
+        features.append(true);
+        let hash = before.schema().hash().to_string();
+        let arrays: Vec<ArrayRef> = vec![
+            Arc::new(BooleanArray::from(vec![false])),
+            Arc::new(UInt64Array::from(vec![0])),
+            Arc::new(Int64Array::from(vec![0])),
+            Arc::new(Int64Array::from(vec![1_000])),
+            Arc::new(arrow_array::DictionaryArray::<Int32Type>::from_iter([
+                hash.as_str()
+            ])),
+            Arc::new(features.finish()),
+            Arc::new(Int64Array::from(vec![None])),
+        ];
+        let mut out = Vec::new();
+        let mut writer = ArrowWriter::try_new(&mut out, columns.clone(), None).expect("a writer");
+        writer
+            .write(&RecordBatch::try_new(columns, arrays).expect("a batch"))
+            .expect("writes");
+        writer.close().expect("closes");
+        let after = read(out.into(), before.schema()).expect("reads");
+        assert_eq!((after.values(), after.about()), (before.values(), before.about()));
+    }
+
+    #[test]
     fn other_tables_are_refused_by_column() {
         let columns = Arc::new(Columns::new(vec![Field::new("source", DataType::Int64, false)]));
         let batch = RecordBatch::try_new(columns.clone(), vec![Arc::new(Int64Array::from(vec![1]))])

@@ -354,6 +354,11 @@ impl Ground {
         self.operator.inner.lock().expect("a lock").submitted.is_some()
     }
 
+    /// As if the run were a new one.
+    pub fn forget_submission(&self) {
+        self.operator.inner.lock().expect("a lock").submitted = None;
+    }
+
     pub fn submitted(&self) -> Vec<u8> {
         self.operator
             .inner
@@ -375,6 +380,24 @@ impl Ground {
     }
 
     /// Flags of the binary for this rank.
+    pub fn flags(&self, rank: u32, rank_zero: SocketAddr) -> Vec<String> {
+        let config = self.config(rank, rank_zero);
+        let flag = |name: &str, value: &dyn std::fmt::Display| format!("--{name}={value}");
+        vec![
+            flag("rank", &rank),
+            flag("workers", &config.workers),
+            flag("operator", &config.operator.url),
+            flag("ca", &config.operator.ca.display()),
+            flag("token", &config.operator.token.display()),
+            flag("rounds-tls", &self.run_tls.path().display()),
+            flag("rank-zero", &config.rank_zero),
+            flag("listen", &config.listen),
+            flag("checkpoints", &config.checkpoints.display()),
+            flag("deadline", &config.deadline.as_secs()),
+        ]
+    }
+
+    /// What [`run`] is told for this rank.
     pub fn config(&self, rank: u32, rank_zero: SocketAddr) -> Config {
         let tls = match &self.stranger {
             Some((stranger, folder)) if *stranger == rank => folder,
@@ -420,7 +443,7 @@ impl Ground {
     }
 }
 
-fn free_port() -> SocketAddr {
+pub fn free_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0")
         .and_then(|l| l.local_addr())
         .expect("a port")

@@ -1,6 +1,7 @@
 //! Whole rounds over loopback with mutual TLS, each rank on a runtime of its own that can be killed at any stage.
 
 mod ground;
+mod process;
 
 use ground::{Ground, Kill};
 use vigia_model::artifact::{self, Task};

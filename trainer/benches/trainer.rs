@@ -1,0 +1,118 @@
+//! How much longer training takes than loading what it made, as a row that `make bench` collects.
+//!
+//! Both work on the same model in the same run and take turns. With `BENCH_OUT` set to a folder, the row is also
+//! written to `<name>.json` there.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use vigia_model::artifact::{self, Task};
+use vigia_model::keys::{SigningKey, TrustedKeys};
+use vigia_model::schema::{Schema, from_rate};
+use vigia_trainer::data::{About, Rows};
+use vigia_trainer::fit::{self, Params};
+use vigia_trainer::parquet;
+
+const ROUNDS: usize = 11;
+/// Three hours of ten containers at windows of ten seconds.
+const WINDOWS: usize = 10_800;
+/// Of a forest whose artifact is about a megabyte.
+const TREES: u32 = 340;
+const TARGET: f64 = 50.0;
+
+fn windows() -> Rows {
+    let schema = Schema::syscalls_v1();
+    let mut rows = Rows::new(schema);
+    let mut state = 1u64;
+    let mut unit = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f64 / f64::from(1 << 24)
+    };
+    for i in 0..WINDOWS {
+        let mut row = vec![0.0; schema.width()];
+        let load = 0.5 + unit();
+        for (k, x) in row[..40].iter_mut().enumerate() {
+            *x = from_rate(load * (1.0 + k as f64 * 10.0) * (0.8 + 0.4 * unit()));
+        }
+        let about = About {
+            source: i as u64 % 10,
+            started_ms: 1_000 * i as i64,
+            ..About::default()
+        };
+        rows.push(&row, about).expect("a row");
+    }
+    rows
+}
+
+fn milliseconds(work: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    work();
+    start.elapsed().as_secs_f64() * 1e3
+}
+
+/// Median and the 10th and 90th percentiles.
+fn summary(values: &mut [f64]) -> (f64, f64, f64) {
+    values.sort_unstable_by(f64::total_cmp);
+    let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
+    (at(0.5), at(0.1), at(0.9))
+}
+
+fn main() {
+    let file = bytes::Bytes::from(parquet::write(&windows(), "bench", "bench").expect("writes"));
+    let params = Params {
+        name: "bench".to_owned(),
+        trees: TREES,
+        sample_size: 256,
+        seed: 1,
+        workers: 1,
+        created_at: "2026-01-01T00:00:00Z".to_owned(),
+        data_digest: String::new(),
+    };
+    let train = || {
+        let mut rows = parquet::read(file.clone(), Schema::syscalls_v1()).expect("reads");
+        rows.sort();
+        let (shard, holdout) = rows.hold_out(WINDOWS / 4);
+        let part = fit::fit(&shard, &params, 0).expect("fits");
+        fit::combine(vec![part], &params, &holdout)
+            .expect("combines")
+            .artifact
+    };
+    let key = SigningKey::from_seed([9; 32]);
+    let trusted = TrustedKeys::new([key.public()]);
+    let signed = artifact::sign(&train(), &key).expect("signs");
+    let load = || artifact::open(black_box(&signed), &trusted, Task::Anomaly).expect("opens");
+
+    let (mut training, mut loading, mut ratios) = (vec![], vec![], vec![]);
+    for _ in 0..ROUNDS {
+        let trained = milliseconds(|| drop(black_box(train())));
+        let loaded = (0..8)
+            .map(|_| milliseconds(|| drop(black_box(load()))))
+            .sum::<f64>()
+            / 8.0;
+        training.push(trained);
+        loading.push(loaded);
+        ratios.push(trained / loaded);
+    }
+    let (ours, low, high) = summary(&mut ratios);
+    let (trained, loaded) = (summary(&mut training).0, summary(&mut loading).0);
+    let row = serde_json::json!({
+        "name": "artifact.load.training",
+        "unit": "x",
+        "ours": ours,
+        "spread": [low, high],
+        "peers": {"training, ms": trained, "verify and load, ms": loaded},
+        "ratio": ours,
+        "target": format!(">= {TARGET}"),
+        "holds": ours >= TARGET,
+        "note": format!("training {TREES} trees on {WINDOWS} windows over loading the {} bytes it made", signed.len()),
+    });
+    println!("{row}");
+    if let Some(folder) = std::env::var_os("BENCH_OUT") {
+        let folder = std::path::Path::new(&folder);
+        std::fs::create_dir_all(folder).expect("BENCH_OUT can be made");
+        std::fs::write(folder.join("artifact.load.training.json"), format!("{row}\n"))
+            .expect("BENCH_OUT is writable");
+    }
+}
