@@ -213,20 +213,30 @@ impl<'a> Columns<'a> {
         Ok(tree)
     }
 
-    /// Threshold of the tree's split number `index`.
-    #[inline]
-    fn threshold(&self, index: usize) -> Option<f32> {
-        let [a, b, c, d] = self.threshold;
-        Some(f32::from_le_bytes([
-            *a.get(index)?,
-            *b.get(index)?,
-            *c.get(index)?,
-            *d.get(index)?,
-        ]))
+    /// Thresholds of the tree's splits, in order, and how many there are.
+    fn thresholds(&self) -> ([f32; SPLITS], usize) {
+        let count = self.threshold[0].len().min(SPLITS);
+        let [a, b, c, d] = self.threshold.map(|plane| &plane[..count]);
+        let mut thresholds = [0.0; SPLITS];
+        for (i, threshold) in thresholds[..count].iter_mut().enumerate() {
+            *threshold = f32::from_le_bytes([a[i], b[i], c[i], d[i]]);
+        }
+        (thresholds, count)
     }
 
     #[inline]
     fn next_size(&mut self) -> Result<u32, &'static str> {
+        // Nearly all sizes are of one byte.
+        if let Some((&byte, rest)) = self.size.split_first()
+            && byte < 0x80
+        {
+            self.size = rest;
+            return Ok(byte.into());
+        }
+        self.long_size()
+    }
+
+    fn long_size(&mut self) -> Result<u32, &'static str> {
         let mut value = 0u32;
         for shift in (0..35).step_by(7) {
             let (&byte, rest) = self.size.split_first().ok_or("the column of sizes ends early")?;
@@ -253,7 +263,8 @@ fn nodes(columns: &mut Columns<'_>) -> Result<Vec<Node>, (usize, &'static str)> 
     let mut nodes = Vec::with_capacity(count);
     // Splits whose right child has not come yet; a leaf's next node is the innermost one's.
     let mut open: Vec<usize> = Vec::new();
-    let mut splits = 0;
+    let (thresholds, known) = columns.thresholds();
+    let mut thresholds = thresholds[..known].iter();
     for (index, &feature) in columns.feature.iter().enumerate() {
         if feature == LEAF {
             let size = columns.next_size().map_err(|reason| (index, reason))?;
@@ -268,8 +279,7 @@ fn nodes(columns: &mut Columns<'_>) -> Result<Vec<Node>, (usize, &'static str)> 
                 }
             }
         } else {
-            let threshold = columns.threshold(splits).ok_or((index, UNFINISHED))?;
-            splits += 1;
+            let threshold = *thresholds.next().ok_or((index, UNFINISHED))?;
             nodes.push(Node::Split {
                 feature: feature.into(),
                 threshold,
@@ -298,7 +308,9 @@ fn lay_out(
     let count = columns.feature.len();
     // Places of the right children still to come: one a level at most.
     let mut open = [0usize; MAX_DEPTH];
-    let (mut depth, mut place, mut split) = (0, 1usize, 0);
+    let (mut depth, mut place) = (0, 1usize);
+    let (thresholds, known) = columns.thresholds();
+    let mut thresholds = thresholds[..known].iter();
     for (index, &feature) in columns.feature.iter().enumerate() {
         if feature == LEAF {
             let size = columns.next_size().map_err(|reason| (index, reason))?;
@@ -306,10 +318,15 @@ fn lay_out(
                 return Err((index, "a leaf holds 1 row to all rows"));
             }
             let level = place.ilog2() as usize;
-            let below = MAX_DEPTH - level;
-            // Whatever the filler splits below say, every way down ends in the same value.
-            let first = (place << below) - LEAVES;
-            leaves[first..first + (1 << below)].fill(leaf_times(level, size, factor));
+            let value = leaf_times(level, size, factor);
+            if level == MAX_DEPTH {
+                leaves[place % LEAVES] = value;
+            } else {
+                // Whatever the filler splits below say, every way down ends in the same value.
+                let below = MAX_DEPTH - level;
+                let first = (place << below) - LEAVES;
+                leaves[first..first + (1 << below)].fill(value);
+            }
             match depth {
                 0 if index + 1 == count => return Ok(()),
                 0 => return Err((index + 1, ORPHAN)),
@@ -317,8 +334,7 @@ fn lay_out(
             }
             place = open[depth];
         } else {
-            let threshold = columns.threshold(split).ok_or((index, UNFINISHED))?;
-            split += 1;
+            let threshold = *thresholds.next().ok_or((index, UNFINISHED))?;
             if u16::from(feature) >= features {
                 return Err((index, OUTSIDE));
             }
