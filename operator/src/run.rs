@@ -142,6 +142,5 @@ pub async fn start(context: &Arc<Context>, writers: Writers) -> anyhow::Result<J
     tasks.spawn(retrainingpolicy::run(context.clone()));
     tasks.spawn(trainingrun::run(context.clone()));
     tasks.spawn(ingest::serve(context.clone()));
-    context.health.set_serving(true);
     Ok(tasks)
 }

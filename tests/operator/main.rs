@@ -9,4 +9,5 @@ mod objects;
 mod profiles;
 mod rollouts;
 mod scale;
+mod training;
 mod world;

@@ -49,6 +49,8 @@ pub struct World {
     tasks: JoinSet<()>,
     _agents: Vec<FakeAgent>,
     store: tempfile::TempDir,
+    /// Port of the operator's gRPC server; the same after a restart.
+    port: u16,
     _server: ApiServer,
 }
 
@@ -86,6 +88,7 @@ impl World {
             tasks: JoinSet::new(),
             _agents: agents,
             store: tempfile::tempdir()?,
+            port: std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port(),
             _server: server,
         };
         world.start().await?;
@@ -95,12 +98,13 @@ impl World {
     /// Starts an operator on what a former one left.
     pub async fn start(&mut self) -> Result<()> {
         let store = self.store.path().display().to_string();
+        let grpc = format!("127.0.0.1:{}", self.port);
         let config = Config::try_parse_from([
             "vigia-operator",
             "--store",
             &store,
             "--grpc-listen",
-            "127.0.0.1:0",
+            &grpc,
             "--debounce-ms",
             "10",
         ])?;
@@ -125,6 +129,11 @@ impl World {
         if let Some(context) = context {
             context.shutdown.cancel();
         }
+    }
+
+    /// Address of the operator's gRPC server.
+    pub fn grpc(&self) -> String {
+        format!("https://localhost:{}", self.port)
     }
 
     /// The running operator.

@@ -111,6 +111,7 @@ async fn listen(context: &Arc<Context>, metrics: &IngestMetrics) -> anyhow::Resu
     let training = TrainingService::new(auth, context.clone(), context.store.clone(), metrics.clone());
     let rotation = tokio::spawn(keeper.keep(current.clone(), committing.clone()));
     tracing::info!(address = %config.grpc_listen, "gRPC server listens");
+    context.health.set_serving(true);
     let served = serve_tls(
         listener,
         current.server()?,
@@ -118,6 +119,7 @@ async fn listen(context: &Arc<Context>, metrics: &IngestMetrics) -> anyhow::Resu
         context.shutdown.clone(),
     )
     .await;
+    context.health.set_serving(false);
     committing.cancel();
     work.await.context("the committer")?;
     rotation.await.context("the rotation of certificates")?;

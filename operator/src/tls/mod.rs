@@ -94,13 +94,14 @@ fn certified(pair: &Pair) -> anyhow::Result<CertifiedKey> {
     CertifiedKey::from_der(chain, key, &ring::default_provider()).context("the server's certificate and key")
 }
 
-/// Names that the server is called by: those of its Service.
+/// Names that the server is called by: those of its Service, and where a person forwards its port.
 pub fn names(service: &str, namespace: &str) -> Vec<String> {
     vec![
         format!("{service}.{namespace}.svc"),
         format!("{service}.{namespace}.svc.cluster.local"),
         format!("{service}.{namespace}"),
         service.to_owned(),
+        "localhost".to_owned(),
     ]
 }
 

@@ -1,0 +1,439 @@
+//! From reports to a signed version: a real TokenReview, a real TLS connection, real training; only the Job
+//! controller, the kubelet and the probe are stood in for.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use futures::FutureExt as _;
+use jiff::Timestamp;
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use kube::{Client, ResourceExt};
+use rand::RngExt;
+use serde_json::json;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use vigia_crds::{Model, ModelVersion, RetrainingPolicy, RunPhase, TrainingRun};
+use vigia_model::schema::Schema;
+use vigia_proto::v1::node_client::NodeClient;
+use vigia_proto::v1::{ReportAck, ReportBatch, Sample};
+use vigia_trainer::rounds::{self, OperatorConfig, Outcome, RoundsTls};
+
+use crate::objects::{self, AGENT, SYSTEM};
+use crate::world::{DEADLINE, World, eventually};
+
+const NS: &str = "shop";
+const TRAINER: &str = "vigia-trainer";
+
+/// A token of a pod's account for the operator, as the kubelet projects it.
+async fn token(client: &Client, account: &str, pod: &Pod) -> Result<String> {
+    let api: Api<ServiceAccount> = Api::namespaced(client.clone(), SYSTEM);
+    let request = TokenRequest {
+        spec: TokenRequestSpec {
+            audiences: vec!["vigia".to_owned()],
+            bound_object_ref: Some(BoundObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: Some("Pod".to_owned()),
+                name: pod.metadata.name.clone(),
+                uid: pod.metadata.uid.clone(),
+            }),
+            expiration_seconds: Some(3600),
+        },
+        ..TokenRequest::default()
+    };
+    let answer = api
+        .create_token_request(account, &PostParams::default(), &request)
+        .await?;
+    Ok(answer.status.context("a token")?.token)
+}
+
+async fn ca(client: &Client) -> Result<String> {
+    eventually("the CA is published", || async {
+        let map = Api::<ConfigMap>::namespaced(client.clone(), SYSTEM)
+            .get_opt("vigia-ca")
+            .await?;
+        let ca = map.and_then(|m| m.data?.remove("ca.crt"));
+        Ok(ca.ok_or_else(|| "no ConfigMap vigia-ca".to_owned()))
+    })
+    .await
+}
+
+/// The windows of a workload that goes about its business: rates that vary a little.
+fn samples(n: usize) -> Vec<Sample> {
+    let schema = Schema::syscalls_v1();
+    let now = Timestamp::now().as_millisecond();
+    let mut random = rand::rng();
+    (0..n)
+        .map(|i| {
+            let mut features = vec![0.0; schema.width()];
+            for feature in features.iter_mut().step_by(5) {
+                *feature = 3.0 + random.random_range(-0.3..0.3f32);
+            }
+            Sample {
+                namespace: NS.to_owned(),
+                profile: "redis".to_owned(),
+                source: (i % 3) as u64,
+                window_start_unix_ms: now - 600_000 + i as i64 * 2000,
+                window_ms: 2000,
+                schema: schema.hash().to_string(),
+                features,
+                above_threshold: false,
+            }
+        })
+        .collect()
+}
+
+/// Reports as the agent of n1, again until it is acknowledged.
+async fn report(world: &World, sequence: u64, samples: &[Sample]) -> Result<ReportAck> {
+    let pods: Api<Pod> = Api::namespaced(world.client.clone(), SYSTEM);
+    let token = token(&world.client, AGENT, &pods.get("agent-n1").await?).await?;
+    let ca = ca(&world.client).await?;
+    eventually("the report is acknowledged", || async {
+        let batch = ReportBatch {
+            instance: "a1".to_owned(),
+            sequence,
+            sent_unix_ms: Timestamp::now().as_millisecond(),
+            samples: samples.to_vec(),
+            ..ReportBatch::default()
+        };
+        Ok(send(world, &ca, &token, batch)
+            .await
+            .map_err(|e| format!("{e:#}")))
+    })
+    .await
+}
+
+async fn send(world: &World, ca: &str, token: &str, batch: ReportBatch) -> Result<ReportAck> {
+    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
+    let channel: Channel = Endpoint::from_shared(world.grpc())?
+        .tls_config(tls)?
+        .connect()
+        .await?;
+    let mut request = tonic::Request::new(batch);
+    request
+        .metadata_mut()
+        .insert("authorization", format!("Bearer {token}").parse()?);
+    Ok(NodeClient::new(channel).report(request).await?.into_inner())
+}
+
+/// A shop with a traced pod, a Model that promotes by itself, and a policy that trains a first version.
+async fn shop(world: &World) -> Result<()> {
+    let client = &world.client;
+    objects::namespace(client, NS).await?;
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), SYSTEM);
+    let account = serde_json::from_value(json!({"metadata": {"name": TRAINER}}))?;
+    accounts.create(&PostParams::default(), &account).await?;
+    let models: Api<Model> = Api::namespaced(client.clone(), NS);
+    let model = objects::model(
+        NS,
+        "m",
+        json!({"promotion": {"mode": "Auto"}, "rollout": {"steps": [{"nodes": "100%", "mode": "Active"}]}}),
+    )?;
+    models.create(&PostParams::default(), &model).await?;
+    let profiles = Api::namespaced(client.clone(), NS);
+    profiles
+        .create(
+            &PostParams::default(),
+            &objects::profile(NS, "redis", "redis", &["m"])?,
+        )
+        .await?;
+    objects::pod(
+        client,
+        NS,
+        "redis-0",
+        "n1",
+        "default",
+        &[("app", "redis")],
+        &["redis"],
+    )
+    .await?;
+    let policy: RetrainingPolicy = serde_json::from_value(json!({
+        "apiVersion": "vigia.dev/v1alpha1", "kind": "RetrainingPolicy",
+        "metadata": {"namespace": NS, "name": "p"},
+        "spec": {"modelRef": {"name": "m"}, "coldStart": {"minWindows": 200}, "cooldown": "10s",
+                 "training": {"workers": 1, "estimator": {"trees": 20, "sampleSize": 32}, "data": {"minWindows": 200}, "timeout": "5m"}},
+    }))?;
+    Api::namespaced(client.clone(), NS)
+        .create(&PostParams::default(), &policy)
+        .await?;
+    eventually("the node's plan names the profile", || async {
+        let plan = world.plan("n1").await.ok();
+        let named = plan.is_some_and(|p| p.spec.profiles.iter().any(|p| p.name == "redis"));
+        Ok(if named { Ok(()) } else { Err("not yet".to_owned()) })
+    })
+    .await
+}
+
+async fn run(world: &World) -> Result<Option<TrainingRun>> {
+    Ok(Api::namespaced(world.client.clone(), NS).get_opt("p-1").await?)
+}
+
+async fn jobs(world: &World) -> Result<Vec<Job>> {
+    let api: Api<Job> = Api::namespaced(world.client.clone(), SYSTEM);
+    Ok(api.list(&ListParams::default()).await?.items)
+}
+
+/// What the Job controller and a kubelet do for the one worker of a Job: a pod, its token, its certificate.
+/// The training itself is the real one.
+async fn train(client: Client, grpc: String) -> Result<Outcome> {
+    let jobs: Api<Job> = Api::namespaced(client.clone(), SYSTEM);
+    let job = eventually("there is a Job", || async {
+        let all = jobs.list(&ListParams::default()).await?;
+        Ok(all.items.into_iter().next().ok_or_else(|| "no Job".to_owned()))
+    })
+    .await?;
+    let template = job.spec.as_ref().context("a spec")?.template.clone();
+    let labels = template
+        .metadata
+        .and_then(|m| m.labels)
+        .context("labels of the pods")?;
+    let mut labels: Vec<(&str, &str)> = labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    labels.push(("batch.kubernetes.io/job-completion-index", "0"));
+    let name = format!("{}-0", job.name_any());
+    let pod = objects::pod(&client, SYSTEM, &name, "n1", TRAINER, &labels, &["trainer"]).await?;
+    let folder = tempfile::tempdir()?;
+    let file = |name: &str| folder.path().join(name);
+    std::fs::write(file("token"), token(&client, TRAINER, &pod).await?)?;
+    std::fs::write(file("operator-ca.crt"), ca(&client).await?)?;
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), SYSTEM);
+    let secret = eventually("the workers' certificate is there", || async {
+        let secret = secrets.get_opt(&job.name_any()).await?;
+        Ok(secret.ok_or_else(|| "no Secret".to_owned()))
+    })
+    .await?;
+    for (key, value) in secret.data.context("data")? {
+        std::fs::write(file(&key), value.0)?;
+    }
+    let listen = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let config = rounds::Config {
+        rank: 0,
+        workers: 1,
+        operator: OperatorConfig {
+            url: grpc,
+            ca: file("operator-ca.crt"),
+            token: file("token"),
+        },
+        rank_zero: format!("{}.{}.{SYSTEM}.svc:8444", name, job.name_any()),
+        listen,
+        tls: RoundsTls::load(folder.path()).map_err(|e| anyhow::anyhow!("{e}"))?,
+        checkpoints: folder.path().to_owned(),
+        deadline: DEADLINE,
+    };
+    rounds::run(&config, &|_| async {}.boxed())
+        .await
+        .map_err(|e| anyhow::anyhow!("{e}"))
+}
+
+async fn succeeded(world: &World) -> Result<TrainingRun> {
+    eventually("the run has succeeded", || async {
+        let Some(run) = run(world).await? else {
+            return Ok(Err("no run".to_owned()));
+        };
+        let status = run.status.clone().unwrap_or_default();
+        ensure!(
+            status.phase != Some(RunPhase::Failed),
+            "the run failed: {status:?}"
+        );
+        Ok(if status.phase == Some(RunPhase::Succeeded) {
+            Ok(run)
+        } else {
+            Err(format!("{status:?}"))
+        })
+    })
+    .await
+}
+
+async fn versions(world: &World) -> Result<Vec<ModelVersion>> {
+    let api: Api<ModelVersion> = Api::namespaced(world.client.clone(), NS);
+    Ok(api.list(&ListParams::default()).await?.items)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn enough_windows_become_a_signed_version_that_serves() -> Result<()> {
+    let world = World::new(&["n1"]).await?;
+    shop(&world).await?;
+    let samples = samples(240);
+    assert_eq!(report(&world, 1, &samples[..100]).await?.sequence, 1);
+    assert!(run(&world).await?.is_none(), "100 windows are not 200");
+    assert_eq!(report(&world, 2, &samples[100..]).await?.sequence, 2);
+    // Sent again, because its answer was lost.
+    assert_eq!(report(&world, 2, &samples[100..]).await?.sequence, 2);
+
+    let outcome = train(world.client.clone(), world.grpc()).await?;
+    assert!(matches!(outcome, Outcome::Submitted { .. }), "{outcome:?}");
+    let run = succeeded(&world).await?;
+    let status = run.status.clone().context("a status")?;
+    assert_eq!((status.windows, run.spec.reason.as_str()), (240, "ColdStart"));
+    assert_eq!(status.model_version.as_deref(), Some("m-v1"));
+    let made = world.version(NS, "m-v1").await?;
+    let provenance = made.spec.provenance.context("provenance")?;
+    assert_eq!(
+        (provenance.training_run.as_str(), provenance.data_digest),
+        ("p-1", status.data_digest.context("a digest")?)
+    );
+    eventually("m-v1 serves", || async {
+        let serving = world
+            .model(NS, "m")
+            .await?
+            .status
+            .and_then(|s| s.serving)
+            .map(|s| s.name);
+        Ok(if serving.as_deref() == Some("m-v1") {
+            Ok(())
+        } else {
+            Err(format!("{serving:?}"))
+        })
+    })
+    .await?;
+    for reason in ["TrainingStarted", "TrainingSucceeded"] {
+        assert_eq!(world.events(NS, "p-1", reason).await?.len(), 1, "{reason}");
+    }
+
+    // Who deletes the run takes everything of it away.
+    let api: Api<TrainingRun> = Api::namespaced(world.client.clone(), NS);
+    api.delete("p-1", &DeleteParams::default()).await?;
+    eventually("the run and its Job are gone", || async {
+        let left = (api.get_opt("p-1").await?.is_some(), jobs(&world).await?.len());
+        let files = world.operator().store.run_uids().await?.len();
+        Ok(if (left, files) == ((false, 0), 0) {
+            Ok(())
+        } else {
+            Err(format!("{left:?} {files}"))
+        })
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_training_survives_an_operator_that_is_killed_again_and_again() -> Result<()> {
+    let mut world = World::new(&["n1"]).await?;
+    shop(&world).await?;
+    report(&world, 1, &samples(240)).await?;
+    let training = tokio::spawn(train(world.client.clone(), world.grpc()));
+    let deadline = std::time::Instant::now() + DEADLINE;
+    let mut kills = 0;
+    let mut seen = std::collections::BTreeSet::new();
+    loop {
+        let phase = run(&world).await?.and_then(|r| r.status).and_then(|s| s.phase);
+        seen.insert(format!("{phase:?}"));
+        if phase == Some(RunPhase::Succeeded) {
+            break;
+        }
+        ensure!(phase != Some(RunPhase::Failed), "failed after {kills} kills");
+        ensure!(
+            std::time::Instant::now() < deadline,
+            "not done after {kills} kills: {phase:?}"
+        );
+        // Long enough for some writes, not for all: a kill comes at any of them.
+        let life = Duration::from_millis(rand::rng().random_range(10..500));
+        tokio::time::timeout(life, std::future::pending::<()>())
+            .await
+            .expect_err("pending never ends");
+        world.kill().await;
+        kills += 1;
+        world.start().await?;
+    }
+    println!("{kills} kills; seen: {seen:?}");
+    training.await??;
+    assert!(kills > 0);
+    assert_eq!(versions(&world).await?.len(), 1, "one run makes one version");
+    assert_eq!(jobs(&world).await?.len(), 1);
+    let runs: Api<TrainingRun> = Api::namespaced(world.client.clone(), NS);
+    assert_eq!(runs.list(&ListParams::default()).await?.items.len(), 1);
+    let windows = world
+        .operator()
+        .store
+        .count(NS, "redis", i64::MIN, i64::MAX)
+        .windows;
+    assert_eq!(windows, 240, "what was acknowledged is there, once");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_person_asks_for_and_cannot_be_done_is_said() -> Result<()> {
+    let world = World::new(&["n1"]).await?;
+    shop(&world).await?;
+    report(&world, 1, &samples(60)).await?;
+    let api: Api<TrainingRun> = Api::namespaced(world.client.clone(), NS);
+    let wanted = [
+        (
+            "too-few",
+            json!({"modelRef": {"name": "m"}, "data": {"minWindows": 100}}),
+            "TooFewWindows",
+        ),
+        ("orphan", json!({"modelRef": {"name": "none"}}), "ModelNotFound"),
+    ];
+    for (name, spec, reason) in wanted {
+        let run: TrainingRun = serde_json::from_value(json!({
+            "apiVersion": "vigia.dev/v1alpha1", "kind": "TrainingRun",
+            "metadata": {"namespace": NS, "name": name}, "spec": spec}))?;
+        api.create(&PostParams::default(), &run).await?;
+        eventually(name, || async {
+            let status = api.get(name).await?.status.unwrap_or_default();
+            let ready = vigia_crds::conditions::find(&status.conditions, "Ready").cloned();
+            let said = ready
+                .as_ref()
+                .is_some_and(|c| c.reason == reason && c.status == "False");
+            Ok(if said && status.phase == Some(RunPhase::Failed) {
+                Ok(())
+            } else {
+                Err(format!("{ready:?}"))
+            })
+        })
+        .await?;
+        assert_eq!(world.events(NS, name, "TrainingFailed").await?.len(), 1);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_five_minutes_off_and_a_stranger_s_token() -> Result<()> {
+    let world = World::new(&["n1"]).await?;
+    shop(&world).await?;
+    let pods: Api<Pod> = Api::namespaced(world.client.clone(), SYSTEM);
+    let agent = pods.get("agent-n1").await?;
+    let ca = ca(&world.client).await?;
+    let late = 300_000;
+    let now = Timestamp::now().as_millisecond();
+    let mut sample = samples(1);
+    sample[0].window_start_unix_ms = now + late - 2000;
+    let good = token(&world.client, AGENT, &agent).await?;
+    let batch = ReportBatch {
+        instance: "a1".to_owned(),
+        sequence: 1,
+        sent_unix_ms: now + late,
+        samples: sample,
+        ..ReportBatch::default()
+    };
+    eventually("the report is acknowledged", || async {
+        Ok(send(&world, &ca, &good, batch.clone())
+            .await
+            .map_err(|e| format!("{e:#}")))
+    })
+    .await?;
+    let store = &world.operator().store;
+    let now = Timestamp::now().as_millisecond();
+    let mut starts = vec![];
+    store
+        .each_row(NS, "redis", (i64::MIN, i64::MAX), |row| starts.push(row.start_ms))
+        .await?;
+    assert!(
+        starts.len() == 1 && (now - starts[0]).abs() < 30_000,
+        "{starts:?} at {now}"
+    );
+
+    // Another account of the same namespace, and a token for another audience.
+    let other = objects::pod(&world.client, SYSTEM, "other", "n1", "default", &[], &["c"]).await?;
+    let stranger = token(&world.client, "default", &other).await?;
+    for bad in [stranger.as_str(), "nonsense"] {
+        let error = send(&world, &ca, bad, batch.clone())
+            .await
+            .expect_err("a stranger may not report");
+        assert!(
+            format!("{error:#}").contains("authentication credentials"),
+            "{error:#}"
+        );
+    }
+    Ok(())
+}
