@@ -41,40 +41,8 @@ async fn a_rollout_survives_an_operator_that_is_killed_again_and_again() -> Resu
         )
         .await?;
 
-    let deadline = std::time::Instant::now() + DEADLINE;
-    let mut kills = 0;
-    let mut seen = BTreeSet::new();
-    loop {
-        let status = world.model(ns, "m").await?.status.unwrap_or_default();
-        let rollout = status.rollout.expect("a rollout");
-        if rollout.version.name == "m-v2" {
-            seen.insert((rollout.step, format!("{:?}", rollout.phase)));
-            if rollout.phase == RolloutPhase::Complete {
-                break;
-            }
-        }
-        assert!(
-            std::time::Instant::now() < deadline,
-            "not complete after {kills} kills: {rollout:?}"
-        );
-        // Long enough for some writes, not for all: a kill comes at any of them.
-        let life = Duration::from_millis(rand::rng().random_range(0..120));
-        tokio::time::timeout(life, std::future::pending::<()>())
-            .await
-            .expect_err("pending never ends");
-        world.kill().await;
-        kills += 1;
-        // What a node holds at the moment of a kill is always whole.
-        for node in ["n1", "n2", "n3"] {
-            let planned = world.planned(node, "m").await?;
-            let active: Vec<_> = planned.iter().filter(|v| v.mode == VersionMode::Active).collect();
-            assert_eq!(active.len(), 1, "{planned:?}");
-            assert!(planned.iter().any(|v| v.name == "m-v1"), "{planned:?}");
-        }
-        world.start().await?;
-    }
+    let kills = kill_until(&mut world, ns, "m-v2", RolloutPhase::Complete, "m-v1").await?;
     assert!(kills > 0);
-    println!("{kills} kills; seen: {seen:?}");
     for node in ["n1", "n2", "n3"] {
         eventually("every node serves m-v2", || async {
             let active = world.active(node, "m").await?;
@@ -86,12 +54,39 @@ async fn a_rollout_survives_an_operator_that_is_killed_again_and_again() -> Resu
         })
         .await?;
     }
+
+    // The same on the way back: one node refuses the next one.
+    let v3 = artifact::signed(3);
+    let digest = artifact::digest(&v3);
+    let refusing = ("n3".to_owned(), digest.clone());
+    world.habits.lock().expect("no panic").refusing.extend([refusing]);
+    world
+        .merge::<Model>(ns, "m", json!({"spec": {"version": {"digest": digest}}}))
+        .await?;
+    objects::version(&world.client, ns, "m", "m-v3", &v3, &digest).await?;
+    kill_until(&mut world, ns, "m-v3", RolloutPhase::RolledBack, "m-v2").await?;
+    let status = world.model(ns, "m").await?.status.unwrap_or_default();
+    assert_eq!(status.serving.map(|s| s.name).as_deref(), Some("m-v2"));
+    assert_eq!(status.failed.len(), 1);
+    for node in ["n1", "n2", "n3"] {
+        eventually("every node serves m-v2 and holds no m-v3", || async {
+            let planned = world.planned(node, "m").await?;
+            let serves = planned
+                .iter()
+                .any(|v| v.name == "m-v2" && v.mode == VersionMode::Active);
+            let holds = planned.iter().any(|v| v.name == "m-v3");
+            Ok(if serves && !holds {
+                Ok(())
+            } else {
+                Err(format!("{planned:?}"))
+            })
+        })
+        .await?;
+    }
+
     // What was said is said once, however often it was decided.
-    for (reason, times) in [
-        ("RolloutStarted", 2),
-        ("RolloutComplete", 2),
-        ("RolloutStepDone", 6),
-    ] {
+    let said = [("RolloutStarted", 3), ("RolloutComplete", 2), ("RolledBack", 1)];
+    for (reason, times) in said {
         let notes = world.events(ns, "m", reason).await?;
         assert_eq!(notes.len(), times, "{reason}: {notes:?}");
     }
@@ -170,4 +165,48 @@ async fn a_node_that_is_lost_under_way_follows_when_it_returns() -> Result<()> {
     let nodes: Api<Node> = Api::all(world.client.clone());
     nodes.delete("n3", &kube::api::DeleteParams::default()).await?;
     Ok(())
+}
+
+/// Kills and starts the operator until the rollout of a version has come to a phase; says how often.
+/// `served` is the version that serves before it.
+async fn kill_until(
+    world: &mut World,
+    ns: &str,
+    version: &str,
+    phase: RolloutPhase,
+    served: &str,
+) -> Result<usize> {
+    let deadline = std::time::Instant::now() + DEADLINE;
+    let mut kills = 0;
+    let mut seen = BTreeSet::new();
+    loop {
+        let status = world.model(ns, "m").await?.status.unwrap_or_default();
+        let rollout = status.rollout.expect("a rollout");
+        if rollout.version.name == version {
+            seen.insert((rollout.step, format!("{:?}", rollout.phase)));
+            if rollout.phase == phase {
+                println!("{version}: {kills} kills; seen: {seen:?}");
+                return Ok(kills);
+            }
+        }
+        assert!(
+            std::time::Instant::now() < deadline,
+            "not {phase:?} after {kills} kills: {rollout:?}"
+        );
+        // Long enough for some writes, not for all: a kill comes at any of them.
+        let life = Duration::from_millis(rand::rng().random_range(0..120));
+        tokio::time::timeout(life, std::future::pending::<()>())
+            .await
+            .expect_err("pending never ends");
+        world.kill().await;
+        kills += 1;
+        // What a node holds at the moment of a kill is always whole.
+        for node in ["n1", "n2", "n3"] {
+            let planned = world.planned(node, "m").await?;
+            let active: Vec<_> = planned.iter().filter(|v| v.mode == VersionMode::Active).collect();
+            assert_eq!(active.len(), 1, "{planned:?}");
+            assert!(planned.iter().any(|v| v.name == served), "{planned:?}");
+        }
+        world.start().await?;
+    }
 }

@@ -38,16 +38,7 @@ async fn five_thousand_nodes_get_their_plans_and_a_version() -> Result<()> {
         .map(|name| async move {
             objects::node(client, name).await?;
             let pod = format!("web-{name}");
-            objects::pod(
-                client,
-                ns,
-                &pod,
-                name,
-                "default",
-                &[("app", "web")],
-                &["app"],
-            )
-            .await?;
+            objects::pod(client, ns, &pod, name, "default", &[("app", "web")], &["app"]).await?;
             anyhow::Ok(())
         })
         .buffer_unordered(AT_ONCE)

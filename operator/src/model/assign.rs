@@ -140,3 +140,107 @@ impl Assignments {
         all.remove(&(namespace.to_owned(), name.to_owned()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{at, model};
+    use crate::model::version::Verdict;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use serde_json::json;
+    use vigia_crds::{RolloutStatus, ServedVersion};
+
+    fn version(name: &str, verdict: Verdict) -> VersionView {
+        VersionView {
+            name: name.to_owned(),
+            digest: format!("d-{name}"),
+            size_bytes: 1,
+            age: (0, None, name.to_owned()),
+            verdict,
+        }
+    }
+
+    fn served(name: &str) -> Option<ServedVersion> {
+        Some(ServedVersion {
+            name: name.to_owned(),
+            digest: format!("d-{name}"),
+        })
+    }
+
+    /// What the first node and the other two are told in step `step` of new over old.
+    fn told(phase: RolloutPhase, step: i32, verdicts: [Verdict; 3]) -> [Vec<(String, VersionMode)>; 2] {
+        let model = model(
+            "shop",
+            "m",
+            json!({"task": "Anomaly", "trust": {"publicKeys": ["theirs"]}, "rollout": {"steps": [
+                {"nodes": 1, "mode": "Shadow"}, {"nodes": 1, "mode": "Active"}, {"nodes": "100%", "mode": "Active"}]}}),
+        );
+        let status = ModelStatus {
+            serving: served("old"),
+            previous: served("older"),
+            rollout: Some(RolloutStatus {
+                version: served("new").expect("some"),
+                phase,
+                step,
+                progress: String::new(),
+                started_at: Time(at(0)),
+                step_ready_at: None,
+                message: String::new(),
+            }),
+            ..ModelStatus::default()
+        };
+        let [new, old, older] = verdicts;
+        let versions = [version("new", new), version("old", old), version("older", older)];
+        let nodes = ["n1", "n2", "n3"].map(|name| NodeView {
+            name: name.to_owned(),
+            reachable: true,
+            ..NodeView::default()
+        });
+        let assignment = Assignment::of(&model, &status, &versions, &nodes, "ours");
+        assert_eq!(assignment.of_node("n1").trusted_keys, ["ours", "theirs"]);
+        assert_eq!(assignment.of_node("n2"), assignment.of_node("n3"));
+        ["n1", "n2"].map(|node| {
+            let versions = assignment.of_node(node).versions;
+            versions.into_iter().map(|v| (v.name, v.mode)).collect()
+        })
+    }
+
+    fn list(text: &[(&str, VersionMode)]) -> Vec<(String, VersionMode)> {
+        text.iter()
+            .map(|(name, mode)| ((*name).to_owned(), *mode))
+            .collect()
+    }
+
+    use VersionMode::{Active, Prefetch, Shadow};
+
+    #[test]
+    fn nodes_of_the_step_are_ahead_and_all_hold_what_a_rollback_needs() {
+        let good = || [Verdict::Good, Verdict::Good, Verdict::Good];
+        let behind = list(&[("old", Active), ("new", Prefetch), ("older", Prefetch)]);
+        let forward = RolloutPhase::Progressing;
+        let shadow = list(&[("old", Active), ("new", Shadow), ("older", Prefetch)]);
+        assert_eq!(told(forward, 0, good()), [shadow, behind.clone()]);
+        let active = list(&[("new", Active), ("old", Prefetch), ("older", Prefetch)]);
+        assert_eq!(told(forward, 1, good()), [active.clone(), behind]);
+        assert_eq!(told(forward, 2, good()), [active.clone(), active]);
+        let back = list(&[("old", Active), ("older", Prefetch)]);
+        assert_eq!(told(RolloutPhase::RollingBack, 2, good()), [back.clone(), back]);
+    }
+
+    #[test]
+    fn a_version_that_may_not_run_is_named_to_no_node() {
+        let bad = || Verdict::Bad {
+            reason: "Revoked".to_owned(),
+            message: String::new(),
+        };
+        let forward = RolloutPhase::Progressing;
+        for verdict in [bad(), Verdict::Pending] {
+            let serving = list(&[("old", Active), ("older", Prefetch)]);
+            let lists = told(forward, 1, [verdict.clone(), Verdict::Good, Verdict::Good]);
+            assert_eq!(lists, [serving.clone(), serving]);
+            let [ahead, behind] = told(forward, 1, [Verdict::Good, verdict.clone(), verdict]);
+            assert_eq!(ahead, list(&[("new", Active)]));
+            assert_eq!(behind, list(&[("new", Prefetch)]));
+        }
+    }
+}

@@ -7,14 +7,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::runtime::reflector::ObjectRef;
-use kube::{Resource, ResourceExt};
-use vigia_crds::{Model, ModelStatus, conditions};
+use kube::{Api, Resource, ResourceExt};
+use vigia_crds::{Model, ModelStatus, ModelVersion, conditions};
 use vigia_model::histogram::ScoreHistogram;
 
-use super::assign::Assignment;
+use super::assign::{Assignment, is_forward};
 use super::nodes::{self, NodeView};
 use super::rollout::{self, Observed, Scores};
-use super::version::VersionView;
+use super::version::{self, VersionView};
 use crate::context::Context;
 use crate::controller::{self, Error};
 use crate::metrics::ReasonLabels;
@@ -41,6 +41,7 @@ async fn reconcile(model: Arc<Model>, context: Arc<Context>) -> Result<Option<Du
         .collect();
     let nodes = nodes_of(&model, &namespace, &name, &context);
     let current = model.status.clone().unwrap_or_default();
+    confirm_absence(&current, &versions, &namespace, &context).await?;
     let generation = model.metadata.generation.unwrap_or(0);
     let now = Timestamp::now();
     let next = rollout::step(&Observed {
@@ -76,6 +77,29 @@ async fn reconcile(model: Arc<Model>, context: Arc<Context>) -> Result<Option<Du
     // Nodes are told only what the API server has accepted as the status.
     tell_nodes(&model, &namespace, &name, &status, &versions, &nodes, &context);
     Ok(next.again)
+}
+
+/// A version that serves is withdrawn where its ModelVersion is gone. That it is in no cache is not
+/// enough for that: the API server is asked.
+async fn confirm_absence(
+    status: &ModelStatus,
+    versions: &[VersionView],
+    namespace: &str,
+    context: &Context,
+) -> Result<(), Error> {
+    let rollout = status.rollout.as_ref().filter(|r| is_forward(r.phase));
+    let used = status.serving.iter().chain(rollout.map(|r| &r.version));
+    for missing in used.filter(|used| version::find(versions, &used.digest).is_none()) {
+        let api: Api<ModelVersion> = Api::namespaced(context.client.clone(), namespace);
+        let found = api.get_opt(&missing.name).await?;
+        if found.is_some_and(|v| v.spec.digest == missing.digest) {
+            let name = &missing.name;
+            return Err(Error::Other(format!(
+                "ModelVersion {name} is not in the cache yet"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn tell_nodes(

@@ -84,7 +84,6 @@ pub(super) fn profile(context: &Context, change: &Change<'_, TraceProfile>) {
     let Some(namespace) = change.each().find_map(ResourceExt::namespace) else {
         return;
     };
-    index(&context.caches.profile_names, change, |_| Some(String::new()));
     let pods = context.caches.pods.in_namespace(&namespace);
     for profile in change.each() {
         context
@@ -151,9 +150,6 @@ pub(super) fn model(context: &Context, change: &Change<'_, Model>) {
 
 /// A version concerns itself and its Model.
 pub(super) fn version(context: &Context, change: &Change<'_, ModelVersion>) {
-    index(&context.caches.version_names, change, |v| {
-        Some(v.spec.model_ref.name.clone())
-    });
     for version in change.each() {
         let Some(namespace) = version.namespace() else {
             continue;
@@ -171,9 +167,6 @@ pub(super) fn version(context: &Context, change: &Change<'_, ModelVersion>) {
 
 /// A policy concerns itself.
 pub(super) fn policy(context: &Context, change: &Change<'_, RetrainingPolicy>) {
-    index(&context.caches.policy_names, change, |p| {
-        Some(p.spec.model_ref.name.clone())
-    });
     for policy in change.each() {
         let Some(namespace) = policy.namespace() else {
             continue;
@@ -212,15 +205,32 @@ pub(super) fn job(context: &Context, change: &Change<'_, Job>) {
     }
 }
 
-fn index<K: ResourceExt>(names: &Names, change: &Change<'_, K>, of: impl Fn(&K) -> Option<String>) {
+/// Profiles are found by their namespace.
+pub(super) fn index_profile(context: &Context, change: &Change<'_, TraceProfile>) {
+    index(&context.caches.profile_names, change, |_| String::new());
+}
+
+/// Versions are found by their Model.
+pub(super) fn index_version(context: &Context, change: &Change<'_, ModelVersion>) {
+    let model = |version: &ModelVersion| version.spec.model_ref.name.clone();
+    index(&context.caches.version_names, change, model);
+}
+
+/// Policies are found by their Model.
+pub(super) fn index_policy(context: &Context, change: &Change<'_, RetrainingPolicy>) {
+    let model = |policy: &RetrainingPolicy| policy.spec.model_ref.name.clone();
+    index(&context.caches.policy_names, change, model);
+}
+
+fn index<K: ResourceExt>(names: &Names, change: &Change<'_, K>, of: impl Fn(&K) -> String) {
     if let Some(old) = change.old
-        && let (Some(namespace), Some(of)) = (old.namespace(), of(old))
+        && let Some(namespace) = old.namespace()
     {
-        names.take(&namespace, &of, &old.name_any());
+        names.take(&namespace, &of(old), &old.name_any());
     }
     if let Some(new) = change.new
-        && let (Some(namespace), Some(of)) = (new.namespace(), of(new))
+        && let Some(namespace) = new.namespace()
     {
-        names.put(&namespace, &of, &new.name_any());
+        names.put(&namespace, &of(new), &new.name_any());
     }
 }

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use vigia_crds::{Model, ModelVersion, NodePlan, RetrainingPolicy, TraceProfile, TrainingRun};
 
-use self::changes::{job, model, node, plan, pod, policy, profile, run, version};
+use self::changes::pod;
 use crate::context::{Caches, Context, Names};
 use crate::pods::{PodView, Pods};
 
@@ -91,56 +91,43 @@ pub fn start(
 ) -> impl Future<Output = bool> + Send + use<> {
     let client = || context.client.clone();
     let jobs = Api::namespaced(client(), &context.config.namespace);
-    tasks.spawn(follow(
-        context.clone(),
+    // One line a kind: cut down, indexed, and what it concerns.
+    macro_rules! watch {
+        ($cache:ident, $api:expr, $trim:expr, $index:expr, $changed:expr) => {
+            let effects = Effects {
+                trim: $trim,
+                index: $index,
+                changed: $changed,
+            };
+            tasks.spawn(follow(context.clone(), $api, writers.$cache, effects));
+        };
+    }
+    watch!(nodes, Api::all(client()), trim_node, no_index, changes::node);
+    watch!(plans, Api::all(client()), trim, no_index, changes::plan);
+    watch!(
+        profiles,
         Api::all(client()),
-        writers.nodes,
-        trim_node,
-        node,
-    ));
-    tasks.spawn(follow(
-        context.clone(),
-        Api::all(client()),
-        writers.plans,
         trim,
-        plan,
-    ));
-    tasks.spawn(follow(
-        context.clone(),
+        changes::index_profile,
+        changes::profile
+    );
+    watch!(models, Api::all(client()), trim, no_index, changes::model);
+    watch!(
+        versions,
         Api::all(client()),
-        writers.profiles,
         trim,
-        profile,
-    ));
-    tasks.spawn(follow(
-        context.clone(),
+        changes::index_version,
+        changes::version
+    );
+    watch!(
+        policies,
         Api::all(client()),
-        writers.models,
         trim,
-        model,
-    ));
-    tasks.spawn(follow(
-        context.clone(),
-        Api::all(client()),
-        writers.versions,
-        trim,
-        version,
-    ));
-    tasks.spawn(follow(
-        context.clone(),
-        Api::all(client()),
-        writers.policies,
-        trim,
-        policy,
-    ));
-    tasks.spawn(follow(
-        context.clone(),
-        Api::all(client()),
-        writers.runs,
-        trim,
-        run,
-    ));
-    tasks.spawn(follow(context.clone(), jobs, writers.jobs, trim, job));
+        changes::index_policy,
+        changes::policy
+    );
+    watch!(runs, Api::all(client()), trim, no_index, changes::run);
+    watch!(jobs, jobs, trim, no_index, changes::job);
     let (pods_full, mut pods_are_full) = watch::channel(false);
     tasks.spawn(follow_pods(context.clone(), client(), pods_full));
     let context = context.clone();
@@ -163,6 +150,8 @@ pub fn start(
     }
 }
 
+fn no_index<K>(_: &Context, _: &Change<'_, K>) {}
+
 /// What became of an object: what it was, and what it is.
 struct Change<'a, K> {
     old: Option<&'a K>,
@@ -175,13 +164,19 @@ impl<'a, K> Change<'a, K> {
     }
 }
 
-async fn follow<K>(
-    context: Arc<Context>,
-    api: Api<K>,
-    mut writer: Writer<K>,
+/// What is done with the changes of a kind.
+struct Effects<K> {
+    /// Cuts an object down before it is kept.
     trim: fn(&mut K),
+    /// Keeps the indexes beside the cache. Of a first list, before the cache counts as full: who
+    /// waits for that must find through an index whatever is in the cache.
+    index: fn(&Context, &Change<'_, K>),
+    /// Asks for reconciles, once the cache has it.
     changed: fn(&Context, &Change<'_, K>),
-) where
+}
+
+async fn follow<K>(context: Arc<Context>, api: Api<K>, mut writer: Writer<K>, effects: Effects<K>)
+where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + PartialEq + Send + Sync + 'static,
 {
     let reader = writer.as_reader();
@@ -194,57 +189,45 @@ async fn follow<K>(
     // During a list the cache still shows what was before it.
     let mut listed: HashMap<ObjectRef<K>, K> = HashMap::new();
     while let Some(event) = events.next().await {
-        let event = event.modify(trim);
-        let (old, new) = match &event {
-            Event::Apply(object) => (reader.get(&ObjectRef::from_obj(object)), Some(object.clone())),
-            Event::Delete(object) => (Some(Arc::new(object.clone())), None),
+        let event = event.modify(effects.trim);
+        let changes: Vec<(Option<Arc<K>>, Option<K>)> = match &event {
+            Event::Apply(object) => vec![(reader.get(&ObjectRef::from_obj(object)), Some(object.clone()))],
+            Event::Delete(object) => vec![(Some(Arc::new(object.clone())), None)],
             Event::Init => {
                 listed.clear();
-                writer.apply_watcher_event(&event);
-                continue;
+                vec![]
             }
             Event::InitApply(object) => {
                 listed.insert(ObjectRef::from_obj(object), object.clone());
-                writer.apply_watcher_event(&event);
-                continue;
+                vec![]
             }
             Event::InitDone => {
-                let before = reader.state();
-                writer.apply_watcher_event(&event);
-                for old in before {
-                    let new = listed.remove(&ObjectRef::from_obj(&*old));
-                    if new.as_ref() != Some(&*old) {
-                        changed(
-                            &context,
-                            &Change {
-                                old: Some(&*old),
-                                new: new.as_ref(),
-                            },
-                        );
-                    }
-                }
-                for (_, new) in listed.drain() {
-                    changed(
-                        &context,
-                        &Change {
-                            old: None,
-                            new: Some(&new),
-                        },
-                    );
-                }
-                continue;
+                let before = reader.state().into_iter();
+                let mut changes: Vec<_> = before
+                    .map(|old| {
+                        let new = listed.remove(&ObjectRef::from_obj(&*old));
+                        (Some(old), new)
+                    })
+                    .collect();
+                changes.extend(listed.drain().map(|(_, new)| (None, Some(new))));
+                changes
             }
         };
+        let changes: Vec<Change<'_, K>> = changes
+            .iter()
+            .map(|(old, new)| Change {
+                old: old.as_deref(),
+                new: new.as_ref(),
+            })
+            .filter(|change| change.old != change.new)
+            .collect();
+        changes
+            .iter()
+            .for_each(|change| (effects.index)(&context, change));
         writer.apply_watcher_event(&event);
-        if old.as_deref() != new.as_ref() {
-            changed(
-                &context,
-                &Change {
-                    old: old.as_deref(),
-                    new: new.as_ref(),
-                },
-            );
-        }
+        changes
+            .iter()
+            .for_each(|change| (effects.changed)(&context, change));
     }
 }
 

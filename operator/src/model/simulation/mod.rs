@@ -63,14 +63,14 @@ fn op(nodes: usize, versions: usize) -> impl Strategy<Value = Op> {
     let version = 0..versions;
     prop_oneof![
         12 => Just(Op::Reconcile),
-        3 => Just(Op::Decide),
-        3 => Just(Op::Commit),
+        5 => Just(Op::Decide),
+        6 => Just(Op::Commit),
         4 => node.clone().prop_map(Op::WritePlan),
         2 => Just(Op::Kill),
         12 => node.clone().prop_map(Op::Sync),
         2 => node.clone().prop_map(Op::Lose),
         2 => node.prop_map(Op::Return),
-        1 => version.clone().prop_map(Op::Revoke),
+        2 => version.clone().prop_map(Op::Revoke),
         1 => version.clone().prop_map(Op::Delete),
         2 => version.prop_map(Op::Name),
         1 => any::<bool>().prop_map(Op::Pause),

@@ -20,6 +20,19 @@ impl Sim {
         let (Some(old), Some(new)) = (&before.rollout, &after.rollout) else {
             return Ok(());
         };
+        if old.phase == RolloutPhase::RollingBack && new.phase == RolloutPhase::RolledBack {
+            for node in self.nodes.values().filter(|node| node.reachable) {
+                let state = |digest: &String| node.states.get(digest);
+                prop_assert!(
+                    after
+                        .serving
+                        .as_ref()
+                        .is_none_or(|s| state(&s.digest) == Some(&VersionState::Active)
+                            || node.refused.contains(&s.digest)),
+                    "rolled back, and a node does not serve as before"
+                );
+            }
+        }
         if !is_forward(old.phase) || old.version != new.version {
             return Ok(());
         }
