@@ -105,13 +105,38 @@ struct {
 	__type(value, struct progress);
 } PROGRESS SEC(".maps");
 
-/* Number of the duty cycle's active phase, 0 between them: what a task did in another one must not be mixed in. */
+struct control {
+	/* Number of the duty cycle's active phase, 0 between them: what a task did in another one must not be mixed in. */
+	__u32 cycle;
+	/* Raised with each change of CGROUPS by user space. */
+	__u32 generation;
+};
+
+/* Written by user space. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, __u32);
-} CYCLE SEC(".maps");
+	__type(value, struct control);
+} CONTROL SEC(".maps");
+
+/* The cgroup seen last, and its slot, 0 for none. */
+struct seen {
+	__u64 cgroup;
+	__u32 generation;
+	__u32 slot;
+};
+
+/*
+ * Spares most look-ups in CGROUPS, because calls come in runs of one task. Ids of cgroups are never used again, and what
+ * the kernel side binds by itself is bound before it is seen, so only changes by user space make this stale.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct seen);
+} SEEN SEC(".maps");
 
 /* What could not be kept, by cause. */
 enum { LOST_CALLS = 0, LOST_INHERITED = 1, LOST_DETAIL = 2, LOST_CAUSES = 3 };
@@ -139,21 +164,41 @@ static __always_inline __u64 cgroup_of(struct task_struct *task)
 	return task->cgroups->subsys[bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id)]->cgroup->kn->id;
 }
 
-static __always_inline __u32 *slot_of(struct task_struct *task)
+/* A task's slot, 0 for none. */
+static __always_inline __u32 slot_of(struct task_struct *task, struct control *control)
 {
-	if (VIGIA_BY & (BY_CGROUP_V2 | BY_CGROUP_V1)) {
-		__u64 id = cgroup_of(task);
-		__u32 *slot = bpf_map_lookup_elem(&CGROUPS, &id);
+	__u32 *slot = 0;
 
-		if (slot)
-			return slot;
+	if (VIGIA_BY & (BY_CGROUP_V2 | BY_CGROUP_V1)) {
+		/* Read before the look-up: a change after it makes what is remembered stale. */
+		__u32 zero = 0, generation = *(volatile __u32 *)&control->generation;
+		struct seen *seen = bpf_map_lookup_elem(&SEEN, &zero);
+		__u64 id = cgroup_of(task);
+
+		if (!seen)
+			return 0;
+		if (seen->cgroup != id || seen->generation != generation) {
+			slot = bpf_map_lookup_elem(&CGROUPS, &id);
+			seen->cgroup = id;
+			seen->generation = generation;
+			seen->slot = slot ? *slot : 0;
+		}
+		if (seen->slot || !(VIGIA_BY & BY_PROCESS))
+			return seen->slot;
 	}
 	if (VIGIA_BY & BY_PROCESS) {
 		__u32 tgid = task->tgid;
 
-		return bpf_map_lookup_elem(&PROCESSES, &tgid);
+		slot = bpf_map_lookup_elem(&PROCESSES, &tgid);
 	}
-	return 0;
+	return slot ? *slot : 0;
+}
+
+static __always_inline struct control *control(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&CONTROL, &zero);
 }
 
 /* The number of the system call that ends; calls of the 32-bit ABI get bit 31, as their numbers mean other calls. */
@@ -174,14 +219,6 @@ static __always_inline __u32 number(struct task_struct *task, struct pt_regs *re
 		return NR_RT_SIGRETURN;
 #endif
 	return nr;
-}
-
-static __always_inline __u32 active_cycle(void)
-{
-	__u32 zero = 0;
-	__u32 *cycle = bpf_map_lookup_elem(&CYCLE, &zero);
-
-	return cycle ? *cycle : 0;
 }
 
 /* Also of tasks that are in a call when a phase begins, or came from another one: those have no start. */
@@ -227,14 +264,16 @@ int vigia_count(__u64 *ctx)
 	struct task_struct *task = (void *)bpf_get_current_task_btf();
 	struct pt_regs *regs = (void *)ctx[0];
 	__s64 ret = ctx[1];
-	__u32 *slot = slot_of(task);
+	struct control *ctl = control();
 	struct tally_key key;
 	struct tally *tally;
 	__u64 error;
 
-	if (!slot)
+	if (!ctl)
 		return 0;
-	key.slot = *slot;
+	key.slot = slot_of(task, ctl);
+	if (!key.slot)
+		return 0;
 	key.nr = number(task, regs);
 	/* A new task leaves the call that made it, too; one call is one count. */
 	if (ret == 0 && IS_CLONE(key.nr))
@@ -256,12 +295,8 @@ int vigia_count(__u64 *ctx)
 	tally->calls += 1;
 	tally->errors += error;
 
-	if (VIGIA_DETAIL) {
-		__u32 cycle = active_cycle();
-
-		if (cycle)
-			measure(task, &key, cycle);
-	}
+	if (VIGIA_DETAIL && ctl->cycle)
+		measure(task, &key, ctl->cycle);
 	return 0;
 }
 
@@ -270,22 +305,25 @@ SEC("tp_btf/sys_enter")
 int vigia_enter(__u64 *ctx)
 {
 	struct task_struct *task = (void *)bpf_get_current_task_btf();
-	__u32 *slot = slot_of(task), cycle;
+	struct control *ctl = control();
 	struct progress *progress;
 	struct gram_key key;
+	__u32 cycle;
 	__u64 *count;
 
-	if (!slot)
+	if (!ctl)
 		return 0;
-	cycle = active_cycle();
+	cycle = ctl->cycle;
 	if (!cycle)
+		return 0;
+	key.slot = slot_of(task, ctl);
+	if (!key.slot)
 		return 0;
 	progress = bpf_task_storage_get(&PROGRESS, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!progress) {
 		lose(LOST_DETAIL);
 		return 0;
 	}
-	key.slot = *slot;
 	key.first = progress->current;
 	key.second = ctx[1] & 0x7fff;
 #if defined(VIGIA_ARCH_x86_64)

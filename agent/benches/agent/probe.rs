@@ -37,19 +37,24 @@ fn has(program: &str) -> bool {
         .is_ok_and(|done| done.status.success())
 }
 
-/// bpftrace as people use it to count system calls.
+/// bpftrace as people use it to count system calls, in a mount namespace of its own because it needs tracefs.
 fn bpftrace() -> Child {
-    let mut child = Command::new("bpftrace")
-        .args([
-            "-e",
-            "BEGIN { printf(\"ready\\n\"); } tracepoint:raw_syscalls:sys_exit { @[args->id] = count(); }",
-        ])
+    const PROGRAM: &str =
+        r#"BEGIN { printf("ready\n"); } tracepoint:raw_syscalls:sys_exit { @[args->id] = count(); }"#;
+    let run = "mount -t tracefs none /sys/kernel/tracing && exec bpftrace -B line -e \"$0\"";
+    let mut child = Command::new("unshare")
+        .args(["--mount", "sh", "-c", run, PROGRAM])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .expect("bpftrace runs");
+        .expect("unshare runs");
     let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-    while lines.next().expect("it says when it is ready").expect("text") != "ready" {}
+    while lines
+        .next()
+        .expect("bpftrace says when it is ready")
+        .expect("text")
+        != "ready"
+    {}
     child
 }
 

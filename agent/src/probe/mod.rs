@@ -35,6 +35,8 @@ pub struct Probe {
     detail: Option<BtfTracePointLink>,
     /// Active phases so far.
     cycles: u32,
+    /// Changes of the targets so far.
+    generation: u32,
     detail_wanted: bool,
     next_slot: u32,
     targets: BTreeMap<Slot, Bound>,
@@ -61,6 +63,7 @@ impl Probe {
             attached: Vec::new(),
             detail: None,
             cycles: 0,
+            generation: 0,
             detail_wanted: false,
             next_slot: 1,
             targets: BTreeMap::new(),
@@ -105,7 +108,7 @@ impl Probe {
             source,
         })?;
         self.targets.entry(slot).or_default().cgroups.insert(cgroup);
-        Ok(())
+        self.targets_changed()
     }
 
     /// Counts a further process under a target's slot: a child that existed before.
@@ -157,6 +160,7 @@ impl Probe {
             })
             .map_err(unbind)?;
         }
+        self.targets_changed()?;
         self.forget_counters()
     }
 
@@ -205,26 +209,32 @@ impl Probe {
             return Ok(());
         }
         self.cycles = self.cycles.checked_add(1).unwrap_or(1);
-        self.write_cycle(self.cycles)?;
+        self.write_control(self.cycles)?;
         self.detail = Some(self.object.attach(&DETAIL)?);
         Ok(())
     }
 
     fn end_detail(&mut self) -> Result<(), ProbeError> {
         self.detail = None;
-        self.write_cycle(0)
+        self.write_control(0)
     }
 
-    fn write_cycle(&self, cycle: u32) -> Result<(), ProbeError> {
-        batch::update(
-            self.object.cycle.fd().as_fd(),
-            &0u32.to_ne_bytes(),
-            &cycle.to_ne_bytes(),
-        )
-        .map_err(|source| ProbeError::Map {
-            what: "set the duty cycle",
-            source,
+    /// Tells the kernel side the phase, and that the targets have changed.
+    fn write_control(&mut self, cycle: u32) -> Result<(), ProbeError> {
+        self.generation = self.generation.wrapping_add(1);
+        let mut control = [0; 8];
+        control[..4].copy_from_slice(&cycle.to_ne_bytes());
+        control[4..].copy_from_slice(&self.generation.to_ne_bytes());
+        batch::update(self.object.control.fd().as_fd(), &0u32.to_ne_bytes(), &control).map_err(|source| {
+            ProbeError::Map {
+                what: "tell the kernel side of a change",
+                source,
+            }
         })
+    }
+
+    fn targets_changed(&mut self) -> Result<(), ProbeError> {
+        self.write_control(if self.detail.is_some() { self.cycles } else { 0 })
     }
 
     /// Appends every latency and every 2-gram of every target, summed over the CPUs, in no order.

@@ -54,7 +54,7 @@ pub(super) struct Object {
     pub(super) lost: MapData,
     pub(super) latencies: MapData,
     pub(super) grams: MapData,
-    pub(super) cycle: MapData,
+    pub(super) control: MapData,
 }
 
 impl Object {
@@ -104,7 +104,7 @@ impl Object {
         let mut map = |name| take_map(&mut ebpf, name);
         let (cgroups, processes) = (map("CGROUPS")?, map("PROCESSES")?);
         let (tallies, lost) = (map("TALLIES")?, map("LOST")?);
-        let (latencies, grams, cycle) = (map("LATENCIES")?, map("GRAMS")?, map("CYCLE")?);
+        let (latencies, grams, control) = (map("LATENCIES")?, map("GRAMS")?, map("CONTROL")?);
         // BTF of the whole kernel was parsed for a moment: some 30 MB that the allocator would keep.
         drop(btf);
         kernel::return_free_memory();
@@ -116,7 +116,7 @@ impl Object {
             lost,
             latencies,
             grams,
-            cycle,
+            control,
         })
     }
 
