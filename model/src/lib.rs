@@ -18,6 +18,7 @@
 pub mod artifact;
 pub mod calibration;
 pub mod deviation;
+pub mod estimators;
 pub mod forest;
 pub mod histogram;
 pub mod keys;

@@ -1,0 +1,31 @@
+//! Estimators beside the forest and the deviation: over sequences of system calls, over metric streams, and
+//! forecasters.
+//!
+//! Each is plain serialisable data with a `check` for what comes from outside, and a scorer that allocates
+//! nothing per step and does not panic, whatever it is fed. What fits them is in the trainer.
+
+pub mod forecast;
+pub mod ngram;
+pub mod repertoire;
+pub mod sequence;
+pub mod stream;
+pub mod tracked;
+
+/// Why an estimator from outside is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{estimator}: {rule}")]
+pub struct Refused {
+    /// Which estimator.
+    pub estimator: &'static str,
+    /// The rule that it breaks.
+    pub rule: &'static str,
+}
+
+/// Refuses unless `holds`.
+pub(crate) const fn rule(holds: bool, estimator: &'static str, rule: &'static str) -> Result<(), Refused> {
+    if holds {
+        Ok(())
+    } else {
+        Err(Refused { estimator, rule })
+    }
+}
