@@ -17,6 +17,9 @@
 //! steady rate may move unnoticed), and is wide where few windows taught it. Linear tails keep one wild feature
 //! from drowning all others.
 //!
+//! **Less than usual** costs at most [`REST`]: a container may be idle at night, or because another one has its
+//! load. That moves the distribution of scores, which is how drift is seen, and raises no alarm by itself.
+//!
 //! **A vector's score** is the sum of the [`TOP_USUAL`] largest surprises among usual features (π ≥ ½) and the
 //! [`TOP_RARE`] largest among rare ones. Usual features move together with load, so adding many of them up
 //! would count one change many times; several new calls at once are what an intruder cannot avoid.
@@ -32,6 +35,8 @@ pub const TOP_USUAL: usize = 2;
 pub const TOP_RARE: usize = 5;
 /// Where Huber's function turns linear, in spreads.
 pub const KNEE: f32 = 3.0;
+/// Most that a usual call is surprising by being made less often, or not at all, in nats.
+pub const REST: f32 = 3.0;
 /// Least spread of a feature, in log units: a factor of 1.5.
 pub const FLOOR: f32 = 0.4;
 /// Spread assumed before any window was seen, and how many windows that assumption weighs.
@@ -211,13 +216,25 @@ impl Deviation {
     /// Surprise of one feature's value, in nats; never negative.
     #[inline]
     pub fn surprise(&self, feature: usize, x: f32) -> f32 {
+        self.surprises(feature, x).0
+    }
+
+    /// A value's surprise, and what it would be if less than usual counted as much as more: for telling apart
+    /// which of several features that rest has moved the most.
+    #[inline]
+    pub(crate) fn surprises(&self, feature: usize, x: f32) -> (f32, f32) {
         let n = &self.normals[feature];
         if x == 0.0 {
             // π rounds to 1 in f32 after some millions of windows; absence is then as surprising as f32 can say.
-            -(1.0 - n.present).max(f32::EPSILON).ln()
-        } else {
-            huber((x - n.mean) / n.spread) - n.present.ln()
+            let absent = -(1.0 - n.present).max(f32::EPSILON).ln();
+            return (absent.min(REST), absent + huber(n.mean / n.spread));
         }
+        let z = (x - n.mean) / n.spread;
+        let (moved, present) = (huber(z), -n.present.ln());
+        (
+            present + if z < 0.0 { moved.min(REST) } else { moved },
+            present + moved,
+        )
     }
 
     /// Sum of the largest surprises; see the module's head.

@@ -90,9 +90,9 @@ impl Explainer<'_> {
     pub(super) fn drivers(&self, vector: &[f32], window: Option<&Window>) -> Drivers {
         // More candidates than drivers: several features may lead to one system call, or to none.
         const CANDIDATES: usize = 4 * MAX_DRIVERS;
-        let mut top = [(0.0f32, usize::MAX); CANDIDATES];
+        let mut top = [((0.0f32, 0.0f32), usize::MAX); CANDIDATES];
         for (feature, &x) in vector.iter().enumerate() {
-            let mut entry = (self.deviation.surprise(feature, x), feature);
+            let mut entry = (self.deviation.surprises(feature, x), feature);
             for best in &mut top {
                 if entry.0 > best.0 {
                     std::mem::swap(best, &mut entry);
@@ -100,7 +100,7 @@ impl Explainer<'_> {
             }
         }
         let mut drivers = Drivers::default();
-        for (surprise, feature) in top.into_iter().filter(|t| t.1 != usize::MAX) {
+        for ((surprise, _), feature) in top.into_iter().filter(|t| t.1 != usize::MAX) {
             if let Some(driver) = self.driver(feature, vector[feature], surprise, window) {
                 drivers.push(driver);
             }

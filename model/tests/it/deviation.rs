@@ -2,7 +2,7 @@
 
 use crate::support::Random;
 use proptest::prelude::*;
-use vigia_model::deviation::{Deviation, DeviationError, FLOOR, Moments};
+use vigia_model::deviation::{Deviation, DeviationError, FLOOR, Moments, REST};
 
 fn learn<'a>(width: usize, rows: impl IntoIterator<Item = &'a [f32]>) -> Moments {
     let mut moments = Moments::new(width);
@@ -67,7 +67,7 @@ proptest! {
         };
         prop_assert!(with(0).surprise(0, 1.0) > with(seen).surprise(0, 1.0));
         prop_assert!(with(seen).surprise(0, 1.0) > with(seen + 1).surprise(0, 1.0));
-        prop_assert_eq!(with(0).surprise(0, 0.0).max(0.1), 0.1);
+        prop_assert!(with(0).surprise(0, 0.0) < 0.1);
     }
 
     #[test]
@@ -77,6 +77,16 @@ proptest! {
         prop_assert!(model.normals[0].spread >= FLOOR);
         prop_assert!((model.normals[0].mean - value).abs() < 1e-3);
     }
+}
+
+#[test]
+fn rest_is_mild_and_more_is_not() {
+    let rows: Vec<f32> = (0..500).map(|i| 10.0 + 0.1 * (i % 3) as f32).collect();
+    let model = Deviation::from_moments(&learn(1, rows.chunks(1))).expect("rows");
+    for less in [0.0, 0.1, 3.0] {
+        assert!(model.surprise(0, less) < REST + 0.01, "{less}");
+    }
+    assert!(model.surprise(0, 17.0) > 10.0 * REST);
 }
 
 #[test]

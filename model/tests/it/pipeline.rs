@@ -97,6 +97,23 @@ fn twice_or_half_the_load_is_no_alarm_even_where_training_saw_a_steady_one() {
 }
 
 #[test]
+fn a_container_at_rest_raises_no_alarm_and_is_explained_by_what_it_no_longer_does() {
+    for (train_on, held_out) in SIZES {
+        let pipeline = pipeline(train_on, held_out);
+        let mut store = Store::new(11);
+        store.shift = -8.0;
+        for _ in 0..100 {
+            let verdict = score(&pipeline, &store.window());
+            assert!(verdict.score < budget(), "{verdict:?}");
+        }
+        let nothing = score(&pipeline, &Window::new(Arch::X86_64, 0, 10_000, []));
+        assert!(nothing.score < budget(), "{nothing:?}");
+        let named: Vec<&str> = nothing.drivers.iter().map(|d| d.syscall).collect();
+        assert!(named.contains(&"read") && named.contains(&"write"), "{named:?}");
+    }
+}
+
+#[test]
 fn one_new_call_is_less_odd_than_five() {
     let pipeline = pipeline(400, 100);
     let mut store = Store::new(5);
