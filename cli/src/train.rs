@@ -29,7 +29,7 @@ pub fn run(args: &Train) -> Result<u8, Failure> {
     let bar = say::progress("reading windows");
     let rows = input::rows(&args.input, Schema::syscalls_v1())?;
     let held = held_out(rows.len())?;
-    let (shard, holdout) = rows.hold_out(held);
+    let (shard, holdout) = rows.hold_out(held, args.seed);
     let params = Params {
         name: args.name.clone(),
         trees: args.trees,

@@ -73,7 +73,7 @@ fn main() {
     let train = || {
         let mut rows = parquet::read(file.clone(), Schema::syscalls_v1()).expect("reads");
         rows.sort();
-        let (shard, holdout) = rows.hold_out(WINDOWS / 4);
+        let (shard, holdout) = rows.hold_out(WINDOWS / 4, 1);
         let part = fit::fit(&shard, &params, 0).expect("fits");
         fit::combine(vec![part], &params, &holdout)
             .expect("combines")

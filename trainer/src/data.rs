@@ -5,6 +5,8 @@
 
 use vigia_model::schema::Schema;
 
+use crate::forest::Draw;
+
 /// Most windows in one shard, and in one input of the command line.
 pub const MAX_ROWS: usize = 2_000_000;
 
@@ -150,13 +152,19 @@ impl Rows {
         }
     }
 
-    /// Parts the rows in two, in their order: those to train on, and `count` evenly spread ones to hold out.
+    /// Parts the rows in two, in their order: those to train on, and `count` to hold out, drawn by `seed`.
+    ///
+    /// Drawn, and not every so-manieth: a workload that does something every ten seconds would do it in the windows
+    /// held out and in no other.
     #[must_use]
-    pub fn hold_out(&self, count: usize) -> (Self, Self) {
+    pub fn hold_out(&self, count: usize, seed: u64) -> (Self, Self) {
         let (mut train, mut held) = (Self::new(self.schema), Self::new(self.schema));
-        let n = self.len().max(1);
-        for i in 0..self.len() {
-            let out = (i + 1) * count / n > i * count / n;
+        let mut drawn = vec![false; self.len()];
+        // No tree's stream.
+        for row in Draw::new(seed, u64::MAX).sample(self.len(), count) {
+            drawn[row as usize] = true;
+        }
+        for (i, out) in drawn.into_iter().enumerate() {
             let part = if out { &mut held } else { &mut train };
             part.values.extend_from_slice(self.row(i));
             part.about.push(self.about[i]);
@@ -264,19 +272,21 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn held_out_rows_are_spread_evenly_and_nothing_is_lost() {
+    fn rows_held_out_are_drawn_and_none_is_lost() {
         let rows = rows(103, 1);
         for count in [0, 1, 25, 103] {
-            let (train, held) = rows.hold_out(count);
+            let (train, held) = rows.hold_out(count, 7);
             assert_eq!((train.len(), held.len()), (103 - count, count));
         }
-        let (_, held) = rows.hold_out(10);
-        let gaps: Vec<i64> = held
-            .about()
-            .windows(2)
-            .map(|w| w[1].started_ms - w[0].started_ms)
-            .collect();
-        assert!(gaps.iter().all(|g| (10_000..=11_000).contains(g)), "{gaps:?}");
+        let starts = |seed| {
+            let (_, held) = rows.hold_out(20, seed);
+            held.about().iter().map(|a| a.started_ms).collect::<Vec<_>>()
+        };
+        assert_eq!(starts(7), starts(7));
+        assert_ne!(starts(7), starts(8));
+        // Whatever comes back every few windows is on both sides.
+        let every_fifth = starts(7).iter().filter(|s| *s / 1_000 % 5 == 4).count();
+        assert!((1..=12).contains(&every_fifth), "{every_fifth}");
     }
 
     #[test]

@@ -62,7 +62,7 @@ pub fn grow(rows: &Rows, growth: &Growth) -> Result<ForestSpec, GrowthError> {
         return Err(GrowthError::SampleSize(growth.sample_size));
     }
     let trees = growth.trees.clone().map(|tree| {
-        let mut draw = Draw::new(growth.seed, tree);
+        let mut draw = Draw::new(growth.seed, u64::from(tree));
         let mut sample = draw.sample(rows.len(), growth.sample_size as usize);
         grow_tree(rows, &mut sample, &mut draw)
     });
@@ -73,12 +73,13 @@ pub fn grow(rows: &Rows, growth: &Growth) -> Result<ForestSpec, GrowthError> {
 }
 
 /// Random draws whose results this file defines in full, so that no library's change moves a split.
-struct Draw(ChaCha8Rng);
+pub(crate) struct Draw(ChaCha8Rng);
 
 impl Draw {
-    fn new(seed: u64, tree: u32) -> Self {
+    /// Draws from one of a seed's streams; those below 2^32 are the trees'.
+    pub(crate) fn new(seed: u64, stream: u64) -> Self {
         let mut generator = ChaCha8Rng::seed_from_u64(seed);
-        generator.set_stream(u64::from(tree));
+        generator.set_stream(stream);
         Self(generator)
     }
 
@@ -93,7 +94,7 @@ impl Draw {
     }
 
     /// `size` different numbers below `n` (Floyd's algorithm, CACM 30, 1987), or all.
-    fn sample(&mut self, n: usize, size: usize) -> Vec<u32> {
+    pub(crate) fn sample(&mut self, n: usize, size: usize) -> Vec<u32> {
         if size >= n {
             return (0..n as u32).collect();
         }
