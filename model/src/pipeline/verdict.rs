@@ -79,6 +79,19 @@ pub struct Verdict {
     pub drivers: Drivers,
 }
 
+/// Surprise, in nats, from which nobody asks whether a call is odd, only what it tells.
+const DOUBTLESS: f32 = 10.0;
+
+/// The order of drivers: how odd, but beyond doubt how telling first; then how odd after all, and last how much
+/// is missing. A shell is seen by a hundred `mmap` sooner than by its one `execve`, and named by the latter.
+#[derive(Clone, Copy, Default, PartialEq, PartialOrd)]
+struct Rank {
+    odd: f32,
+    telling: u8,
+    surprise: f32,
+    uncapped: f32,
+}
+
 /// Who explains: what is normal, and what each feature means.
 pub(super) struct Explainer<'a> {
     pub(super) schema: &'a Schema,
@@ -90,9 +103,23 @@ impl Explainer<'_> {
     pub(super) fn drivers(&self, vector: &[f32], window: Option<&Window>) -> Drivers {
         // More candidates than drivers: several features may lead to one system call, or to none.
         const CANDIDATES: usize = 4 * MAX_DRIVERS;
-        let mut top = [((0.0f32, 0.0f32), usize::MAX); CANDIDATES];
+        let mut top = [(Rank::default(), usize::MAX); CANDIDATES];
         for (feature, &x) in vector.iter().enumerate() {
-            let mut entry = (self.deviation.surprises(feature, x), feature);
+            let (surprise, uncapped) = self.deviation.surprises(feature, x);
+            let telling = if surprise >= DOUBTLESS {
+                self.schema.telling(feature)
+            } else {
+                0
+            };
+            let mut entry = (
+                Rank {
+                    odd: surprise.min(DOUBTLESS),
+                    telling,
+                    surprise,
+                    uncapped,
+                },
+                feature,
+            );
             for best in &mut top {
                 if entry.0 > best.0 {
                     std::mem::swap(best, &mut entry);
@@ -100,7 +127,7 @@ impl Explainer<'_> {
             }
         }
         let mut drivers = Drivers::default();
-        for ((surprise, _), feature) in top.into_iter().filter(|t| t.1 != usize::MAX) {
+        for (Rank { surprise, .. }, feature) in top.into_iter().filter(|t| t.1 != usize::MAX) {
             if let Some(driver) = self.driver(feature, vector[feature], surprise, window) {
                 drivers.push(driver);
             }

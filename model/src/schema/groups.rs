@@ -178,3 +178,32 @@ pub const GROUPS: &[&[&str]] = &[
     &["getrandom"],
     &["uname", "sysinfo"],
 ];
+
+/// Groups that tell the most about an intruder, the most telling first. Explanations prefer them among calls
+/// that are all odd beyond doubt; vectors do not depend on this.
+pub(super) const TELLING: &[&str] = &[
+    "execve",
+    "connect",
+    "ptrace",
+    "init_module",
+    "bpf",
+    "setuid",
+    "capset",
+    "unshare",
+    "mount",
+    "chroot",
+    "memfd_create",
+    "bind",
+    "listen",
+    "accept4",
+    "clone",
+    "socket",
+    "kill",
+    "fchmodat",
+    "fchownat",
+    "openat",
+    "sendto",
+    "unlinkat",
+    "renameat2",
+    "getdents64",
+];

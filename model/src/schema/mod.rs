@@ -24,6 +24,7 @@
 mod groups;
 
 pub use groups::GROUPS;
+use groups::TELLING;
 
 use crate::syscalls::{self, Arch, Class, MAX_NUMBER};
 use crate::window::Window;
@@ -119,6 +120,8 @@ pub struct Schema {
     name: &'static str,
     features: Vec<Feature>,
     groups: usize,
+    /// By feature; see [`Schema::telling`].
+    telling: Vec<u8>,
     /// By architecture and number: the feature that counts the call, and the class.
     slots: [Box<[(u16, Class)]>; 2],
     description: String,
@@ -157,6 +160,7 @@ impl Schema {
             features.len() <= MAX_FEATURES,
             "a schema is wider than the scratch space"
         );
+        let telling = features.iter().map(|&f| telling(f)).collect();
         let slots = Arch::ALL.map(|arch| slots_of(arch, groups));
         let description = describe(name, groups);
         let hash = SchemaHash(Sha256::digest(description.as_bytes()).into());
@@ -164,6 +168,7 @@ impl Schema {
             name,
             features,
             groups: groups.len(),
+            telling,
             slots,
             description,
             hash,
@@ -211,6 +216,12 @@ impl Schema {
     /// Place of the feature that counts failed calls of `class`.
     pub fn errors_of(&self, class: Class) -> usize {
         self.groups + Class::ALL.len() + class as usize
+    }
+
+    /// How much the feature's system calls tell about an intruder, 0 for little. For the order of explanations
+    /// only: no vector and no score depends on it.
+    pub fn telling(&self, feature: usize) -> u8 {
+        self.telling[feature]
     }
 
     /// Writes the window's vector into `out`, which is [`Schema::width`] long. Allocates nothing; every
@@ -277,6 +288,16 @@ impl fmt::Debug for Schema {
             .field("name", &self.name)
             .field("hash", &self.hash)
             .finish_non_exhaustive()
+    }
+}
+
+fn telling(feature: Feature) -> u8 {
+    let rank = |name| TELLING.iter().position(|&telling| telling == name);
+    match feature {
+        Feature::Group(names) => rank(names[0]).map_or(0, |rank| (TELLING.len() - rank) as u8),
+        // What no group names is rare everywhere: module loading by other ways, keys, tracing.
+        Feature::Rest(Class::Process) => TELLING.len() as u8,
+        _ => 0,
     }
 }
 

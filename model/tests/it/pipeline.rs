@@ -97,6 +97,22 @@ fn twice_or_half_the_load_is_no_alarm_even_where_training_saw_a_steady_one() {
 }
 
 #[test]
+fn what_tells_most_is_named_first_among_calls_odd_beyond_doubt() {
+    let pipeline = pipeline(400, 100);
+    let first = |extra| {
+        let verdict = score(&pipeline, &Store::new(12).window_with(extra));
+        verdict.drivers.iter().map(|d| d.syscall).next()
+    };
+    assert_eq!(first(CREDENTIALS), Some("execve"));
+    assert_eq!(first(SCAN), Some("connect"));
+    assert_eq!(first(REVERSE_SHELL), Some("execve"));
+    assert_eq!(
+        first(&[("mmap", 500, 0), ("finit_module", 1, 0)]),
+        Some("finit_module")
+    );
+}
+
+#[test]
 fn a_container_at_rest_raises_no_alarm_and_is_explained_by_what_it_no_longer_does() {
     for (train_on, held_out) in SIZES {
         let pipeline = pipeline(train_on, held_out);
