@@ -34,8 +34,6 @@ pub struct ModelView {
     pub serving: Option<String>,
     /// A newer version that may yet come to serve: it is rolled out, or waits to be promoted.
     pub candidate: Option<String>,
-    /// It has or had versions.
-    pub has_versions: bool,
 }
 
 /// What there is.
@@ -175,10 +173,14 @@ fn decide(o: &Observed<'_>, drift: Option<&Drift>, last: Option<&LastRun>) -> De
             );
         }
     }
-    if model.has_versions {
-        after_drift(o, model, drift)
-    } else {
-        cold_start(o)
+    match (&model.serving, &model.candidate) {
+        (None, None) => cold_start(o),
+        (None, Some(candidate)) => wait("AwaitingPromotion", format!("{candidate} does not serve yet")),
+        (Some(serving), Some(candidate)) => wait(
+            "AwaitingPromotion",
+            format!("{candidate} is newer than {serving} and does not serve yet"),
+        ),
+        (Some(serving), None) => after_drift(o, serving, drift),
     }
 }
 
@@ -186,7 +188,7 @@ fn cold_start(o: &Observed<'_>) -> Decision {
     let Some(cold) = &o.spec.cold_start else {
         return wait(
             "NoVersion",
-            "there is no version, and spec.coldStart is absent: no first one is trained by itself",
+            "no version serves or could, and spec.coldStart is absent: none is trained by itself",
         );
     };
     let least = o.spec.training.data.min_windows.max(cold.min_windows);
@@ -205,19 +207,7 @@ fn cold_start(o: &Observed<'_>) -> Decision {
     }
 }
 
-fn after_drift(o: &Observed<'_>, model: &ModelView, drift: Option<&Drift>) -> Decision {
-    let Some(serving) = &model.serving else {
-        return wait(
-            "NotServing",
-            "no version serves yet, so there is nothing to watch",
-        );
-    };
-    if let Some(candidate) = &model.candidate {
-        return wait(
-            "AwaitingPromotion",
-            format!("{candidate} is newer than {serving} and does not serve yet"),
-        );
-    }
+fn after_drift(o: &Observed<'_>, serving: &str, drift: Option<&Drift>) -> Decision {
     if o.spec.drift.is_none() {
         return wait(
             "Watching",
@@ -379,7 +369,6 @@ mod tests {
                 model: Some(ModelView {
                     serving: Some("m-v1".into()),
                     candidate: None,
-                    has_versions: true,
                 }),
                 since_drift: 150,
                 drift: Some(drift),
@@ -499,11 +488,15 @@ mod tests {
             ..world.model.clone().unwrap()
         });
         assert_eq!(world.why(), "AwaitingPromotion");
-        world.model = Some(ModelView {
-            has_versions: true,
+        // Before a first version serves, one that was refused or failed does not stand in the way of another.
+        let mut failed = World::drifted();
+        failed.model = Some(ModelView::default());
+        assert_eq!(failed.plan().start.expect("a run").1.reason, COLD_START);
+        failed.model = Some(ModelView {
+            candidate: Some("m-v1".into()),
             ..ModelView::default()
         });
-        assert_eq!(world.why(), "NotServing");
+        assert_eq!(failed.why(), "AwaitingPromotion");
     }
 
     #[test]

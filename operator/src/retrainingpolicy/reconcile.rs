@@ -141,7 +141,6 @@ fn view(model: &Model, namespace: &str, context: &Context) -> ModelView {
     ModelView {
         serving: serving.map(|s| s.name.clone()),
         candidate,
-        has_versions: !views.is_empty() || serving.is_some(),
     }
 }
 

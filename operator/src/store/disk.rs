@@ -116,7 +116,12 @@ impl Disk {
 /// Removes `name#1` files: writes that never got their name. Listings leave them out, so that nothing else
 /// would ever find them.
 fn remove_staged(folder: &FsPath) -> Result<(), StoreError> {
-    for entry in std::fs::read_dir(folder)? {
+    let entries = match std::fs::read_dir(folder) {
+        // Not ours: `lost+found` of a fresh volume, for one.
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
         let entry = entry?;
         let name = entry.file_name();
         let staged = name

@@ -19,7 +19,7 @@ const COMPACT_COMMITS: usize = 64;
 /// … or the age of the oldest, by the clock of its marks.
 const COMPACT_AGE_MS: i64 = 120_000;
 /// Rows that are held in memory while files are merged.
-const MERGE_ROWS: u64 = 100_000;
+const MERGE_ROWS: u64 = 50_000;
 /// Files of a partition that are merged at once.
 const MERGE_FILES: usize = 8;
 /// Files of summaries that are merged at once.

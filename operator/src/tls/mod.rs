@@ -38,7 +38,7 @@ pub const CA: &str = "vigia-ca";
 pub const CA_CRT: &str = "ca.crt";
 
 /// How often it is looked whether something is due, and again after an error.
-const LOOK: Duration = Duration::from_secs(3600);
+const LOOK: Duration = Duration::from_secs(300);
 const RETRY: Duration = Duration::from_secs(30);
 
 /// The certificate of now.

@@ -70,6 +70,8 @@ pub(super) async fn reconcile(
             Ok(Some(Duration::from_secs(2)))
         }
         Next::Wait(after) => {
+            // Killed after the Job was made, the operator still owes its pods the Service and the Secret.
+            train(&run, &context).await?;
             lost::remove_pods(&uid, &context, Timestamp::now()).await?;
             Ok(Some(after))
         }
@@ -119,12 +121,14 @@ async fn write(
     let message = vigia_crds::conditions::find(&to.conditions, vigia_crds::conditions::READY)
         .map(|c| c.message.clone())
         .unwrap_or_default();
-    context.door.status(run, to).await?;
     let (severity, reason) = match phase {
         Some(vigia_crds::RunPhase::Training) => (Severity::Normal, "TrainingStarted"),
         Some(vigia_crds::RunPhase::Succeeded) => (Severity::Normal, "TrainingSucceeded"),
         Some(vigia_crds::RunPhase::Failed) => (Severity::Warning, "TrainingFailed"),
-        _ => return Ok(()),
+        _ => {
+            context.door.status(run, to).await?;
+            return Ok(());
+        }
     };
     tracing::info!(target: "audit", namespace = run.namespace(), run = run.name_any(), model = run.spec.model_ref.name, reason, message, "training");
     let note = Note {
@@ -134,7 +138,9 @@ async fn write(
         note: message,
         key: reason.to_owned(),
     };
+    // Before the status, so that a kill in between leaves nothing unsaid; said twice, they are one.
     context.events.publish(&run.object_ref(&()), &note).await?;
+    context.door.status(run, to).await?;
     Ok(())
 }
 
