@@ -16,6 +16,7 @@
 //! same on every machine and architecture.
 
 pub mod artifact;
+pub mod budget;
 pub mod calibration;
 pub mod deviation;
 pub mod estimators;
