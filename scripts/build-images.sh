@@ -42,13 +42,12 @@ image() {
     say "built $registry/$part:$tag ($(du -h "$out/$part.tar" | cut -f1)) in $out/$part.tar"
 }
 
+# All of them at once, also where one is wanted: cargo would build what they share anew for another choice.
 binaries() {
-    local -a packages=()
-    local part
-    for part in "$@"; do packages+=(--package "vigia-$part"); done
-    say "compiling $* (release, static)"
+    say 'compiling the binaries (release, static)'
     RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" \
-        cargo build --release --quiet --target "$triple" --target-dir "$target" --bins "${packages[@]}"
+        cargo build --release --quiet --target "$triple" --target-dir "$target" --bins \
+        --package vigia-agent --package vigia-operator --package vigia-trainer --package vigia-cli
 }
 
 # redis, its load generator, and a shell with nc and wget, with the libraries that they link.
@@ -79,10 +78,10 @@ workload() {
 
 mkdir -p "$out"
 [[ $# -gt 0 ]] || set -- agent operator trainer cli demo-workload
-parts=()
+ours=0
 for part in "$@"; do
     case $part in
-    agent | operator | trainer | cli) parts+=("$part") ;;
+    agent | operator | trainer | cli) ours=1 ;;
     demo-workload) ;;
     *)
         sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
@@ -90,7 +89,7 @@ for part in "$@"; do
         ;;
     esac
 done
-[[ ${#parts[@]} == 0 ]] || binaries "${parts[@]}"
+[[ $ours == 0 ]] || binaries
 for part in "$@"; do
     [[ $part != cli ]] || continue
     context=$out/.context/$part

@@ -81,10 +81,12 @@ at_least() { [[ $(get "$1" "$2" "$3") -ge $4 ]] 2>/dev/null; }
 # ---- the cluster -------------------------------------------------------------------------------------------
 
 title 'A cluster'
+ours=''
 if [[ -n ${KUBECONFIG:-} ]]; then
     say "KUBECONFIG is set: that cluster is used. Its nodes must be able to pull $registry/<part>:$tag."
     kubectl version >/dev/null || fail "no cluster answers at KUBECONFIG=$KUBECONFIG"
 else
+    ours=yes
     say 'etcd, API server, controllers, scheduler, DNS and three nodes with containerd and kubelet, on this machine.'
     scripts/build-images.sh
     cargo build --quiet --package vigia-e2e --bin vigia-cluster
@@ -95,7 +97,7 @@ else
     say "export KUBECONFIG=$KUBECONFIG"
     "$cluster" load-image target/images/{agent,operator,trainer,demo-workload}.tar 2>/dev/null
 fi
-scripts/build-images.sh cli
+[[ -n $ours ]] || scripts/build-images.sh cli
 vigia=${CARGO_TARGET_DIR:-target}/$triple/release/vigia
 if kubectl get namespace shop vigia-system >/dev/null 2>&1; then say 'Removing what an earlier run left …'; fi
 # While the operator lives it clears its finalizers; then it may go.
