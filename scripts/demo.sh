@@ -27,9 +27,12 @@ say() { printf '%s\n' "$*"; }
 look() { printf '%s   look: %s%s\n' "$dim" "$*" "$off"; }
 # Prints a command as it would be typed, then runs it.
 run() {
-    local words
-    printf -v words '%q ' "$@"
-    printf '%s$ %s%s\n' "$bold" "${words% }" "$off"
+    local word line=''
+    for word in "$@"; do
+        [[ $word =~ ^[-A-Za-z0-9_./:=,@{}%+]+$ ]] || word=${word@Q}
+        line+=" $word"
+    done
+    printf '%s$%s%s\n' "$bold" "$line" "$off"
     "$@"
 }
 fail() {
@@ -98,7 +101,7 @@ else
     "$cluster" load-image target/images/{agent,operator,trainer,demo-workload}.tar 2>/dev/null
 fi
 [[ -n $ours ]] || scripts/build-images.sh cli
-vigia=${CARGO_TARGET_DIR:-target}/$triple/release/vigia
+PATH="$PWD/${CARGO_TARGET_DIR:-target}/$triple/release:$PATH"
 if kubectl get namespace shop vigia-system >/dev/null 2>&1; then say 'Removing what an earlier run left …'; fi
 # While the operator lives it clears its finalizers; then it may go.
 kubectl delete namespace shop --ignore-not-found --timeout=90s >/dev/null 2>&1 || fail 'the namespace shop does not go away'
@@ -138,9 +141,9 @@ look 'system calls of six containers are counted in the kernel, per window of 2 
 
 # In the meantime: a model of something else entirely, for step 9. Its signature will be good.
 work=$(mktemp -d)
-"$vigia" keygen "$work/team.key" >"$work/team.pub" 2>/dev/null
+vigia keygen "$work/team.key" >"$work/team.pub" 2>/dev/null
 # shellcheck disable=SC2016
-"$vigia" trace --window 500ms --duration 60s --output "$work/other.parquet" -- \
+vigia trace --window 500ms --duration 60s --output "$work/other.parquet" -- \
     sh -c 'while true; do find /usr/lib -name "*.so" | sort | tail -n 1; done' >/dev/null 2>"$work/trace.log" &
 tracer=$!
 
@@ -200,7 +203,8 @@ say "$bold\$ for pod in redis-{0..5}; do kubectl -n shop exec \$pod -- redis-cli
 until_true 180 'drift to be seen' exists trainingrun redis-2
 drifted=$SECONDS
 run kubectl -n shop get models,retrainingpolicies,trainingruns
-look "drift was seen $((drifted - changed)) s after the change, and is a condition of the Model and an Event."
+look "$((drifted - changed)) s after the change drift is a condition of the Model and an Event, and there are windows"
+look 'enough of the new behaviour to train on.'
 until_true 240 'redis-2 to succeed' is trainingrun redis-2 '{.status.phase}' Succeeded
 until_true 240 'redis-v2 on all nodes' serves redis-v2
 run kubectl -n shop get models,modelversions
@@ -228,8 +232,8 @@ EOF
 title 'A model from elsewhere, signed by a key that the Model trusts, but with one byte changed'
 wait "$tracer" || true
 tracer=''
-run "$vigia" train --input "$work/other.parquet" --output "$work/other.apr" --sign-key "$work/team.key" --name redis
-run "$vigia" verify --key "$work/team.pub" "$work/other.apr"
+run vigia train --input "$work/other.parquet" --output "$work/other.apr" --sign-key "$work/team.key" --name redis
+run vigia verify --key "$work/team.pub" "$work/other.apr"
 kubectl -n shop patch model redis --type=merge --patch \
     "{\"spec\":{\"trust\":{\"publicKeys\":[\"$(tail -n 1 "$work/team.pub" | grep -o '[A-Za-z0-9+/]\{43\}=')\"]}}}" >/dev/null
 say "$bold\$ kubectl -n shop patch model redis --type=merge -p '{\"spec\":{\"trust\":{\"publicKeys\":[…]}}}'$off"
@@ -238,7 +242,7 @@ middle=$(($(stat -c %s "$work/tampered.apr") / 2))
 byte=$(od -An -tu1 -j "$middle" -N 1 "$work/tampered.apr")
 # shellcheck disable=SC2059
 printf "$(printf '\\x%02x' $((byte ^ 1)))" | dd of="$work/tampered.apr" bs=1 seek="$middle" conv=notrunc status=none
-"$vigia" verify --key "$work/team.pub" "$work/tampered.apr" && fail 'the tampered model was verified'
+vigia verify --key "$work/team.pub" "$work/tampered.apr" && fail 'the tampered model was verified'
 version redis-v3 "$work/tampered.apr"
 until_true 60 'redis-v3 to be refused' is modelversion redis-v3 '{.status.conditions[?(@.type=="Ready")].status}' False
 run kubectl -n shop get modelversions

@@ -13,8 +13,11 @@ use crate::world::{SHOP, SYSTEM, World};
 /// How long a node is cut off, and the API server away.
 const AWAY: Duration = Duration::from_secs(120);
 /// A volume of the operator's own, which outlives its pod.
-const VOLUME: &[&str] =
-    &["operator.store.type=persistentVolumeClaim", "operator.store.storageClassName=node-disk", "operator.store.size=1Gi"];
+const VOLUME: &[&str] = &[
+    "operator.store.type=persistentVolumeClaim",
+    "operator.store.storageClassName=node-disk",
+    "operator.store.size=1Gi",
+];
 
 #[tokio::test]
 async fn the_loop_ends_where_it_should_whatever_dies() -> Result<()> {
@@ -30,7 +33,16 @@ async fn the_loop_ends_where_it_should_whatever_dies() -> Result<()> {
 /// Kills a pod at once, as a crash of its machine's kernel would.
 fn kill(world: &World, selector: &str) -> Result<()> {
     world.kubectl(&[
-        "-n", SYSTEM, "delete", "pod", "-l", selector, "--grace-period=0", "--force", "--wait=false", "--ignore-not-found",
+        "-n",
+        SYSTEM,
+        "delete",
+        "pod",
+        "-l",
+        selector,
+        "--grace-period=0",
+        "--force",
+        "--wait=false",
+        "--ignore-not-found",
     ])?;
     Ok(())
 }
@@ -58,7 +70,10 @@ fn phase(world: &World, run: &str) -> Result<Value> {
 
 fn operator_and_worker_die_in_training(world: &World) -> Result<()> {
     world.until("the first training", 300, || {
-        Ok(!world.list(SYSTEM, "pods")?.iter().all(|pod| pod["metadata"]["labels"]["vigia.dev/run-name"].is_null()))
+        Ok(!world
+            .list(SYSTEM, "pods")?
+            .iter()
+            .all(|pod| pod["metadata"]["labels"]["vigia.dev/run-name"].is_null()))
     })?;
     let workers = world.list(SYSTEM, "pods")?;
     let worker = workers
@@ -67,15 +82,28 @@ fn operator_and_worker_die_in_training(world: &World) -> Result<()> {
         .and_then(|pod| pod["metadata"]["name"].as_str())
         .context("no worker")?;
     // It may have ended already: then there is nothing to kill, and nothing to survive.
-    let _ = world.kubectl(&["-n", SYSTEM, "delete", "pod", worker, "--grace-period=0", "--force"]);
+    let _ = world.kubectl(&[
+        "-n",
+        SYSTEM,
+        "delete",
+        "pod",
+        worker,
+        "--grace-period=0",
+        "--force",
+    ]);
     for _ in 0..3 {
         let_pass(some_time(Duration::from_secs(6)));
         kill(world, OPERATOR)?;
     }
-    world.until("redis-1 to succeed", 300, || Ok(phase(world, "redis-1")? == "Succeeded"))?;
+    world.until("redis-1 to succeed", 300, || {
+        Ok(phase(world, "redis-1")? == "Succeeded")
+    })?;
     let versions = world.list(SHOP, "modelversions")?;
     world.ensure(versions.len() == 1, "one training makes one version")?;
-    world.ensure(world.list(SHOP, "trainingruns")?.len() == 1, "one cold start makes one training")
+    world.ensure(
+        world.list(SHOP, "trainingruns")?.len() == 1,
+        "one cold start makes one training",
+    )
 }
 
 fn operator_agent_and_node_die_in_a_rollout(world: &World) -> Result<()> {
@@ -95,7 +123,9 @@ fn operator_agent_and_node_die_in_a_rollout(world: &World) -> Result<()> {
             victim = Some(number);
         }
     }
-    let victim = world.cluster.node(victim.context("every node is the operator's")?)?;
+    let victim = world
+        .cluster
+        .node(victim.context("every node is the operator's")?)?;
     victim.power_off()?;
     for _ in 0..3 {
         let_pass(some_time(Duration::from_secs(8)));
@@ -116,7 +146,11 @@ fn settled(world: &World, version: &str, seconds: u64) -> Result<()> {
     })?;
     for plan in world.list(SHOP, "nodeplans")? {
         for held in plan["status"]["versions"].as_array().into_iter().flatten() {
-            ensure!(held["state"] != "Refused", "{} refused {held}", plan["metadata"]["name"]);
+            ensure!(
+                held["state"] != "Refused",
+                "{} refused {held}",
+                plan["metadata"]["name"]
+            );
         }
     }
     world.until("six traced containers", 120, || {
@@ -132,20 +166,34 @@ fn metric(world: &World, name: &str) -> Result<f64> {
             continue;
         }
         let pod = pod["metadata"]["name"].as_str().context("a pod without name")?;
-        let text = world.kubectl(&["get", "--raw", &format!("/api/v1/namespaces/{SYSTEM}/pods/{pod}:9464/proxy/metrics")])?;
-        let line = text.lines().find(|line| line.split([' ', '{']).next() == Some(name));
-        sum += line.and_then(|line| line.rsplit(' ').next()).and_then(|n| n.parse::<f64>().ok()).unwrap_or(0.0);
+        let text = world.kubectl(&[
+            "get",
+            "--raw",
+            &format!("/api/v1/namespaces/{SYSTEM}/pods/{pod}:9464/proxy/metrics"),
+        ])?;
+        let line = text
+            .lines()
+            .find(|line| line.split([' ', '{']).next() == Some(name));
+        sum += line
+            .and_then(|line| line.rsplit(' ').next())
+            .and_then(|n| n.parse::<f64>().ok())
+            .unwrap_or(0.0);
     }
     Ok(sum)
 }
 
 /// Agents went on without what was away, and delivered all of it afterwards.
 fn nothing_was_lost(world: &World, windows_before: f64, least: f64) -> Result<()> {
-    world.until("every report to be delivered", 120, || Ok(metric(world, "vigia_agent_report_waiting_batches")? <= 3.0))?;
+    world.until("every report to be delivered", 120, || {
+        Ok(metric(world, "vigia_agent_report_waiting_batches")? <= 3.0)
+    })?;
     let dropped = metric(world, "vigia_agent_report_dropped_batches")?;
     world.ensure(dropped == 0.0, &format!("{dropped} batches were dropped"))?;
     let windows = metric(world, "vigia_agent_windows_total")? - windows_before;
-    world.ensure(windows >= least, &format!("only {windows} windows were closed in the time"))
+    world.ensure(
+        windows >= least,
+        &format!("only {windows} windows were closed in the time"),
+    )
 }
 
 async fn api_server_is_away(world: &World) -> Result<()> {
@@ -153,7 +201,10 @@ async fn api_server_is_away(world: &World) -> Result<()> {
     world.cluster.stop_api_server()?;
     let_pass(AWAY);
     world.cluster.start_api_server()?;
-    world.cluster.wait_until_ready(Instant::now() + Duration::from_secs(120)).await?;
+    world
+        .cluster
+        .wait_until_ready(Instant::now() + Duration::from_secs(120))
+        .await?;
     settled(world, "redis-v1", 180)?;
     // Three windows a second over the nodes; half of them allow for a machine that is busy.
     nothing_was_lost(world, windows, AWAY.as_secs_f64() * 1.5)

@@ -29,9 +29,18 @@ fn plans_name_their_own_pods_only(world: &World) -> Result<()> {
     let mut planned = 0;
     for plan in world.list(SHOP, "nodeplans")? {
         let node = &plan["metadata"]["name"];
-        for pod in plan["spec"]["profiles"].as_array().into_iter().flatten().flat_map(|p| p["pods"].as_array()).flatten() {
+        for pod in plan["spec"]["profiles"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .flat_map(|p| p["pods"].as_array())
+            .flatten()
+        {
             let name = pod["name"].as_str().context("a planned pod without name")?;
-            ensure!(&world.get("pod", name)?["spec"]["nodeName"] == node, "{name} is planned on {node}");
+            ensure!(
+                &world.get("pod", name)?["spec"]["nodeName"] == node,
+                "{name} is planned on {node}"
+            );
             planned += 1;
         }
     }
@@ -46,27 +55,46 @@ fn plans_name_their_own_pods_only(world: &World) -> Result<()> {
 fn record_another_workload(world: &World) -> Result<std::process::Child> {
     let output = world.folder()?.join("other.parquet");
     let mut command = world.vigia_command();
-    command.args(["trace", "--window", "500ms", "--duration", "60s", "--output"]).arg(output);
-    command.args(["--", "sh", "-c", "while true; do find /usr/lib -name '*.so' | sort | tail -n 1; done"]);
-    Ok(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?)
+    command
+        .args(["trace", "--window", "500ms", "--duration", "60s", "--output"])
+        .arg(output);
+    command.args([
+        "--",
+        "sh",
+        "-c",
+        "while true; do find /usr/lib -name '*.so' | sort | tail -n 1; done",
+    ]);
+    Ok(command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?)
 }
 
 fn first_model(world: &World) -> Result<()> {
     world.until("a training of two workers", 300, || {
         let jobs = world.list(SYSTEM, "jobs")?;
         Ok(jobs.iter().any(|job| {
-            job["spec"]["completionMode"] == "Indexed" && job["spec"]["completions"] == 2 && job["spec"]["parallelism"] == 2
+            job["spec"]["completionMode"] == "Indexed"
+                && job["spec"]["completions"] == 2
+                && job["spec"]["parallelism"] == 2
         }))
     })?;
     let run = world.get("trainingrun", "redis-1")?;
-    world.ensure(run["spec"]["reason"] == "ColdStart", "the first training is a cold start")?;
+    world.ensure(
+        run["spec"]["reason"] == "ColdStart",
+        "the first training is a cold start",
+    )?;
     world.until("redis-1 to succeed", 180, || {
         Ok(world.get("trainingrun", "redis-1")?["status"]["phase"] == "Succeeded")
     })?;
     let version = world.get("modelversion", "redis-v1")?;
     let (ready, _, _) = World::condition(&version, "Ready");
     world.ensure(ready == "True" || ready == "-", "redis-v1 is verified")?;
-    world.ensure(version["spec"]["provenance"]["trainingRun"] == "redis-1", "redis-v1 names its training")?;
+    world.ensure(
+        version["spec"]["provenance"]["trainingRun"] == "redis-1",
+        "redis-v1 names its training",
+    )?;
     world.until("redis-v1 to serve", 240, || world.serves("redis-v1"))?;
     every_node_serves(world, "redis-v1")
 }
@@ -82,31 +110,54 @@ fn every_node_serves(world: &World, version: &str) -> Result<()> {
 
 fn intruder(world: &World) -> Result<()> {
     let before: BTreeSet<_> = world.alerts()?.into_iter().collect();
-    let node = world.get("pod", VICTIM)?["status"]["hostIP"].as_str().unwrap_or("").to_owned();
-    let home = world.get("pod", "listener")?["status"]["podIP"].as_str().unwrap_or("").to_owned();
+    let node = world.get("pod", VICTIM)?["status"]["hostIP"]
+        .as_str()
+        .unwrap_or("")
+        .to_owned();
+    let home = world.get("pod", "listener")?["status"]["podIP"]
+        .as_str()
+        .unwrap_or("")
+        .to_owned();
     let script = fs::File::open(root().join("examples/demo/attack.sh"))?;
     let begin = Instant::now();
     let mut attack = world
         .cluster
         .kubectl()?
-        .args(["-n", SHOP, "exec", "-i", VICTIM, "--", "sh", "-s", &node, &home, "12"])
+        .args([
+            "-n", SHOP, "exec", "-i", VICTIM, "--", "sh", "-s", &node, &home, "12",
+        ])
         .stdin(script)
         .stdout(Stdio::null())
         .spawn()?;
     let new = || -> Result<Vec<(String, String)>> {
-        Ok(world.alerts()?.into_iter().filter(|alert| !before.contains(alert)).collect())
+        Ok(world
+            .alerts()?
+            .into_iter()
+            .filter(|alert| !before.contains(alert))
+            .collect())
     };
-    world.until("an Event on the pod", 30, || Ok(new()?.iter().any(|(pod, _)| pod == VICTIM)))?;
+    world.until("an Event on the pod", 30, || {
+        Ok(new()?.iter().any(|(pod, _)| pod == VICTIM))
+    })?;
     let took = begin.elapsed();
     attack.wait()?;
     let alerts = new()?;
-    world.ensure(alerts.iter().all(|(pod, _)| pod == VICTIM), &format!("Events on other pods: {alerts:?}"))?;
+    world.ensure(
+        alerts.iter().all(|(pod, _)| pod == VICTIM),
+        &format!("Events on other pods: {alerts:?}"),
+    )?;
     let (_, sentence) = &alerts[0];
     for part in ["redis", "score", "expected"] {
-        world.ensure(sentence.contains(part), &format!("the Event does not say {part:?}: {sentence}"))?;
+        world.ensure(
+            sentence.contains(part),
+            &format!("the Event does not say {part:?}: {sentence}"),
+        )?;
     }
     // Two windows of 2 s in a row, the one that the attack began in, and the way to the API server.
-    world.ensure(took < Duration::from_secs(12), &format!("the Event came after {took:?}"))
+    world.ensure(
+        took < Duration::from_secs(12),
+        &format!("the Event came after {took:?}"),
+    )
 }
 
 fn drift(world: &World) -> Result<()> {
@@ -116,10 +167,16 @@ fn drift(world: &World) -> Result<()> {
         world.kubectl(&["-n", SHOP, "exec", &pod, "--", "sh", "-c", change])?;
     }
     world.until("drift to be seen", 180, || {
-        Ok(world.list(SHOP, "trainingruns")?.iter().any(|run| run["metadata"]["name"] == "redis-2"))
+        Ok(world
+            .list(SHOP, "trainingruns")?
+            .iter()
+            .any(|run| run["metadata"]["name"] == "redis-2"))
     })?;
     let begin = Instant::now();
-    world.ensure(world.get("trainingrun", "redis-2")?["spec"]["reason"] == "Drift", "redis-2 is for drift")?;
+    world.ensure(
+        world.get("trainingrun", "redis-2")?["spec"]["reason"] == "Drift",
+        "redis-2 is for drift",
+    )?;
     world.until("redis-v2 to serve", 400, || world.serves("redis-v2"))?;
     every_node_serves(world, "redis-v2")?;
     retrain_row(begin.elapsed())?;
@@ -147,11 +204,33 @@ fn foreign_models(world: &World, mut recording: std::process::Child) -> Result<(
     let folder = world.folder()?;
     let path = |name: &str| folder.join(name).display().to_string();
     let public = world.vigia(&["keygen", &path("team.key")])?;
-    let public = public.lines().find(|line| line.len() == 44 && line.ends_with('=')).context("no public key")?;
+    let public = public
+        .lines()
+        .find(|line| line.len() == 44 && line.ends_with('='))
+        .context("no public key")?;
     let (windows, model) = (path("other.parquet"), path("other.apr"));
-    world.vigia(&["train", "--input", &windows, "--output", &model, "--sign-key", &path("team.key"), "--name", "redis"])?;
+    world.vigia(&[
+        "train",
+        "--input",
+        &windows,
+        "--output",
+        &model,
+        "--sign-key",
+        &path("team.key"),
+        "--name",
+        "redis",
+    ])?;
     let trust = json!({"spec": {"trust": {"publicKeys": [public]}}}).to_string();
-    world.kubectl(&["-n", SHOP, "patch", "model", "redis", "--type=merge", "-p", &trust])?;
+    world.kubectl(&[
+        "-n",
+        SHOP,
+        "patch",
+        "model",
+        "redis",
+        "--type=merge",
+        "-p",
+        &trust,
+    ])?;
 
     let mut bytes = fs::read(&model)?;
     let middle = bytes.len() / 2;
@@ -161,7 +240,10 @@ fn foreign_models(world: &World, mut recording: std::process::Child) -> Result<(
     world.until("redis-v3 to be refused", 60, || {
         Ok(World::condition(&world.get("modelversion", "redis-v3")?, "Ready").0 == "False")
     })?;
-    world.ensure(world.serves("redis-v2")?, "redis-v2 serves on beside a tampered version")?;
+    world.ensure(
+        world.serves("redis-v2")?,
+        "redis-v2 serves on beside a tampered version",
+    )?;
 
     world.create_version("redis-v4", folder.join("other.apr").as_path())?;
     world.until("redis-v4 to be verified", 60, || {
@@ -172,7 +254,10 @@ fn foreign_models(world: &World, mut recording: std::process::Child) -> Result<(
         Ok(rollout["version"]["name"] == "redis-v4" && rollout["phase"] == "RolledBack")
     })?;
     let model = world.get("model", "redis")?;
-    world.ensure(model["status"]["serving"]["name"] == "redis-v2", "redis-v2 serves after the rollback")?;
+    world.ensure(
+        model["status"]["serving"]["name"] == "redis-v2",
+        "redis-v2 serves after the rollback",
+    )?;
     every_node_serves(world, "redis-v2")?;
     fs::remove_dir_all(folder)?;
     Ok(())

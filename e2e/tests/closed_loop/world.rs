@@ -44,18 +44,43 @@ impl World {
     }
 
     fn helm(&self, values: &[&str]) -> Result<()> {
-        let found = Command::new(root().join("e2e/parts/build.sh")).args(["--bin", "helm"]).output()?;
-        ensure!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
+        let found = Command::new(root().join("e2e/parts/build.sh"))
+            .args(["--bin", "helm"])
+            .output()?;
+        ensure!(
+            found.status.success(),
+            "{}",
+            String::from_utf8_lossy(&found.stderr)
+        );
         let mut helm = Command::new(PathBuf::from(String::from_utf8(found.stdout)?.trim()).join("helm"));
-        helm.env("KUBECONFIG", self.cluster.kubeconfig()).current_dir(root());
-        helm.args(["upgrade", "--install", "vigia", "charts/vigia", "--namespace", SYSTEM, "--create-namespace"]);
-        helm.args(["--values", "examples/demo/values.yaml", "--wait", "--timeout", "3m"]);
+        helm.env("KUBECONFIG", self.cluster.kubeconfig())
+            .current_dir(root());
+        helm.args([
+            "upgrade",
+            "--install",
+            "vigia",
+            "charts/vigia",
+            "--namespace",
+            SYSTEM,
+            "--create-namespace",
+        ]);
+        helm.args([
+            "--values",
+            "examples/demo/values.yaml",
+            "--wait",
+            "--timeout",
+            "3m",
+        ]);
         for value in values {
             helm.args(["--set", value]);
         }
         let output = helm.stdin(Stdio::null()).output()?;
         if !output.status.success() {
-            bail!("helm: {}\n{}", String::from_utf8_lossy(&output.stderr), self.dump("install"));
+            bail!(
+                "helm: {}\n{}",
+                String::from_utf8_lossy(&output.stderr),
+                self.dump("install")
+            );
         }
         Ok(())
     }
@@ -63,8 +88,22 @@ impl World {
     /// Applies the demo's workload and what watches it, and waits until six containers are traced.
     pub fn start_demo(&self) -> Result<()> {
         self.kubectl(&["apply", "-f", "examples/demo/workload.yaml"])?;
-        self.kubectl(&["-n", SHOP, "rollout", "status", "statefulset/redis", "--timeout=120s"])?;
-        self.kubectl(&["-n", SHOP, "rollout", "status", "statefulset/load", "--timeout=120s"])?;
+        self.kubectl(&[
+            "-n",
+            SHOP,
+            "rollout",
+            "status",
+            "statefulset/redis",
+            "--timeout=120s",
+        ])?;
+        self.kubectl(&[
+            "-n",
+            SHOP,
+            "rollout",
+            "status",
+            "statefulset/load",
+            "--timeout=120s",
+        ])?;
         self.kubectl(&["apply", "-f", "examples/demo/vigia.yaml"])?;
         self.until("six traced containers", 90, || {
             Ok(self.get("traceprofile", "redis")?["status"]["tracedContainers"] == 6)
@@ -73,7 +112,12 @@ impl World {
 
     /// What `kubectl` answers, run in the repository's root; an error where it fails.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
-        let output = self.cluster.kubectl()?.args(arguments).current_dir(root()).output()?;
+        let output = self
+            .cluster
+            .kubectl()?
+            .args(arguments)
+            .current_dir(root())
+            .output()?;
         ensure!(
             output.status.success(),
             "kubectl {}: {}",
@@ -86,20 +130,32 @@ impl World {
     /// `kubectl apply` of a manifest's text.
     pub fn apply(&self, manifest: &str) -> Result<()> {
         use std::io::Write as _;
-        let mut child = self.cluster.kubectl()?.args(["apply", "-f", "-"]).stdin(Stdio::piped()).spawn()?;
-        child.stdin.take().context("no standard input")?.write_all(manifest.as_bytes())?;
+        let mut child = self
+            .cluster
+            .kubectl()?
+            .args(["apply", "-f", "-"])
+            .stdin(Stdio::piped())
+            .spawn()?;
+        child
+            .stdin
+            .take()
+            .context("no standard input")?
+            .write_all(manifest.as_bytes())?;
         ensure!(child.wait()?.success(), "refused:\n{manifest}");
         Ok(())
     }
 
     /// An object of the namespace shop, or of the cluster.
     pub fn get(&self, kind: &str, name: &str) -> Result<Value> {
-        Ok(serde_json::from_str(&self.kubectl(&["-n", SHOP, "get", kind, name, "-o", "json"])?)?)
+        Ok(serde_json::from_str(
+            &self.kubectl(&["-n", SHOP, "get", kind, name, "-o", "json"])?,
+        )?)
     }
 
     /// Objects of a namespace.
     pub fn list(&self, namespace: &str, kind: &str) -> Result<Vec<Value>> {
-        let answer: Value = serde_json::from_str(&self.kubectl(&["-n", namespace, "get", kind, "-o", "json"])?)?;
+        let answer: Value =
+            serde_json::from_str(&self.kubectl(&["-n", namespace, "get", kind, "-o", "json"])?)?;
         Ok(answer["items"].as_array().cloned().unwrap_or_default())
     }
 
@@ -120,13 +176,23 @@ impl World {
 
     /// Fails with what the cluster's objects and logs say, unless `holds`.
     pub fn ensure(&self, holds: bool, what: &str) -> Result<()> {
-        if holds { Ok(()) } else { bail!("{what}\n{}", self.dump(what)) }
+        if holds {
+            Ok(())
+        } else {
+            bail!("{what}\n{}", self.dump(what))
+        }
     }
 
     /// The pods that SyscallAnomaly Events speak of, each with the Event's sentence.
     pub fn alerts(&self) -> Result<Vec<(String, String)>> {
         let events = self.list(SHOP, "events")?;
-        let of = |event: &Value, path: &str| event.pointer(path).and_then(Value::as_str).unwrap_or("").to_owned();
+        let of = |event: &Value, path: &str| {
+            event
+                .pointer(path)
+                .and_then(Value::as_str)
+                .unwrap_or("")
+                .to_owned()
+        };
         Ok(events
             .iter()
             .filter(|event| event["reason"] == "SyscallAnomaly")
@@ -164,13 +230,23 @@ impl World {
             .find(|condition| condition["type"] == type_)
             .map_or_else(
                 || ("-".to_owned(), "-".to_owned(), "-".to_owned()),
-                |found| (text(&found["status"]), text(&found["reason"]), text(&found["message"])),
+                |found| {
+                    (
+                        text(&found["status"]),
+                        text(&found["reason"]),
+                        text(&found["message"]),
+                    )
+                },
             )
     }
 
     /// Runs the `vigia` command.
     pub fn vigia(&self, arguments: &[&str]) -> Result<String> {
-        let output = self.vigia_command().args(arguments).stdin(Stdio::null()).output()?;
+        let output = self
+            .vigia_command()
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()?;
         ensure!(
             output.status.success(),
             "vigia {}: {}",
@@ -213,24 +289,39 @@ spec:
 
     /// Writes all that one would look at into target/e2e, and says where.
     pub fn dump(&self, what: &str) -> String {
-        let slug: String = what.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-        let folder = target().join("e2e").join(format!("{}-{slug}", self.cluster.name()));
+        let slug: String = what
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+            .collect();
+        let folder = target()
+            .join("e2e")
+            .join(format!("{}-{slug}", self.cluster.name()));
         if let Err(error) = fs::create_dir_all(&folder) {
             return format!("nothing could be kept: {error}");
         }
         let keep = |file: &str, arguments: &[&str]| {
-            let text = self.kubectl(arguments).unwrap_or_else(|error| format!("{error:#}"));
+            let text = self
+                .kubectl(arguments)
+                .unwrap_or_else(|error| format!("{error:#}"));
             // What cannot be kept is missed by whoever looks; the test fails for another reason.
             let _ = fs::write(folder.join(file), text);
         };
         keep("objects.txt", &["get", "vigia,pods,jobs", "-A", "-o", "wide"]);
         keep("vigia.yaml", &["get", "vigia", "-A", "-o", "yaml"]);
-        keep("events.txt", &["get", "events", "-A", "--sort-by=.metadata.creationTimestamp"]);
+        keep(
+            "events.txt",
+            &["get", "events", "-A", "--sort-by=.metadata.creationTimestamp"],
+        );
         keep("pods.txt", &["describe", "pods", "-A"]);
         for pod in self.list(SYSTEM, "pods").unwrap_or_default() {
-            let Some(name) = pod["metadata"]["name"].as_str() else { continue };
+            let Some(name) = pod["metadata"]["name"].as_str() else {
+                continue;
+            };
             keep(&format!("{name}.log"), &["-n", SYSTEM, "logs", name]);
-            keep(&format!("{name}.before.log"), &["-n", SYSTEM, "logs", name, "--previous"]);
+            keep(
+                &format!("{name}.before.log"),
+                &["-n", SYSTEM, "logs", name, "--previous"],
+            );
         }
         let _ = fs::write(folder.join("cluster.txt"), self.cluster.diagnose());
         format!("objects, events and logs are kept in {}", folder.display())

@@ -155,7 +155,7 @@ mod tests {
             name: name.to_owned(),
             digest: format!("d-{name}"),
             size_bytes: 1,
-            age: (0, None, name.to_owned()),
+            age: (None, 0, name.to_owned()),
             verdict,
         }
     }

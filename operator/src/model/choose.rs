@@ -101,7 +101,7 @@ mod tests {
             name: format!("m-v{n}"),
             digest: format!("d{n}"),
             size_bytes: 1,
-            age: (n, None, String::new()),
+            age: (None, n, String::new()),
             verdict,
         }
     }

@@ -35,8 +35,9 @@ pub struct VersionView {
     pub digest: String,
     /// Size of its artifact.
     pub size_bytes: i64,
-    /// The newest of two is the one with the larger sequence number, creation time, name.
-    pub age: (i64, Option<Timestamp>, String),
+    /// The newest of two is the one created later; of one second, that with the larger sequence
+    /// number. People's versions have no number, and theirs count as those of trainings do.
+    pub age: (Option<Timestamp>, i64, String),
     /// Whether it may run.
     pub verdict: Verdict,
 }
@@ -50,8 +51,8 @@ impl VersionView {
             digest: version.spec.digest.clone(),
             size_bytes: version.status.as_ref().map_or(0, |s| s.size_bytes),
             age: (
-                sequence.unwrap_or(0),
                 version.creation_timestamp().map(|t| t.0),
+                sequence.unwrap_or(0),
                 name.clone(),
             ),
             verdict: verdict(version),
@@ -153,7 +154,7 @@ mod tests {
         assert!(
             matches!(version(true, "True", "False").verdict, Verdict::Bad { reason, .. } if reason == "Revoked")
         );
-        assert_eq!(version(false, "True", "False").age.0, 2);
+        assert_eq!(version(false, "True", "False").age.1, 2);
     }
 
     #[test]

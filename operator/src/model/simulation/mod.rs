@@ -152,7 +152,7 @@ impl Sim {
             name: format!("m-v{n}"),
             digest: digest(n),
             size_bytes: 1,
-            age: (n as i64, None, String::new()),
+            age: (None, n as i64, String::new()),
             verdict: Verdict::Good,
         });
         Self {
