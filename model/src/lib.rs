@@ -13,7 +13,7 @@
 //! | operator | [`artifact::open_unsigned`], [`artifact::sign`], [`pipeline::Pipeline::score_rows`], [`histogram::ScoreHistogram`]'s distances |
 //!
 //! Everything that scores is allocation-free per vector, total (no panic, whatever the window holds) and the
-//! same on every machine and architecture.
+//! same on every architecture, up to the last bit of its `ln` and `exp`.
 
 pub mod artifact;
 pub mod budget;

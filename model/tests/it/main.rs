@@ -4,6 +4,7 @@ mod artifact;
 mod calibration;
 mod deviation;
 mod forest;
+mod histogram;
 mod keys;
 mod pipeline;
 mod schema;
