@@ -174,10 +174,8 @@ fn metric(world: &World, name: &str) -> Result<f64> {
         let line = text
             .lines()
             .find(|line| line.split([' ', '{']).next() == Some(name));
-        sum += line
-            .and_then(|line| line.rsplit(' ').next())
-            .and_then(|n| n.parse::<f64>().ok())
-            .unwrap_or(0.0);
+        let line = line.with_context(|| format!("{pod} has no metric {name}"))?;
+        sum += line.rsplit(' ').next().unwrap_or_default().parse::<f64>()?;
     }
     Ok(sum)
 }
