@@ -11,6 +11,8 @@ use crate::observed::drift::Drift;
 pub const COLD_START: &str = "ColdStart";
 /// Reason of a run after drift.
 pub const DRIFT: &str = "Drift";
+/// Longest wait after runs that failed one after the other.
+const LONGEST_COOLDOWN: SignedDuration = SignedDuration::from_hours(24);
 /// A run that was created may not be in the cache for so long.
 const CACHE_LAG: SignedDuration = SignedDuration::from_secs(30);
 
@@ -21,6 +23,8 @@ pub struct RunView {
     pub name: String,
     /// It succeeded or failed.
     pub finished: bool,
+    /// It failed.
+    pub failed: bool,
     /// Why it was started.
     pub reason: String,
     /// When it was created.
@@ -55,7 +59,7 @@ pub struct Observed<'a> {
     pub windows: u64,
     /// Drift of the serving version.
     pub drift: Option<Drift>,
-    /// Windows since drift was first seen, alerted ones too.
+    /// Windows since [`after_change`], alerted ones too.
     pub windows_since_drift: u64,
     /// Why the store takes nothing, where it does not.
     pub store_full: Option<String>,
@@ -160,8 +164,7 @@ fn decide(o: &Observed<'_>, drift: Option<&Drift>, last: Option<&LastRun>) -> De
                 format!("TrainingRun {} is under way", last.name),
             );
         }
-        let cooldown = SignedDuration::try_from(std::time::Duration::from(o.spec.cooldown))
-            .unwrap_or(SignedDuration::MAX);
+        let cooldown = cooldown(o);
         if age < cooldown {
             return wait(
                 "CoolingDown",
@@ -233,7 +236,33 @@ fn after_drift(o: &Observed<'_>, serving: &str, drift: Option<&Drift>) -> Decisi
             ),
         );
     }
+    let since = after_change(since, o.spec);
     Decision::Start { reason: DRIFT, since }
+}
+
+/// From when on windows are those of the new behaviour alone: the first evaluation that drifted
+/// began before the change and holds what caused it, which may be what an intruder did.
+pub(super) fn after_change(drifted_since: Timestamp, spec: &RetrainingPolicySpec) -> Timestamp {
+    let every = spec.drift.as_ref().map(|d| std::time::Duration::from(d.every));
+    let every = every.and_then(|every| SignedDuration::try_from(every).ok());
+    drifted_since
+        .checked_add(every.unwrap_or_default())
+        .unwrap_or(drifted_since)
+}
+
+/// Least time between the starts of two runs: twice as long with each run that failed since the last
+/// one that did not, as what fails for its data would fail again a moment later.
+fn cooldown(o: &Observed<'_>) -> SignedDuration {
+    let cooldown =
+        SignedDuration::try_from(std::time::Duration::from(o.spec.cooldown)).unwrap_or(SignedDuration::MAX);
+    let mut runs: Vec<&RunView> = o.runs.iter().collect();
+    runs.sort_by_key(|run| std::cmp::Reverse((run.created, run.name.len(), &run.name)));
+    let failures = runs.iter().take_while(|run| run.failed).count();
+    let longest = cooldown.max(LONGEST_COOLDOWN);
+    cooldown
+        .checked_mul(1 << failures.min(16))
+        .unwrap_or(longest)
+        .min(longest)
 }
 
 fn lookback(o: &Observed<'_>) -> Timestamp {
@@ -406,6 +435,7 @@ mod tests {
         RunView {
             name: name.into(),
             finished,
+            failed: false,
             reason: DRIFT.into(),
             created: at(NOW - 100),
         }
@@ -430,7 +460,8 @@ mod tests {
         let mut world = World::drifted();
         let (name, spec) = world.plan().start.expect("a run");
         assert_eq!((name.as_str(), spec.reason.as_str()), ("p-1", DRIFT));
-        assert_eq!(spec.data.since, Some(Time(at(NOW - 40))));
+        // Drift was first seen 40 s ago in an evaluation of 10 s.
+        assert_eq!(spec.data.since, Some(Time(at(NOW - 30))));
         assert!(spec.data.include_alerted);
         assert_eq!(world.plan().status.drifted_since, Some(Time(at(NOW - 40))));
         world.since_drift = 149;
@@ -442,6 +473,23 @@ mod tests {
         });
         assert_eq!(world.why(), "Watching");
         assert_eq!(world.plan().status.drifted_evaluations, 2);
+    }
+
+    #[test]
+    fn runs_that_fail_are_tried_ever_less_often() {
+        let mut world = World::drifted();
+        // Created 100 s ago; the cooldown is 60 s, and twice that after a failure.
+        world.runs = vec![run("p-1", true)];
+        world.status.last_run = Some(LastRun {
+            name: "p-1".into(),
+            reason: DRIFT.into(),
+            started_at: Time(at(NOW - 100)),
+        });
+        assert!(world.plan().start.is_some());
+        world.runs[0].failed = true;
+        assert_eq!(world.why(), "CoolingDown");
+        world.status.last_run.as_mut().expect("a run").started_at = Time(at(NOW - 121));
+        assert!(world.plan().start.is_some());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use kube::{Resource, ResourceExt};
 use vigia_crds::{Model, RetrainingPolicy, RunPhase, TrainingRun};
 
 use super::drifted;
-use super::plan::{ModelView, Observed, RunView, plan};
+use super::plan::{ModelView, Observed, RunView, after_change, plan};
 use crate::apply;
 use crate::context::Context;
 use crate::controller::Error;
@@ -46,6 +46,7 @@ pub async fn reconcile(
     let all = windows(&context, &namespace, model_name, since, now);
     let drifted = drift
         .and_then(|d| d.since)
+        .map(|since| after_change(since, &policy.spec))
         .map(|since| windows(&context, &namespace, model_name, since, now));
     let status = policy.status.clone().unwrap_or_default();
     let plan = plan(&Observed {
@@ -120,6 +121,7 @@ fn runs(context: &Context, namespace: &str, model: &str) -> Vec<RunView> {
                 run.status.as_ref().and_then(|s| s.phase),
                 Some(RunPhase::Succeeded | RunPhase::Failed)
             ),
+            failed: run.status.as_ref().and_then(|s| s.phase) == Some(RunPhase::Failed),
             reason: run.spec.reason.clone(),
             created: run.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |t| t.0),
         })
