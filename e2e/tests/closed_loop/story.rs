@@ -162,9 +162,9 @@ fn intruder(world: &World) -> Result<()> {
 
 fn drift(world: &World) -> Result<()> {
     for number in 0..6 {
-        let pod = format!("redis-{number}");
-        let change = "redis-cli config set appendfsync always && redis-cli config set appendonly yes";
-        world.kubectl(&["-n", SHOP, "exec", &pod, "--", "sh", "-c", change])?;
+        let (load, host) = (format!("load-{number}"), format!("redis-{number}.redis"));
+        let change = ["redis-cli", "-h", &host, "config", "set", "appendfsync", "always"];
+        world.kubectl(&[&["-n", SHOP, "exec", &load, "--"][..], &change].concat())?;
     }
     world.until("drift to be seen", 180, || {
         Ok(world
