@@ -39,9 +39,15 @@ images: ## Build the static binaries and the images, as OCI archives in target/i
 
 ##@ Change it
 .PHONY: test
-test: ## Lint, then every test: units, the API on a real API server, the loop on a real cluster
+test: ## Lint, then tests: units, the API on a real API server, the loop's faults on a real cluster
 	@scripts/setup.sh test cluster demo
 	@scripts/test.sh
+
+.PHONY: test-loop
+test-loop: ## The demo's story as a test with assertions on the API's objects; not part of make test
+	@scripts/setup.sh test cluster demo
+	@scripts/build-images.sh
+	@cargo nextest run --package vigia-e2e --ignore-default-filter --filterset 'binary(closed_loop) and test(/^story::/)'
 
 .PHONY: lint
 lint: ## rustfmt, clippy with warnings denied, shellcheck, helm lint
