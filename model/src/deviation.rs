@@ -37,9 +37,6 @@ pub const TOP_RARE: usize = 5;
 pub const KNEE: f32 = 3.0;
 /// Most that a usual call is surprising by being made less often, or not at all, in nats.
 pub const REST: f32 = 3.0;
-/// Most that the rate of a call never seen before adds to its being new, in nats: in a short window one call is
-/// a high rate already.
-pub const NEW: f32 = 12.0;
 /// Least spread of a feature, in log units: a factor of 1.5.
 pub const FLOOR: f32 = 0.4;
 /// Spread assumed before any window was seen, and how many windows that assumption weighs.
@@ -233,10 +230,7 @@ impl Deviation {
             return (absent.min(REST), absent + huber(n.mean / n.spread));
         }
         let z = (x - n.mean) / n.spread;
-        let (mut moved, present) = (huber(z), -n.present.ln());
-        if n.mean == 0.0 {
-            moved = moved.min(NEW);
-        }
+        let (moved, present) = (huber(z), -n.present.ln());
         (
             present + if z < 0.0 { moved.min(REST) } else { moved },
             present + moved,

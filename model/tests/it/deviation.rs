@@ -2,7 +2,7 @@
 
 use crate::support::Random;
 use proptest::prelude::*;
-use vigia_model::deviation::{Deviation, DeviationError, FLOOR, Moments, NEW, REST};
+use vigia_model::deviation::{Deviation, DeviationError, FLOOR, Moments, REST};
 
 fn learn<'a>(width: usize, rows: impl IntoIterator<Item = &'a [f32]>) -> Moments {
     let mut moments = Moments::new(width);
@@ -87,13 +87,6 @@ fn rest_is_mild_and_more_is_not() {
         assert!(model.surprise(0, less) < REST + 0.01, "{less}");
     }
     assert!(model.surprise(0, 17.0) > 10.0 * REST);
-}
-
-#[test]
-fn how_often_a_new_call_was_made_adds_a_bounded_surprise() {
-    let model = Deviation::from_moments(&learn(2, [1.0f32, 0.0].repeat(100).chunks(2))).expect("rows");
-    let (once, often) = (model.surprise(1, 0.7), model.surprise(1, 12.0));
-    assert!(once < often && often - once <= NEW, "{once} {often}");
 }
 
 #[test]
