@@ -113,6 +113,7 @@ run kubectl get nodes
 # ---- install -----------------------------------------------------------------------------------------------
 
 title 'Install Vigía with Helm'
+installed=$SECONDS
 kubectl apply --server-side --force-conflicts -f charts/vigia/crds >/dev/null
 run helm upgrade --install vigia charts/vigia --namespace vigia-system --create-namespace \
     --values examples/demo/values.yaml --set "images.registry=$registry,images.tag=$tag" \
@@ -271,7 +272,7 @@ run kubectl -n shop get events --field-selector type=Warning
 run kubectl -n shop get events --field-selector involvedObject.kind=Model
 rm -rf "$work"
 say ''
-say "The whole loop took $(clock). The cluster is left as it is to look around:"
+say "From helm install to here: $((SECONDS - installed)) s. The cluster is left as it is to look around:"
 say "    export KUBECONFIG=$KUBECONFIG"
 say "    kubectl get vigia -n shop; kubectl -n shop get events; kubectl explain model.spec.rollout"
 say "    make cluster-down        # when done"
