@@ -60,7 +60,7 @@ pub struct PlannedProfile {
     pub name: String,
     /// Length of a window in milliseconds.
     pub window_ms: i64,
-    /// An alert needs this many windows in a row.
+    /// An alert needs this many windows in a row, or one that is ten times rarer than the budget asks for.
     pub consecutive_windows: i32,
     /// Alerts that one container may raise by chance in an hour, as a decimal: the alert budget,
     /// shared out. The agent turns it into a threshold by the model's calibration.

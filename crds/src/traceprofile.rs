@@ -103,7 +103,8 @@ pub(crate) fn duration_schema(_: &mut schemars::SchemaGenerator) -> schemars::Sc
 pub struct Detection {
     /// How many false alarms are worth it.
     pub alert_budget: AlertBudget,
-    /// An alert needs this many windows in a row above the threshold. Between 1 and 10.
+    /// An alert needs this many windows in a row above the threshold; one alone is enough where it is ten
+    /// times rarer than the alert budget asks for. Between 1 and 10.
     #[schemars(range(min = 1, max = 10))]
     pub consecutive_windows: i32,
 }

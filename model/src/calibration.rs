@@ -104,6 +104,23 @@ pub struct AlertBudget {
 }
 
 impl AlertBudget {
+    /// Normal windows of one container that may be called odd, as a share of all.
+    fn share(&self, window_s: f64) -> f64 {
+        let share = self.count * window_s / (self.period_s * self.containers.max(1.0));
+        if share.is_finite() {
+            share.clamp(0.0, 1.0)
+        } else {
+            0.0
+        }
+    }
+
+    /// The calibrated score from which one window of `window_s` seconds is an alarm by itself, whatever
+    /// comes next: a tenth of the budget is set aside for that. What lasts a second and is odd beyond doubt
+    /// must not be lost for want of a second window.
+    pub fn at_once(&self, window_s: f64) -> f32 {
+        calibrated((0.1 * self.share(window_s)).max(MIN_P))
+    }
+
     /// The calibrated score that a window must reach, `consecutive` times in a row, to raise an alarm, so
     /// that normal windows of `window_s` seconds raise no more than the budget.
     ///
@@ -112,14 +129,9 @@ impl AlertBudget {
     /// the budget then holds however windows hang together. A budget of zero or nonsense gives the strictest
     /// threshold there is.
     pub fn threshold(&self, window_s: f64, consecutive: u32, dependence: f32) -> f32 {
-        let per_window = self.count * window_s / (self.period_s * self.containers.max(1.0));
         let m = f64::from(consecutive.max(1));
         let exponent = 1.0 + (m - 1.0) * (1.0 - f64::from(dependence).clamp(0.0, 1.0));
-        let q = if per_window.is_finite() {
-            per_window.clamp(0.0, 1.0).powf(1.0 / exponent)
-        } else {
-            0.0
-        };
+        let q = self.share(window_s).powf(1.0 / exponent);
         calibrated(q.max(MIN_P))
     }
 }

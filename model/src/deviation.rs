@@ -22,7 +22,8 @@
 //!
 //! **A vector's score** is the sum of the [`TOP_USUAL`] largest surprises among usual features (π ≥ ½) and the
 //! [`TOP_RARE`] largest among rare ones. Usual features move together with load, so adding many of them up
-//! would count one change many times; several new calls at once are what an intruder cannot avoid.
+//! would count one change many times; several new calls at once are what an intruder cannot avoid, so the largest
+//! of the rare ones counts at most [`ALONE`].
 //!
 //! Surprises also explain: the features with the largest name the system calls that drove a verdict.
 
@@ -37,6 +38,9 @@ pub const TOP_RARE: usize = 5;
 pub const KNEE: f32 = 3.0;
 /// Most that a usual call is surprising by being made less often, or not at all, in nats.
 pub const REST: f32 = 3.0;
+/// Most that one rare feature counts, in nats, where it is the only one: in a short window a single new call is a
+/// high rate already, and it takes more than one call to do harm.
+pub const ALONE: f32 = 18.0;
 /// Least spread of a feature, in log units: a factor of 1.5.
 pub const FLOOR: f32 = 0.4;
 /// Spread assumed before any window was seen, and how many windows that assumption weighs.
@@ -248,6 +252,7 @@ impl Deviation {
                 keep(&mut rare, surprise)
             }
         }
+        rare[0] = rare[0].min(ALONE);
         usual.iter().chain(&rare).sum()
     }
 }

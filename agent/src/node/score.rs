@@ -1,7 +1,8 @@
 //! From a closed window to verdicts, sums and samples: pure.
 //!
 //! The Active version of each of a profile's Models decides; a Shadow version scores beside it and raises nothing.
-//! An alert needs as many windows in a row above the threshold as the profile says, and goes on being told for as long
+//! An alert needs as many windows in a row above the threshold as the profile says, or one that is odd beyond doubt:
+//! what a shell does in a second is over before a second window. An alert goes on being told for as long
 //! as they last. Feature vectors for training are a share of the windows, under a hashed name.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -155,8 +156,8 @@ impl Scorer {
         let verdict = loaded.pipeline.score(window, &mut self.scratch).ok()?;
         let seconds = start.elapsed().as_secs_f64();
 
-        let threshold = threshold(profile);
-        let above = verdict.score >= threshold;
+        let bar = Bar::of(profile);
+        let above = verdict.score >= bar.threshold;
         let consecutive = if mode == VersionMode::Active {
             let streak = self.streaks.entry((key.clone(), model.clone())).or_default();
             *streak = if above { streak.saturating_add(1) } else { 0 };
@@ -164,7 +165,8 @@ impl Scorer {
         } else {
             0
         };
-        let alert = (above && consecutive >= profile.consecutive).then_some(verdict.severity);
+        let alert = (mode == VersionMode::Active && bar.alerts(verdict.score, consecutive))
+            .then_some(verdict.severity);
 
         let started = i64::try_from(window.started_ms).unwrap_or(i64::MAX);
         let mut histogram = ScoreHistogram::default();
@@ -198,7 +200,7 @@ impl Scorer {
             window_ms: i64::from(window.duration_ms),
             score: f64::from(verdict.score),
             p_value: verdict.p_value,
-            threshold: f64::from(threshold),
+            threshold: f64::from(bar.threshold),
             severity: told_severity(severity).into(),
             drivers: verdict
                 .drivers
@@ -274,14 +276,35 @@ struct One {
     scored: Scored,
 }
 
-/// The calibrated score that keeps the profile's alert budget.
-fn threshold(profile: &Profile) -> f32 {
-    let budget = AlertBudget {
-        count: profile.alerts_per_hour,
-        period_s: 3600.0,
-        containers: 1.0,
-    };
-    budget.threshold(profile.window.as_secs_f64(), profile.consecutive, DEPENDENCE)
+/// What keeps the profile's alert budget.
+#[derive(Debug, Clone, Copy)]
+struct Bar {
+    /// The calibrated score that so many windows in a row must reach.
+    threshold: f32,
+    windows: u32,
+    /// The calibrated score that needs no second window.
+    at_once: f32,
+}
+
+impl Bar {
+    fn of(profile: &Profile) -> Self {
+        let budget = AlertBudget {
+            count: profile.alerts_per_hour,
+            period_s: 3600.0,
+            containers: 1.0,
+        };
+        let window = profile.window.as_secs_f64();
+        Self {
+            threshold: budget.threshold(window, profile.consecutive, DEPENDENCE),
+            windows: profile.consecutive,
+            at_once: budget.at_once(window),
+        }
+    }
+
+    /// Whether a window of this score, the last of so many in a row above the threshold, is an alert.
+    fn alerts(self, score: f32, consecutive: u32) -> bool {
+        score >= self.threshold && (consecutive >= self.windows || score >= self.at_once)
+    }
 }
 
 fn told_severity(severity: Severity) -> v1::Severity {
@@ -290,5 +313,22 @@ fn told_severity(severity: Severity) -> v1::Severity {
         Severity::None | Severity::Low => v1::Severity::Low,
         Severity::Medium => v1::Severity::Medium,
         Severity::High => v1::Severity::High,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alert_takes_its_windows_in_a_row_or_one_beyond_doubt() {
+        let bar = Bar {
+            threshold: 0.7,
+            windows: 3,
+            at_once: 0.8,
+        };
+        assert!(!bar.alerts(0.75, 1) && !bar.alerts(0.75, 2) && bar.alerts(0.75, 3));
+        assert!(bar.alerts(0.8, 1));
+        assert!(!bar.alerts(0.69, 9));
     }
 }

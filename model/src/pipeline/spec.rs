@@ -31,11 +31,13 @@ impl<F> EstimatorSpec<F> {
         }
     }
 
-    /// Smallest scale of the calibrated tail, in the estimator's units: one nat of surprise, a hundredth of
-    /// an isolation score.
+    /// Smallest scale of the calibrated tail, in the estimator's units. Held-out windows that are all alike say
+    /// nothing of how odd a normal one can be. One new call in a window is 10 to 25 nats of surprise and must
+    /// then stay within a budget of an alarm a day, three must not: hence two nats. A hundredth is what
+    /// isolation scores differ by between forests.
     const fn least_scale(&self) -> f32 {
         match self {
-            Self::Deviation => 1.0,
+            Self::Deviation => 2.0,
             Self::IsolationForest(_) => 0.01,
         }
     }

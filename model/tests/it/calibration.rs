@@ -234,6 +234,21 @@ fn a_budget_turns_into_the_p_value_that_spends_it() {
 }
 
 #[test]
+fn one_window_is_enough_where_it_is_ten_times_rarer_than_the_budget() {
+    let budget = AlertBudget {
+        count: 1.0,
+        period_s: 86_400.0,
+        containers: 1.0,
+    };
+    assert!((p_of(budget.at_once(10.0)) * 86_400.0 - 1.0).abs() < 1e-3);
+    assert!(budget.at_once(10.0) > budget.threshold(10.0, 1, 1.0));
+    assert_eq!(
+        AlertBudget { count: 0.0, ..budget }.at_once(10.0),
+        calibrated(MIN_P)
+    );
+}
+
+#[test]
 fn nonsense_budgets_are_strict() {
     for (count, period_s) in [
         (0.0, 60.0),

@@ -2,7 +2,7 @@
 
 use crate::support::Random;
 use proptest::prelude::*;
-use vigia_model::deviation::{Deviation, DeviationError, FLOOR, Moments, REST};
+use vigia_model::deviation::{ALONE, Deviation, DeviationError, FLOOR, Moments, REST};
 
 fn learn<'a>(width: usize, rows: impl IntoIterator<Item = &'a [f32]>) -> Moments {
     let mut moments = Moments::new(width);
@@ -87,6 +87,18 @@ fn rest_is_mild_and_more_is_not() {
         assert!(model.surprise(0, less) < REST + 0.01, "{less}");
     }
     assert!(model.surprise(0, 17.0) > 10.0 * REST);
+}
+
+#[test]
+fn one_new_call_counts_up_to_a_bound_and_a_second_one_in_full() {
+    let model = Deviation::from_moments(&learn(3, [1.0f32, 0.0, 0.0].repeat(100).chunks(3))).expect("rows");
+    let (none, one, two) = (
+        model.score(&[1.0, 0.0, 0.0]),
+        model.score(&[1.0, 12.0, 0.0]),
+        model.score(&[1.0, 12.0, 12.0]),
+    );
+    assert!(one > 10.0 && one - none <= ALONE, "{none} {one}");
+    assert!(two > 3.0 * one, "{one} {two}");
 }
 
 #[test]

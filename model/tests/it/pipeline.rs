@@ -1,6 +1,6 @@
 //! What the pipeline is for: intruders are seen and named, ordinary windows are left alone.
 
-use crate::workload::{CREDENTIALS, REVERSE_SHELL, SCAN, SECONDS, Store, rows, train};
+use crate::workload::{CREDENTIALS, REVERSE_SHELL, SCAN, SECONDS, Store, learn, rows, train};
 use vigia_model::calibration::{AlertBudget, Severity};
 use vigia_model::pipeline::{Driver, DriverKind, Pipeline, Scratch, Verdict};
 use vigia_model::schema::Schema;
@@ -126,6 +126,41 @@ fn a_container_at_rest_raises_no_alarm_and_is_explained_by_what_it_no_longer_doe
         assert!(nothing.score < budget(), "{nothing:?}");
         let named: Vec<&str> = nothing.drivers.iter().map(|d| d.syscall).collect();
         assert!(named.contains(&"read") && named.contains(&"write"), "{named:?}");
+    }
+}
+
+/// In a steady container, whose held-out windows say nothing of how odd a normal one can be.
+#[test]
+fn one_new_call_in_a_short_window_waits_for_a_second_sign() {
+    let schema = Schema::syscalls_v1();
+    let window = |seconds: u64, extra: &[&str]| {
+        let steady = [
+            ("read", 5000 * seconds),
+            ("write", 5000 * seconds),
+            ("epoll_wait", 900 * seconds),
+        ];
+        let calls = steady.into_iter().chain(extra.iter().map(|&name| (name, 1)));
+        let calls = calls.map(|(name, count)| Calls {
+            nr: number(Arch::X86_64, name).expect("a system call"),
+            count,
+            errors: 0,
+        });
+        Window::new(Arch::X86_64, 0, 1000 * seconds as u32, calls)
+    };
+    for seconds in [1, 2, 10] {
+        let steady = rows(schema, (0..200).map(|_| window(seconds, &[])));
+        let spec = learn(schema, &steady[..steady.len() / 2], &steady[steady.len() / 2..]);
+        let pipeline = spec.compile(schema).expect("compiles");
+        let a_day = AlertBudget {
+            count: 1.0,
+            period_s: 86_400.0,
+            containers: 1.0,
+        };
+        let at_once = a_day.at_once(seconds as f64);
+        let one = score(&pipeline, &window(seconds, &["execve"]));
+        let three = score(&pipeline, &window(seconds, &["execve", "connect", "clone"]));
+        assert!(one.score < at_once && one.score > 0.4, "{seconds} s: {one:?}");
+        assert!(three.score >= at_once, "{seconds} s: {three:?}");
     }
 }
 

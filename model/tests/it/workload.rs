@@ -201,12 +201,17 @@ fn split(
 pub fn train(store: &mut Store, train: usize, held_out: usize) -> PipelineSpec {
     let schema = Schema::syscalls_v1();
     let seen = rows(schema, (0..train).map(|_| store.window()));
+    let held_out = rows(schema, (0..held_out).map(|_| store.window()));
+    learn(schema, &seen, &held_out)
+}
+
+/// Deviation and forest of rows, calibrated on others.
+pub fn learn(schema: &'static Schema, seen: &[f32], held_out: &[f32]) -> PipelineSpec {
     let mut moments = Moments::new(schema.width());
     seen.chunks(schema.width())
         .for_each(|row| moments.add(row).expect("finite"));
-    let forest = grow(&seen, schema.width(), 100, &mut Random(5));
-    let held_out = rows(schema, (0..held_out).map(|_| store.window()));
+    let forest = grow(seen, schema.width(), 100, &mut Random(5));
     let deviation = Deviation::from_moments(&moments).expect("rows");
     let estimators = vec![EstimatorSpec::Deviation, EstimatorSpec::IsolationForest(forest)];
-    PipelineSpec::calibrate(schema, deviation, estimators, &held_out).expect("calibrates")
+    PipelineSpec::calibrate(schema, deviation, estimators, held_out).expect("calibrates")
 }
