@@ -144,7 +144,7 @@ look 'system calls of six containers are counted in the kernel, per window of 2 
 work=$(mktemp -d)
 vigia keygen "$work/team.key" >"$work/team.pub" 2>/dev/null
 # shellcheck disable=SC2016
-vigia trace --window 500ms --duration 60s --output "$work/other.parquet" -- \
+vigia trace -f --window 500ms --duration 60s --output "$work/other.parquet" -- \
     sh -c 'while true; do find /usr/lib -name "*.so" | sort | tail -n 1; done' >/dev/null 2>"$work/trace.log" &
 tracer=$!
 

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vigia_model::calibration::Severity;
+use vigia_model::syscalls::Arch;
+
+use crate::filter::{Filter, FilterError};
 
 /// Learns how a workload normally talks to the kernel, and tells when it behaves otherwise.
 #[derive(Debug, Parser)]
@@ -18,7 +21,7 @@ Examples:
   sudo vigia trace -c -- make                      what system calls does make make?
   sudo vigia trace -p 4711 --output w.parquet      record windows of a running process
   vigia train --input w.parquet -o model.apr       learn what is normal
-  sudo vigia trace -p 4711 --model model.apr --unsigned
+  sudo vigia trace -p 4711 --load-model model.apr --unsigned
                                                    and watch it, with a verdict on each window
 
 Exit codes: 0 done, 1 the answer is no (not verified, something odd), 2 wrong command line,
@@ -63,26 +66,40 @@ pub struct Trusted {
     pub unsigned: bool,
 }
 
-/// Count the system calls of a command, a process or a cgroup, window by window.
+/// Trace the system calls of a command, of processes, or of a cgroup.
 ///
-/// Counting happens in the kernel (eBPF), for the traced processes and all that they start; nothing is stopped or
-/// slowed down as with strace. Needs CAP_BPF and CAP_PERFMON: run it as root.
+/// Counting happens in the kernel (eBPF); nothing is stopped or slowed down as with strace. Needs CAP_BPF and
+/// CAP_PERFMON: run it as root.
 ///
-/// With a command, the report goes to standard error, as strace's does; with -o json it goes to standard output,
+/// With a command, the report goes to standard error, as strace's does; with --format json it goes to standard output,
 /// and what the command prints goes to standard error.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  sudo vigia trace -c -- ls -l                     one table at the end
+  sudo vigia trace -c -f -- make                   one table at the end, children counted too
+  sudo vigia trace -c -e trace=%file,!openat -- ls only some system calls
+  sudo vigia trace -c --ml-anomaly -- ls           which system calls are slow?
   sudo vigia trace --window 1s -- redis-server     a table each second
-  sudo vigia trace -p $(pidof nginx | tr ' ' ,) --duration 5m --output nginx.parquet
-  sudo vigia trace --cgroup system.slice/sshd.service -o json
-  sudo vigia trace -p 4711 --model model.apr --key release.pub")]
+  sudo vigia trace -f -p $(pidof nginx | tr ' ' ,) --duration 5m --output nginx.parquet
+  sudo vigia trace --cgroup system.slice/sshd.service --format json
+  sudo vigia trace -p 4711 --load-model model.apr --key release.pub")]
 pub struct Trace {
-    /// Only one table, of the whole time.
+    /// Only one table, of the whole time: how often, how long, how many errors.
     #[arg(short = 'c', long)]
     pub summary: bool,
-    /// Trace running processes, their threads and children; several with commas.
+    /// Trace also what the processes start, and with -p what they have started. Threads are always traced, and so is
+    /// everything in a cgroup.
+    #[arg(short = 'f', long)]
+    pub follow: bool,
+    /// Measure how long calls take (-c and --ml-… do so anyway).
+    #[arg(short = 'T', long = "times")]
+    pub times: bool,
+    /// Look at some system calls only: trace=SET, as strace has it. A set is a list of names, numbers, classes (%file,
+    /// %network, %process, %memory, %ipc, %signal, %desc, %creds, %clock), /regular expressions, all or none; a ! in
+    /// front negates it, a ! before an item takes that one away, a ? before a name lets it be unknown.
+    #[arg(short = 'e', long = "expr", value_name = "trace=SET", value_parser = filter, overrides_with = "filter")]
+    pub filter: Option<Filter>,
+    /// Trace running processes; several with commas.
     #[arg(
         short,
         long = "pid",
@@ -107,13 +124,47 @@ pub struct Trace {
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Score each whole window with this model and say what is odd.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long = "load-model", visible_alias = "model", value_name = "FILE")]
     pub model: Option<PathBuf>,
     #[command(flatten)]
     pub trusted: Trusted,
+    #[command(flatten)]
+    pub ml: Ml,
     /// How to answer.
     #[arg(short = 'o', long = "format", value_name = "FORMAT", default_value = "text")]
     pub format: Format,
+}
+
+/// What is analysed beside counting.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Ml {
+    /// At the end, put the mean times of system calls into clusters and name those that are slow.
+    #[arg(long)]
+    pub ml_anomaly: bool,
+    /// How many clusters, 2 or more (3 if not said; never more than there are kinds of system calls). Means --ml-anomaly.
+    #[arg(long, value_name = "K", value_parser = clusters)]
+    pub ml_clusters: Option<usize>,
+    /// Compare the anomalies with those that z-scores above 3 find. Means --ml-anomaly.
+    #[arg(long)]
+    pub ml_compare: bool,
+    /// Say at once when a system call takes unusually long or short: 3 (low), 4 (medium), 5 (high) standard deviations
+    /// from the last hundred times.
+    #[arg(long)]
+    pub anomaly_realtime: bool,
+}
+
+impl Ml {
+    /// Whether there is to be an analysis at the end.
+    pub fn is_wanted(&self) -> bool {
+        self.ml_anomaly || self.ml_compare || self.ml_clusters.is_some()
+    }
+}
+
+impl Trace {
+    /// Whether it matters how long calls take.
+    pub fn wants_times(&self) -> bool {
+        self.summary || self.times || self.ml.is_wanted() || self.ml.anomaly_realtime
+    }
 }
 
 /// Learn what is normal from recorded windows.
@@ -266,6 +317,18 @@ pub struct Completions {
 pub struct Man {
     /// Folder that they are written to.
     pub folder: PathBuf,
+}
+
+fn filter(text: &str) -> Result<Filter, FilterError> {
+    Filter::parse(text, Arch::NATIVE)
+}
+
+fn clusters(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(k) if k >= 2 => Ok(k),
+        Ok(_) => Err("at least 2 clusters are needed: one alone tells nothing apart".to_owned()),
+        Err(_) => Err("write a whole number, 2 or more".to_owned()),
+    }
 }
 
 fn severity(text: &str) -> Result<Severity, String> {

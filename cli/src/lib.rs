@@ -3,8 +3,10 @@
 //! Each command is a module with a `run` that returns a [`error::Failure`] or an exit code; what they share is how
 //! they read windows, models and keys ([`input`]), and how they speak ([`say`]).
 
+mod analysis;
 mod args;
 mod error;
+mod filter;
 mod input;
 mod keys;
 mod model;
@@ -12,6 +14,7 @@ mod record;
 mod say;
 mod score;
 mod shell;
+mod times;
 mod trace;
 mod train;
 

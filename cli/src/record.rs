@@ -7,6 +7,9 @@ use vigia_model::pipeline::{DriverKind, Verdict};
 use vigia_model::syscalls::{self, Arch};
 use vigia_model::window::{Calls, Window};
 
+use crate::analysis::Sample;
+use crate::times::Times;
+
 /// A window.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -49,6 +52,12 @@ pub struct Entry {
     /// Calls a second.
     #[serde(default)]
     pub per_second: f64,
+    /// Microseconds of all calls that were measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_us: Option<f64>,
+    /// Microseconds of one of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub avg_time_us: Option<f64>,
 }
 
 /// A verdict.
@@ -120,7 +129,8 @@ impl Opinion {
 
 const NAMELESS: &str = "syscall_";
 
-fn name_of(arch: Arch, nr: u32) -> String {
+/// Its name, or its number as one.
+pub fn name_of(arch: Arch, nr: u32) -> String {
     syscalls::name(arch, nr).map_or_else(|| format!("{NAMELESS}{nr}"), str::to_owned)
 }
 
@@ -140,6 +150,8 @@ impl Record {
                 } else {
                     0.0
                 },
+                time_us: None,
+                avg_time_us: None,
             })
             .collect();
         entries.sort_by(|a, b| b.calls.cmp(&a.calls).then_with(|| a.name.cmp(&b.name)));
@@ -155,6 +167,33 @@ impl Record {
             syscalls: entries,
             verdict: None,
         }
+    }
+
+    /// The same with how long calls took, those first that took longest.
+    #[must_use]
+    pub fn with_times(mut self, times: &Times) -> Self {
+        for (&number, time) in times {
+            let name = name_of(self.arch, number);
+            if let Some(entry) = self.syscalls.iter_mut().find(|entry| entry.name == name) {
+                entry.time_us = Some(time.ns as f64 / 1000.0);
+                entry.avg_time_us = time.mean_us();
+            }
+        }
+        let of = |entry: &Entry| entry.time_us.unwrap_or(0.0);
+        self.syscalls
+            .sort_by(|a, b| of(b).total_cmp(&of(a)).then_with(|| b.calls.cmp(&a.calls)));
+        self
+    }
+
+    /// Mean times, of what was measured.
+    pub fn samples(&self) -> Vec<Sample> {
+        let sample = |entry: &Entry| {
+            Some(Sample {
+                syscall: entry.name.clone(),
+                avg_us: entry.avg_time_us?,
+            })
+        };
+        self.syscalls.iter().filter_map(sample).collect()
     }
 
     /// The window, with numbers.

@@ -1,5 +1,6 @@
 //! `vigia trace` on real programs. Needs what tracing needs: run as root on a kernel with BTF.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -35,9 +36,11 @@ fn count(record: &Value, name: &str) -> (u64, u64) {
     (find("calls"), find("errors"))
 }
 
-fn summary(command: &[&str]) -> Value {
+fn summary_with(more: &[&str], command: &[&str]) -> Value {
     let output = vigia()
-        .args(["trace", "-c", "-o", "json", "--"])
+        .args(["trace", "-c", "-f", "-o", "json"])
+        .args(more)
+        .arg("--")
         .args(command)
         .output()
         .expect("runs");
@@ -47,6 +50,56 @@ fn summary(command: &[&str]) -> Value {
         String::from_utf8_lossy(&output.stderr)
     );
     serde_json::from_slice(&output.stdout).expect("json")
+}
+
+fn summary(command: &[&str]) -> Value {
+    summary_with(&[], command)
+}
+
+/// Rows of a table in the columns of `strace -c`: name, calls, errors.
+fn rows(table: &str) -> BTreeMap<String, (u64, u64)> {
+    let rows = table
+        .lines()
+        .skip_while(|line| !line.starts_with("---"))
+        .skip(1)
+        .take_while(|line| !line.starts_with("---"));
+    let row = |line: &str| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let errors = if columns.len() == 6 { columns[4] } else { "0" };
+        let number = |text: &str| text.parse().expect("a number");
+        (
+            columns[columns.len() - 1].to_owned(),
+            (number(columns[3]), number(errors)),
+        )
+    };
+    rows.map(row).collect()
+}
+
+/// What strace counts, if there is one.
+fn strace(options: &[&str], command: &[&str]) -> Option<BTreeMap<String, (u64, u64)>> {
+    let Ok(output) = Command::new("strace")
+        .arg("-c")
+        .args(options)
+        .args(command)
+        .output()
+    else {
+        eprintln!("no strace here: nothing to compare with");
+        return None;
+    };
+    let table = String::from_utf8(output.stderr).expect("text");
+    Some(rows(&table))
+}
+
+/// What is counted, as strace's table has it.
+fn table(options: &[&str], command: &[&str]) -> BTreeMap<String, (u64, u64)> {
+    let output = vigia()
+        .args(["trace", "-c"])
+        .args(options)
+        .arg("--")
+        .args(command)
+        .output()
+        .expect("runs");
+    rows(&String::from_utf8(output.stderr).expect("text"))
 }
 
 #[test]
@@ -65,32 +118,107 @@ fn counts_are_exact() {
 
 #[test]
 fn counts_are_those_of_strace() {
-    let Ok(strace) = Command::new("strace").args(["-f", "-c", "ls", "/"]).output() else {
-        eprintln!("no strace here: nothing to compare with");
+    let Some(expected) = strace(&["-f"], &["ls", "/"]) else {
         return;
     };
-    let table = String::from_utf8(strace.stderr).expect("text");
-    let seen = summary(&["ls", "/"]);
-    let mut compared = 0;
-    for line in table.lines().skip(2).take_while(|line| !line.starts_with("---")) {
-        let columns: Vec<&str> = line.split_whitespace().collect();
-        let (calls, name) = (columns[3], columns[columns.len() - 1]);
-        let errors = if columns.len() == 6 { columns[4] } else { "0" };
-        let expected = (
-            calls.parse().expect("a number"),
-            errors.parse().expect("a number"),
-        );
-        assert_eq!(count(&seen, name), expected, "{name}\n{table}");
-        compared += 1;
+    assert!(expected.len() > 5, "{expected:?}");
+    assert_eq!(table(&["-f"], &["ls", "/"]), expected);
+}
+
+#[test]
+fn a_filter_leaves_what_straces_leaves() {
+    for set in [
+        "%file",
+        "%desc",
+        "%process",
+        "%memory",
+        "%signal",
+        "%network",
+        "%creds",
+        "!%file,%desc",
+        "openat,read",
+        "/^m",
+        "file",
+    ] {
+        let filter = ["-e", &format!("trace={set}")];
+        let Some(expected) = strace(&filter, &["ls", "/"]) else {
+            return;
+        };
+        assert_eq!(table(&filter, &["ls", "/"]), expected, "{set}");
     }
-    assert!(compared > 5, "{table}");
+}
+
+#[test]
+fn only_the_process_itself_unless_it_is_followed() {
+    let script = ["sh", "-c", "/bin/true; /bin/true; exit 0"];
+    let alone = table(&[], &script);
+    assert_eq!(alone.get("execve"), Some(&(1, 0)));
+    if let Some(expected) = strace(&[], &script) {
+        // Whether a signal of a child comes within wait4 is chance.
+        for name in ["openat", "mmap", "vfork", "clone", "read", "close"] {
+            assert_eq!(alone.get(name), expected.get(name), "{name}");
+        }
+    }
+    assert_eq!(table(&["-f"], &script).get("execve"), Some(&(3, 0)));
+}
+
+#[test]
+fn slow_calls_are_found_by_their_clusters() {
+    let script = ["sh", "-c", "sleep 0.2; ls / > /dev/null"];
+    let seen = summary_with(&["--ml-compare"], &script);
+    let analysis = &seen["ml_analysis"];
+    assert_eq!(analysis["clusters"], 3, "{analysis}");
+    let score = analysis["silhouette_score"].as_f64().expect("a score");
+    assert!((0.5..=1.0).contains(&score), "{analysis}");
+    let anomalies = analysis["anomalies"].as_array().expect("a list");
+    assert!(
+        anomalies
+            .iter()
+            .any(|a| a["syscall"] == "clock_nanosleep" && a["avg_time_us"].as_f64() > Some(200_000.0)),
+        "{analysis}"
+    );
+    assert!(
+        anomalies
+            .iter()
+            .all(|a| a["cluster"].is_u64() && a["distance"].is_f64())
+    );
+    let listed = &analysis["comparison"]["common"];
+    assert!(
+        listed
+            .as_array()
+            .expect("a list")
+            .contains(&"clock_nanosleep".into()),
+        "{analysis}"
+    );
+    assert!(summary(&script).get("ml_analysis").is_none());
+}
+
+#[test]
+fn clusters_are_as_many_as_make_sense() {
+    let script = ["sh", "-c", "ls / > /dev/null"];
+    let few = summary_with(&["--ml-anomaly", "-e", "openat,read,close"], &script);
+    assert_eq!(few["ml_analysis"]["clusters"], 2);
+    let kinds = ["--ml-clusters", "500", "-e", "%file"];
+    let many = summary_with(&kinds, &script);
+    let kinds = many["syscalls"].as_array().expect("a list").len() as u64;
+    // As many as there are different times, of which two may be equal by chance.
+    let clusters = many["ml_analysis"]["clusters"].as_u64().expect("a number");
+    assert!((2..=kinds).contains(&clusters), "{many}");
+
+    let output = vigia()
+        .args(["trace", "-c", "--ml-anomaly", "-e", "read,close", "--", "ls", "/"])
+        .output()
+        .expect("runs");
+    let said = String::from_utf8(output.stderr).expect("text");
+    let words = "Insufficient data for ML analysis (need at least 3 syscall types, found 2)";
+    assert!(output.status.success() && said.contains(words), "{said}");
 }
 
 #[test]
 fn children_are_counted_and_the_exit_code_is_the_commands() {
     let script = "for i in 1 2 3 4 5 6 7 8 9 10; do /bin/true; done; exit 7";
     let output = vigia()
-        .args(["trace", "-c", "--", "sh", "-c", script])
+        .args(["trace", "-c", "-f", "--", "sh", "-c", script])
         .output()
         .expect("runs");
     assert_eq!(output.status.code(), Some(7));
@@ -345,4 +473,24 @@ fn wrong_targets_are_said() {
     fails(&["-p", "4194305"], "no process 4194305");
     fails(&["--cgroup", "no/such/cgroup"], "no/such/cgroup");
     fails(&["--", "no-such-command"], "no-such-command: no such command");
+}
+
+#[test]
+fn wrong_options_are_said() {
+    let fails = |args: &[&str], words: &str| {
+        let output = vigia()
+            .arg("trace")
+            .args(args)
+            .args(["--", "true"])
+            .output()
+            .expect("runs");
+        let said = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(words), "{said}");
+    };
+    fails(&["--ml-clusters", "1"], "at least 2 clusters are needed");
+    fails(&["-e", "trace=read,opne"], "no system call \"opne\" on");
+    fails(&["-e", "trace=read,opne"], "did you mean open?");
+    fails(&["-e", "trace=%netwrok"], "did you mean %network?");
+    fails(&["-e", "signal=all"], "\"signal\" cannot be filtered by");
 }

@@ -7,8 +7,10 @@ use super::HierarchyKind;
 pub struct ProbeConfig {
     /// Count for cgroups of this kind of hierarchy; none: for processes only.
     pub cgroups: Option<HierarchyKind>,
-    /// Count for processes and what they fork.
+    /// Count for processes.
     pub processes: bool,
+    /// Count what these processes fork, too.
+    pub children: bool,
     /// Most pairs of target and system call that are counted at once. Each takes 64 bytes and 16 more for each CPU
     /// in the kernel; calls beyond are counted as lost.
     pub tallies: u32,
@@ -24,6 +26,7 @@ impl Default for ProbeConfig {
         Self {
             cgroups: Some(HierarchyKind::V2),
             processes: false,
+            children: true,
             tallies: 16_384,
             bindings: 8_192,
             detail: false,

@@ -82,7 +82,7 @@ impl Probe {
         self.undo_on_error(slot, |probe| probe.bind_cgroup(slot, cgroup))
     }
 
-    /// Makes a target of a process and what it forks from now on. The first target attaches the programs.
+    /// Makes a target of a process and, with [`ProbeConfig::children`], what it forks from now on. The first target attaches the programs.
     ///
     /// # Errors
     ///

@@ -27,16 +27,14 @@ const CGROUP_HOOKS: [Hook; 2] = [
         tracepoint: "cgroup_rmdir",
     },
 ];
-const PROCESS_HOOKS: [Hook; 2] = [
-    Hook {
-        program: "vigia_forked",
-        tracepoint: "sched_process_fork",
-    },
-    Hook {
-        program: "vigia_exited",
-        tracepoint: "sched_process_exit",
-    },
-];
+const FORKED: Hook = Hook {
+    program: "vigia_forked",
+    tracepoint: "sched_process_fork",
+};
+const EXITED: Hook = Hook {
+    program: "vigia_exited",
+    tracepoint: "sched_process_exit",
+};
 
 pub(super) const DETAIL: Hook = Hook {
     program: "vigia_enter",
@@ -141,8 +139,9 @@ pub(super) fn hooks(config: &ProbeConfig) -> impl Iterator<Item = &'static Hook>
         .then_some(&CGROUP_HOOKS)
         .into_iter()
         .flatten();
-    let processes = config.processes.then_some(&PROCESS_HOOKS).into_iter().flatten();
-    cgroups.chain(processes).chain([&COUNT])
+    let forked = (config.processes && config.children).then_some(&FORKED);
+    let exited = config.processes.then_some(&EXITED);
+    cgroups.chain(forked).chain(exited).chain([&COUNT])
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, hook: &Hook) -> Result<&'a mut BtfTracePoint, ProbeError> {

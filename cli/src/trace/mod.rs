@@ -1,5 +1,6 @@
 //! `vigia trace`: the agent's probe and windows on one host.
 
+mod engine;
 mod sink;
 mod spawn;
 mod table;
@@ -12,17 +13,24 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use signal_hook::consts::{SIGINT, SIGKILL, SIGTERM};
 use signal_hook::iterator::Signals;
-use vigia_agent::probe::{Probe, ProbeError};
+use vigia_agent::probe::ProbeError;
 use vigia_agent::window::{Now, Totals, Windows};
+use vigia_model::syscalls::Arch;
 
+use crate::analysis::realtime::{Odd, Realtime};
 use crate::args::Trace;
 use crate::error::Failure;
 use crate::input;
+use crate::record::name_of;
+use crate::times::{self, Times};
+use engine::Reader;
 use sink::Sink;
 use target::Traced;
 
 /// How long a command that was told to terminate may take before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
+/// How often times are looked at for --anomaly-realtime.
+const TICK: Duration = Duration::from_millis(100);
 
 /// What the loop waits for beside the end of a window.
 enum Event {
@@ -47,8 +55,10 @@ pub fn run(args: &Trace) -> Result<u8, Failure> {
     // Before the target starts: a Ctrl-C meant for it must not end us without a report.
     watch_signals(events.clone())?;
     let clock = Clock(Instant::now());
-    let (mut probe, traced) = target::start(args, &clock)?;
-    let status = follow(args, &clock, &mut probe, &traced, &mut sink, &events, &inbox)?;
+    let (probe, traced) = target::start(args, &clock)?;
+    let filter = args.filter.clone().unwrap_or_default();
+    let mut reader = Reader::new(probe, filter, args.wants_times());
+    let status = follow(args, &clock, &mut reader, &traced, &mut sink, &events, &inbox)?;
     sink.finish()?;
     Ok(status.map_or(0, exit_code))
 }
@@ -56,13 +66,14 @@ pub fn run(args: &Trace) -> Result<u8, Failure> {
 fn follow(
     args: &Trace,
     clock: &Clock,
-    probe: &mut Probe,
+    reader: &mut Reader,
     traced: &Traced,
     sink: &mut Sink<'_>,
     events: &Sender<Event>,
     inbox: &Receiver<Event>,
 ) -> Result<Option<ExitStatus>, Failure> {
-    let mut reader = Reader::default();
+    let mut times = Times::new();
+    let mut live = args.ml.anomaly_realtime.then(Live::default);
     let mut windows = Windows::default();
     let begin = traced.since;
     // A slot is new: its counters began with nothing, whatever a command has done by now.
@@ -76,6 +87,7 @@ fn follow(
             .next_due()
             .into_iter()
             .chain(until)
+            .chain(live.is_some().then(|| now + TICK))
             .min()
             .unwrap_or(args.window);
         // We hold a sender ourselves, so that an error can only be the end of the wait.
@@ -103,16 +115,45 @@ fn follow(
             None if !traced.is_there() => Some(None),
             None => None,
         };
-        let totals = reader.read(probe)?;
-        for closed in windows.close_due(clock.now(), &totals) {
-            sink.window(&closed.window, closed.partial)?;
+        let snapshot = reader.read()?;
+        if let Some(live) = &mut live {
+            live.take(&snapshot.times).iter().for_each(|odd| sink.odd(odd));
+        }
+        for closed in windows.close_due(clock.now(), &snapshot.totals) {
+            sink.window(
+                &closed.window,
+                &times::since(&times, &snapshot.times),
+                closed.partial,
+            )?;
+            times.clone_from(&snapshot.times);
         }
         if let Some(status) = ended {
-            if let Some(last) = windows.end(&(), clock.now(), &totals) {
-                sink.window(&last.window, last.partial)?;
+            if let Some(last) = windows.end(&(), clock.now(), &snapshot.totals) {
+                sink.window(&last.window, &times::since(&times, &snapshot.times), last.partial)?;
             }
             return Ok(status);
         }
+    }
+}
+
+/// Judges mean times between two readings, as single calls are not seen.
+#[derive(Default)]
+struct Live {
+    before: Times,
+    realtime: Realtime,
+}
+
+impl Live {
+    fn take(&mut self, now: &Times) -> Vec<Odd> {
+        let odd = times::since(&self.before, now)
+            .iter()
+            .filter_map(|(&number, time)| {
+                self.realtime
+                    .take(number, time.mean_us()?, || name_of(Arch::NATIVE, number))
+            })
+            .collect();
+        self.before.clone_from(now);
+        odd
     }
 }
 
@@ -125,20 +166,6 @@ impl Clock {
             mono: self.0.elapsed(),
             wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
         }
-    }
-}
-
-#[derive(Default)]
-struct Reader {
-    tallies: Vec<vigia_agent::probe::Tally>,
-}
-
-impl Reader {
-    fn read(&mut self, probe: &mut Probe) -> Result<Totals, Failure> {
-        self.tallies.clear();
-        probe.drain(&mut self.tallies).map_err(|error| cannot(&error))?;
-        let stats = probe.stats().map_err(|error| cannot(&error))?;
-        Ok(Totals::new(&self.tallies, stats.lost_calls))
     }
 }
 

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+use serde_json::json;
 use vigia_model::artifact::{Artifact, write_atomic};
 use vigia_model::calibration::Severity;
 use vigia_model::pipeline::Scratch;
@@ -15,10 +17,13 @@ use vigia_trainer::data::Rows;
 use vigia_trainer::parquet;
 
 use super::{table, target};
+use crate::analysis::realtime::Odd;
+use crate::analysis::{self, Analysis};
 use crate::args::{Format, Trace};
 use crate::error::Failure;
 use crate::record::{Opinion, Record};
 use crate::say::{self, Out};
+use crate::times::{self, Times};
 use crate::{input, score};
 
 enum Recorder {
@@ -43,6 +48,16 @@ struct Total {
     duration_ms: u32,
     lost: u64,
     calls: BTreeMap<u32, (u64, u64)>,
+    times: Times,
+}
+
+/// The document of `-c --format json`.
+#[derive(Serialize)]
+struct Summary<'a> {
+    #[serde(flatten)]
+    total: &'a Record,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ml_analysis: Option<Analysis>,
 }
 
 impl<'a> Sink<'a> {
@@ -61,9 +76,12 @@ impl<'a> Sink<'a> {
     }
 
     /// Takes a window that has ended.
-    pub fn window(&mut self, window: &Window, partial: bool) -> Result<(), Failure> {
-        self.total.add(window);
+    pub fn window(&mut self, window: &Window, times: &Times, partial: bool) -> Result<(), Failure> {
+        self.total.add(window, times);
         let mut record = Record::new(window, &self.target, partial);
+        if self.args.wants_times() {
+            record = record.with_times(times);
+        }
         let mut severity = Severity::None;
         if let Some((model, scratch)) = &mut self.model
             && !partial
@@ -100,17 +118,37 @@ impl<'a> Sink<'a> {
             }
             // With a model, verdicts are what was asked for, and a partial window has none.
             (Format::Text, None) if self.model.is_some() => {}
-            (Format::Text, None) => table::table(record).iter().for_each(|line| self.out.line(line)),
+            (Format::Text, None) => table::window(record).iter().for_each(|line| self.out.line(line)),
+        }
+    }
+
+    /// Says that a time is odd.
+    pub fn odd(&self, odd: &Odd) {
+        match self.args.format {
+            Format::Json => say::json_line(&json!({"anomaly": odd})),
+            Format::Text => self.out.line(&odd.line()),
         }
     }
 
     /// Closes the file, and says the sum of everything where that was asked for.
     pub fn finish(self) -> Result<(), Failure> {
         let total = self.total.record(&self.target);
-        if self.args.summary {
-            match self.args.format {
-                Format::Json => say::json(&total),
-                Format::Text => table::table(&total).iter().for_each(|line| self.out.line(line)),
+        let ml_analysis = analysis::analyse(&total.samples(), &self.args.ml);
+        match self.args.format {
+            Format::Json if self.args.summary => say::json(&Summary {
+                total: &total,
+                ml_analysis,
+            }),
+            Format::Json => {
+                if let Some(ml_analysis) = ml_analysis {
+                    say::json_line(&json!({"ml_analysis": ml_analysis}));
+                }
+            }
+            Format::Text => {
+                let table = self.args.summary.then(|| table::summary(&total));
+                let analysis = ml_analysis.map(|analysis| analysis.lines());
+                let lines = table.into_iter().chain(analysis).flatten();
+                lines.for_each(|line| self.out.line(&line));
             }
         }
         if total.lost > 0 {
@@ -170,7 +208,8 @@ fn write_line(file: &mut BufWriter<File>, record: &Record) -> std::io::Result<()
 }
 
 impl Total {
-    fn add(&mut self, window: &Window) {
+    fn add(&mut self, window: &Window, times: &Times) {
+        times::add(&mut self.times, times);
         self.started_ms.get_or_insert(window.started_ms);
         self.duration_ms = self.duration_ms.saturating_add(window.duration_ms);
         self.lost = self.lost.saturating_add(window.lost);
@@ -192,6 +231,6 @@ impl Total {
             self.duration_ms,
             calls,
         );
-        Record::new(&window.with_lost(self.lost), target, false)
+        Record::new(&window.with_lost(self.lost), target, false).with_times(&self.times)
     }
 }

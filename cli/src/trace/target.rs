@@ -61,7 +61,7 @@ pub fn name(args: &Trace) -> String {
 /// Loads the probe, binds the target, and starts it if it is a command.
 pub fn start(args: &Trace, clock: &Clock) -> Result<(Probe, Traced), Failure> {
     if let Some(path) = &args.cgroup {
-        return cgroup(path, clock);
+        return cgroup(args, path, clock);
     }
     let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
     if namespace != Path::new(INITIAL_PIDS) {
@@ -73,16 +73,27 @@ pub fn start(args: &Trace, clock: &Clock) -> Result<(Probe, Traced), Failure> {
     let config = ProbeConfig {
         cgroups: None,
         processes: true,
+        children: args.follow,
+        detail: args.wants_times(),
         ..ProbeConfig::default()
     };
-    let mut probe = Probe::load(config).map_err(|error| cannot(&error))?;
+    let mut probe = load(config)?;
     let since = clock.now();
     let (slot, who) = if args.command.is_empty() {
-        processes(&mut probe, &args.pids)?
+        processes(&mut probe, args)?
     } else {
         command(&mut probe, args)?
     };
     Ok((probe, Traced { slot, since, who }))
+}
+
+/// A probe that measures times from its first target on, if it is to measure them at all.
+fn load(config: ProbeConfig) -> Result<Probe, Failure> {
+    let mut probe = Probe::load(config).map_err(|error| cannot(&error))?;
+    if config.detail {
+        probe.set_detail(true).map_err(|error| cannot(&error))?;
+    }
+    Ok(probe)
 }
 
 fn command(probe: &mut Probe, args: &Trace) -> Result<(Slot, Who), Failure> {
@@ -131,7 +142,8 @@ fn find(name: &str, path: Option<&OsStr>) -> Option<PathBuf> {
         .find(runs)
 }
 
-fn processes(probe: &mut Probe, pids: &[u32]) -> Result<(Slot, Who), Failure> {
+fn processes(probe: &mut Probe, args: &Trace) -> Result<(Slot, Who), Failure> {
+    let pids = &args.pids;
     let open = |&pid| {
         pidfd(pid).map_err(|error| {
             Failure::input(format!("no process {pid}: {error}")).next("see `ps -e` for what runs")
@@ -149,7 +161,11 @@ fn processes(probe: &mut Probe, pids: &[u32]) -> Result<(Slot, Who), Failure> {
         for pid in &new {
             probe.bind_process(slot, *pid).map_err(|error| cannot(&error))?;
         }
-        new = children_of(&bound).map_err(|error| Failure::tracing(format!("/proc: {error}")))?;
+        if args.follow {
+            new = children_of(&bound).map_err(|error| Failure::tracing(format!("/proc: {error}")))?;
+        } else {
+            new.clear();
+        }
         if new.is_empty() {
             return Ok((slot, Who::Processes(handles)));
         }
@@ -174,7 +190,7 @@ fn parent(stat: &str) -> Option<u32> {
     stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 
-fn cgroup(path: &Path, clock: &Clock) -> Result<(Probe, Traced), Failure> {
+fn cgroup(args: &Trace, path: &Path, clock: &Clock) -> Result<(Probe, Traced), Failure> {
     let hierarchy = Hierarchy::detect(Path::new(CGROUPS)).map_err(|error| cannot(&error))?;
     let below = path
         .strip_prefix(&hierarchy.root)
@@ -189,9 +205,10 @@ fn cgroup(path: &Path, clock: &Clock) -> Result<(Probe, Traced), Failure> {
     })?;
     let config = ProbeConfig {
         cgroups: Some(hierarchy.kind),
+        detail: args.wants_times(),
         ..ProbeConfig::default()
     };
-    let mut probe = Probe::load(config).map_err(|error| cannot(&error))?;
+    let mut probe = load(config)?;
     let since = clock.now();
     let slot = probe.add_target(id).map_err(|error| cannot(&error))?;
     let mut open = vec![folder.clone()];

@@ -1,0 +1,77 @@
+//! What counts: the probe in the kernel.
+
+use vigia_agent::probe::{Gram, Latency, Probe, Tally};
+use vigia_agent::window::Totals;
+
+use super::cannot;
+use crate::error::Failure;
+use crate::filter::Filter;
+use crate::times::{Time, Times};
+
+/// Totals at one moment, of the system calls that are looked at.
+#[derive(Default)]
+pub struct Snapshot {
+    /// How often, and with how many errors.
+    pub totals: Totals,
+    /// How long, where that is measured.
+    pub times: Times,
+}
+
+/// Reads totals, with room that is used again.
+pub struct Reader {
+    probe: Probe,
+    filter: Filter,
+    times: bool,
+    tallies: Vec<Tally>,
+    latencies: Vec<Latency>,
+    grams: Vec<Gram>,
+}
+
+impl Reader {
+    /// Reads what `probe` counts of the calls in `filter`; how long they take only if the probe measures it.
+    pub fn new(probe: Probe, filter: Filter, times: bool) -> Self {
+        Self {
+            probe,
+            filter,
+            times,
+            tallies: Vec::new(),
+            latencies: Vec::new(),
+            grams: Vec::new(),
+        }
+    }
+
+    /// Totals since the target was bound.
+    pub fn read(&mut self) -> Result<Snapshot, Failure> {
+        self.tallies.clear();
+        self.probe
+            .drain(&mut self.tallies)
+            .map_err(|error| cannot(&error))?;
+        self.tallies.retain(|tally| self.filter.has(tally.syscall));
+        let stats = self.probe.stats().map_err(|error| cannot(&error))?;
+        Ok(Snapshot {
+            totals: Totals::new(&self.tallies, stats.lost_calls),
+            times: self.read_times()?,
+        })
+    }
+
+    fn read_times(&mut self) -> Result<Times, Failure> {
+        if !self.times {
+            return Ok(Times::new());
+        }
+        self.latencies.clear();
+        self.grams.clear();
+        self.probe
+            .drain_detail(&mut self.latencies, &mut self.grams)
+            .map_err(|error| cannot(&error))?;
+        let time = |latency: &Latency| Time {
+            ns: latency.sum_ns,
+            calls: latency.calls(),
+        };
+        Ok(self
+            .latencies
+            .iter()
+            .filter(|latency| self.filter.has(latency.syscall))
+            .map(|latency| (latency.syscall, time(latency)))
+            .collect())
+    }
+}
