@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vigia_model::calibration::Severity;
+use vigia_model::pipeline::EstimatorKind;
 use vigia_model::syscalls::Arch;
 
 use crate::filter::{Filter, FilterError};
@@ -169,13 +170,14 @@ impl Trace {
 
 /// Learn what is normal from recorded windows.
 ///
-/// Fits an isolation forest and a deviation model, calibrates their scores on windows held out from training, and
-/// validates. The same windows and seed make the same bytes.
+/// Fits estimators, an isolation forest and a deviation model if nothing is said, calibrates their scores on windows
+/// held out from training, and validates. The same windows and seed make the same bytes.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   vigia train --input monday.parquet tuesday.parquet -o model.apr
-  vigia train --input windows.jsonl -o model.apr --sign-key vigia.key --name checkout")]
+  vigia train --input windows.jsonl -o model.apr --sign-key vigia.key --name checkout
+  vigia train --input windows.parquet --estimator deviation,kmeans,pca --pca 8")]
 pub struct Train {
     /// Windows of normal behaviour: .parquet or .jsonl as `vigia trace --output` records them.
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
@@ -189,13 +191,25 @@ pub struct Train {
     /// Name that the model bears.
     #[arg(long, default_value = "local")]
     pub name: String,
+    /// Estimators of the model, with commas: several make an ensemble.
+    #[arg(
+        long = "estimator",
+        value_name = "KIND",
+        value_delimiter = ',',
+        default_values_t = EstimatorKind::DEFAULT,
+        value_parser = estimator()
+    )]
+    pub estimators: Vec<EstimatorKind>,
+    /// Put so many principal components in front of the estimators that measure distances; `pca` itself keeps so many.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pca: Option<u32>,
     /// Trees of the isolation forest.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub trees: u32,
     /// Windows that each tree sees.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(2..=256))]
     pub sample_size: u32,
-    /// Seed of the forest.
+    /// Seed of whatever is drawn.
     #[arg(long, default_value_t = 42)]
     pub seed: u64,
     /// How to answer.
@@ -329,6 +343,12 @@ fn clusters(text: &str) -> Result<usize, String> {
         Ok(_) => Err("at least 2 clusters are needed: one alone tells nothing apart".to_owned()),
         Err(_) => Err("write a whole number, 2 or more".to_owned()),
     }
+}
+
+fn estimator() -> impl clap::builder::TypedValueParser<Value = EstimatorKind> {
+    use clap::builder::{PossibleValuesParser, TypedValueParser};
+    PossibleValuesParser::new(EstimatorKind::ALL.map(EstimatorKind::as_str))
+        .try_map(|name| name.parse::<EstimatorKind>())
 }
 
 fn severity(text: &str) -> Result<Severity, String> {

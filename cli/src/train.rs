@@ -32,6 +32,8 @@ pub fn run(args: &Train) -> Result<u8, Failure> {
     let (shard, holdout) = rows.hold_out(held, args.seed);
     let params = Params {
         name: args.name.clone(),
+        estimators: args.estimators.clone(),
+        components: args.pca,
         trees: args.trees,
         sample_size: args.sample_size,
         seed: args.seed,

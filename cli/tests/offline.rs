@@ -279,3 +279,76 @@ fn help_teaches_and_the_shell_is_served() {
         .expect("runs");
     assert!(String::from_utf8_lossy(&kubectl.stdout).starts_with("vigia "));
 }
+
+#[test]
+fn any_estimator_can_be_asked_for_and_is_named() {
+    let folder = trained();
+    let at = folder.path();
+    fs::write(at.join("today.jsonl"), windows(50, Some(30))).expect("a file");
+    let help = ok(at, &["train", "--help"]);
+    let kinds = vigia_model::pipeline::EstimatorKind::ALL.map(|kind| kind.as_str());
+    for kind in kinds {
+        assert!(help.contains(kind), "{kind}");
+        let train = [
+            "train",
+            "--input",
+            "normal.jsonl",
+            "-o",
+            "one.apr",
+            "--estimator",
+            kind,
+            "--pca",
+            "4",
+        ];
+        ok(at, &train);
+        let shown = ok(at, &["inspect", "one.apr"]);
+        assert!(shown.contains(&format!("estimator = {kind}")), "{shown}");
+        let first = fs::read(at.join("one.apr")).expect("a model");
+        ok(at, &train);
+        assert_eq!(fs::read(at.join("one.apr")).expect("a model"), first, "{kind}");
+        let scored = ok(
+            at,
+            &[
+                "score",
+                "--model",
+                "one.apr",
+                "--unsigned",
+                "--input",
+                "today.jsonl",
+                "--from",
+                "none",
+                "-o",
+                "json",
+            ],
+        );
+        assert!(scored.contains("score"), "{kind}: {scored}");
+    }
+    let list = kinds[..4].join(",");
+    ok(
+        at,
+        &[
+            "train",
+            "--input",
+            "normal.jsonl",
+            "-o",
+            "some.apr",
+            "--estimator",
+            &list,
+        ],
+    );
+    let shown = ok(at, &["inspect", "some.apr"]);
+    assert!(shown.contains(&kinds[..4].join("+")), "{shown}");
+
+    let train = |more: &[&str]| fails_with(at, &[&["train", "--input", "normal.jsonl"], more].concat());
+    assert!(train(&["--estimator", "oracle"]).contains("isolation-forest"));
+    assert!(train(&["--estimator", "kmeans,kmeans"]).contains("each once"));
+    assert!(train(&["--estimator", "kmeans", "--pca", "4000"]).contains("between 1 and"));
+    assert!(train(&["--pca", "0", "--estimator", "kmeans"]).contains("--pca"));
+}
+
+/// What a refusal says, whatever its code.
+fn fails_with(folder: &Path, args: &[&str]) -> String {
+    let output = vigia(folder, args);
+    assert!(!output.status.success(), "{args:?}");
+    String::from_utf8(output.stderr).expect("text")
+}

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use vigia_model::artifact::{self, Task};
 use vigia_model::keys::{SigningKey, TrustedKeys};
+use vigia_model::pipeline::EstimatorKind;
 use vigia_model::schema::{Schema, from_rate};
 use vigia_trainer::data::{About, Rows};
 use vigia_trainer::fit::{self, Params};
@@ -63,6 +64,8 @@ fn main() {
     let file = bytes::Bytes::from(parquet::write(&windows(), "bench", "bench").expect("writes"));
     let params = Params {
         name: "bench".to_owned(),
+        estimators: EstimatorKind::DEFAULT.to_vec(),
+        components: None,
         trees: TREES,
         sample_size: 256,
         seed: 1,

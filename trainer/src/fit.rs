@@ -1,5 +1,9 @@
 //! Training as pure functions: shard → [`Partial`], partials + held-out windows → unsigned artifact.
 //!
+//! How kinds of estimators combine: sums of moments are added (deviation, and the scaler of all others), trees of
+//! the isolation forest are concatenated. What does not combine cheaply is fitted once, to a sample of all shards'
+//! windows ([`SAMPLE_ROWS`] at most) in which each shard weighs what it has.
+//!
 //! The same shards, held-out windows and [`Params`] make the same bytes, however often any of it is done
 //! again: nothing here reads a clock, draws from the system's randomness or depends on threads. The number
 //! of workers enters in two ways, both through the sharding: which shard a tree is grown on (worker r of w
@@ -9,18 +13,29 @@
 use serde::{Deserialize, Serialize};
 use vigia_model::artifact::{self, ArtifactError, Metadata, Task};
 use vigia_model::deviation::{Deviation, DeviationError, Moments};
+use vigia_model::estimators::table::Table;
 use vigia_model::forest::{ForestError, ForestSpec};
-use vigia_model::pipeline::{EstimatorSpec, PipelineError, PipelineSpec};
+use vigia_model::pipeline::{EstimatorKind, EstimatorSpec, PipelineError, PipelineSpec};
 
 use crate::data::Rows;
-use crate::forest::{self, Growth, GrowthError};
+use crate::estimators::EstimatorError;
+use crate::estimators::vectors::{self, Settings};
+use crate::forest::{self, Draw, Growth, GrowthError};
 use crate::validate;
+
+/// Most windows that estimators are fitted to that need to see them all at once, and most values of those.
+pub const SAMPLE_ROWS: usize = 16_384;
+const SAMPLE_VALUES: usize = 4 << 20;
 
 /// What is trained and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Params {
     /// Name that the artifact bears.
     pub name: String,
+    /// The estimators, each once.
+    pub estimators: Vec<EstimatorKind>,
+    /// Principal components in front of the vector estimators.
+    pub components: Option<u32>,
     /// Trees of the whole forest.
     pub trees: u32,
     /// Rows that each tree sees.
@@ -35,6 +50,35 @@ pub struct Params {
     pub data_digest: String,
 }
 
+impl Params {
+    /// Trees to grow: none where no forest is wanted.
+    fn grown(&self) -> u32 {
+        if self.estimators.contains(&EstimatorKind::IsolationForest) {
+            self.trees
+        } else {
+            0
+        }
+    }
+
+    /// Windows that a shard of `windows` hands over for the estimators that are fitted to a sample.
+    fn sampled(&self, windows: usize, width: usize) -> usize {
+        if !self.estimators.iter().any(|kind| kind.is_vector()) {
+            return 0;
+        }
+        let most = SAMPLE_ROWS.min(SAMPLE_VALUES / width.max(1)) / self.workers.max(1) as usize;
+        windows.min(most)
+    }
+}
+
+/// What one worker hands over beside its sums.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Share {
+    /// Its share of the trees; none where there are more workers than trees, or no forest is wanted.
+    pub forest: Option<ForestSpec>,
+    /// Windows drawn from its shard; none where nothing is fitted to a sample.
+    pub sample: Option<Table>,
+}
+
 /// What one worker hands over.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Partial {
@@ -42,8 +86,8 @@ pub struct Partial {
     pub rank: u32,
     /// Sums over its shard.
     pub moments: Moments,
-    /// Its share of the trees; none where there are more workers than trees.
-    pub forest: Option<ForestSpec>,
+    /// The rest.
+    pub share: Share,
 }
 
 /// The result: an artifact that is not signed, and what validation measured.
@@ -64,6 +108,12 @@ pub enum FitError {
     /// Sums make no normals.
     #[error("moments: {0}")]
     Moments(#[from] DeviationError),
+    /// A vector estimator cannot be fitted.
+    #[error(transparent)]
+    Estimator(#[from] EstimatorError),
+    /// The list of estimators is empty, or names one twice.
+    #[error("estimators: write at least one, and each once")]
+    Estimators,
     /// Trees do not fit each other.
     #[error(transparent)]
     Forest(#[from] ForestError),
@@ -109,19 +159,57 @@ pub fn fit(shard: &Rows, params: &Params, rank: u32) -> Result<Partial, FitError
     Ok(Partial {
         rank,
         moments: moments(shard)?,
-        forest: trees(shard, params, rank)?,
+        share: share(shard, params, rank)?,
     })
 }
 
-/// Worker `rank`'s share of the trees, grown on its shard.
+/// Worker `rank`'s share of what does not add up, made from its shard.
 ///
 /// # Errors
 /// Fewer than two windows, or parameters out of range.
-pub fn trees(shard: &Rows, params: &Params, rank: u32) -> Result<Option<ForestSpec>, FitError> {
+pub fn share(shard: &Rows, params: &Params, rank: u32) -> Result<Share, FitError> {
+    Ok(Share {
+        forest: trees(shard, params, rank)?,
+        sample: sample(shard, params, rank),
+    })
+}
+
+fn sample(shard: &Rows, params: &Params, rank: u32) -> Option<Table> {
+    let count = params.sampled(shard.len(), shard.width());
+    if count == 0 {
+        return None;
+    }
+    let drawn = Draw::new(params.seed, (1 << 43) + u64::from(rank)).sample(shard.len(), count);
+    let values = drawn.iter().flat_map(|&i| shard.row(i as usize)).copied();
+    Some(Table::new(shard.width(), values.collect()))
+}
+
+/// The workers' samples as one, in which each window of any shard had the same chance to be.
+fn united(parts: &[Partial], seed: u64, width: usize) -> Table {
+    let sampled = |p: &Partial| p.share.sample.as_ref().map_or(0, Table::len);
+    // The share of its windows that the most thinly sampled shard handed over.
+    let share = parts
+        .iter()
+        .map(|p| sampled(p) as f64 / p.moments.rows.max(1) as f64)
+        .fold(1.0, f64::min);
+    let mut values = Vec::new();
+    for part in parts {
+        if let Some(sample) = &part.share.sample {
+            let count = (share * part.moments.rows as f64).round() as usize;
+            let drawn = Draw::new(seed, (1 << 44) + u64::from(part.rank)).sample(sample.len(), count);
+            drawn
+                .iter()
+                .for_each(|&i| values.extend_from_slice(sample.row(i as usize)));
+        }
+    }
+    Table::new(width, values)
+}
+
+fn trees(shard: &Rows, params: &Params, rank: u32) -> Result<Option<ForestSpec>, FitError> {
     let growth = Growth {
         seed: params.seed,
         sample_size: params.sample_size,
-        trees: forest::share(params.trees, rank, params.workers),
+        trees: forest::share(params.grown(), rank, params.workers),
     };
     if growth.trees.is_empty() {
         return Ok(None);
@@ -154,8 +242,7 @@ pub fn combine(mut parts: Vec<Partial>, params: &Params, holdout: &Rows) -> Resu
         sums.merge(&part.moments)?;
     }
     let deviation = Deviation::from_moments(&sums)?;
-    let forest = ForestSpec::merge(parts.into_iter().filter_map(|p| p.forest))?;
-    let estimators = vec![EstimatorSpec::Deviation, EstimatorSpec::IsolationForest(forest)];
+    let (estimators, found) = estimators(parts, &sums, params)?;
 
     let schema = holdout.schema();
     let exceedance = validate::exceedance(&deviation, &estimators, holdout)?;
@@ -169,26 +256,73 @@ pub fn combine(mut parts: Vec<Partial>, params: &Params, holdout: &Rows) -> Resu
     metadata.samples = sums.rows + holdout.len() as u64;
     metadata.made_by = concat!("vigia-trainer/", env!("CARGO_PKG_VERSION")).to_owned();
     metadata.hyperparameters = [
-        ("estimator", "isolation-forest+deviation".to_owned()),
-        ("trees", params.trees.to_string()),
-        ("sampleSize", params.sample_size.to_string()),
+        ("estimator", list(&params.estimators)),
         ("workers", params.workers.to_string()),
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into();
+    let mut set = |key: &str, value: u32| {
+        metadata.hyperparameters.insert(key.to_owned(), value.to_string());
+    };
+    if params.grown() > 0 {
+        set("trees", params.trees);
+        set("sampleSize", params.sample_size);
+    }
+    if let Some(components) = params.components {
+        set("components", components);
+    }
     metadata.metrics = [
         (validate::HOLDOUT_EXCEEDANCE, exceedance),
         (validate::INJECTION_RECALL, recall),
         ("HoldoutWindows", holdout.len() as f64),
         ("TrainingWindows", sums.rows as f64),
     ]
+    .into_iter()
+    .chain(found)
     .map(|(key, value)| (key.to_owned(), value))
-    .into();
+    .collect();
     let artifact = artifact::encode(&metadata, &spec)?;
     Ok(Trained {
         artifact,
         metrics: metadata.metrics,
     })
+}
+
+fn list(kinds: &[EstimatorKind]) -> String {
+    let names: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
+    names.join("+")
+}
+
+type Found = Vec<(&'static str, f64)>;
+
+/// The estimators in the order of the parameters, and what their fits found.
+fn estimators(
+    parts: Vec<Partial>,
+    sums: &Moments,
+    params: &Params,
+) -> Result<(Vec<EstimatorSpec>, Found), FitError> {
+    let kinds = &params.estimators;
+    if kinds.is_empty() || (1..kinds.len()).any(|i| kinds[..i].contains(&kinds[i])) {
+        return Err(FitError::Estimators);
+    }
+    let settings = Settings::windows(params.seed, params.components.map(|n| n as usize));
+    let sample = united(&parts, params.seed, sums.sum.len());
+    let mut forests = Some(parts.into_iter().filter_map(|p| p.share.forest));
+    let (mut specs, mut found) = (Vec::new(), Vec::new());
+    for &kind in kinds {
+        specs.push(match kind {
+            EstimatorKind::Deviation => EstimatorSpec::Deviation,
+            EstimatorKind::IsolationForest => {
+                EstimatorSpec::IsolationForest(ForestSpec::merge(forests.take().into_iter().flatten())?)
+            }
+            _ => {
+                let fitted = vectors::fit(kind, &sample, sums, &settings)?;
+                found.extend(fitted.metrics);
+                EstimatorSpec::Vector(Box::new(fitted.staged))
+            }
+        });
+    }
+    Ok((specs, found))
 }
 
 /// Whether a part is what worker `rank` should have made.
@@ -204,7 +338,7 @@ pub fn check(part: &Partial, rank: u32, params: &Params) -> Result<(), FitError>
             "came before one that is missing"
         });
     }
-    check_trees(rank, part.forest.as_ref(), params)?;
+    check_share(rank, &part.share, params, part.moments.sum.len())?;
     if part.moments.rows == 0 {
         return refuse("was made from no windows");
     }
@@ -216,23 +350,40 @@ pub fn check(part: &Partial, rank: u32, params: &Params) -> Result<(), FitError>
     {
         return refuse("has sums that are not finite");
     }
+    let sampled = part.share.sample.as_ref().map_or(0, Table::len);
+    if sampled != params.sampled(sums.rows as usize, sums.sum.len()) {
+        return refuse("has another number of sampled windows than its share");
+    }
     if sums.present.iter().any(|&n| n > sums.rows) {
         return refuse("counts more windows with a feature than windows");
     }
     Ok(())
 }
 
-/// Whether trees are the share of worker `rank`, and can be scored.
+/// Whether trees are the share of worker `rank` and can be scored, and whether a sample holds vectors of `width`.
 ///
 /// # Errors
 /// Which rule they break.
-pub fn check_trees(rank: u32, forest: Option<&ForestSpec>, params: &Params) -> Result<(), FitError> {
-    if forest.map_or(0, |f| f.trees.len()) != forest::share(params.trees, rank, params.workers).len() {
-        let why = "has another number of trees than its share";
-        return Err(FitError::Part { rank, why });
+pub fn check_share(rank: u32, share: &Share, params: &Params, width: usize) -> Result<(), FitError> {
+    let refuse = |why| Err(FitError::Part { rank, why });
+    let forest = share.forest.as_ref();
+    if forest.map_or(0, |f| f.trees.len()) != forest::share(params.grown(), rank, params.workers).len() {
+        return refuse("has another number of trees than its share");
     }
     if let Some(forest) = forest {
+        if usize::from(forest.features) != width {
+            return refuse("has trees over vectors of another width");
+        }
         vigia_model::forest::Forest::compile(forest)?;
+    }
+    let vectors = share.sample.as_ref().is_none_or(|sample| {
+        sample.width() == width
+            && sample.values().len() == sample.len() * width
+            && sample.len() <= params.sampled(usize::MAX, width)
+            && sample.values().iter().all(|x| x.is_finite())
+    });
+    if !vectors {
+        return refuse("has a sample that does not hold the run's vectors");
     }
     Ok(())
 }
@@ -245,6 +396,8 @@ mod tests {
     fn params(workers: u32) -> Params {
         Params {
             name: "checkout-anomaly".to_owned(),
+            estimators: EstimatorKind::DEFAULT.to_vec(),
+            components: None,
             trees: 20,
             sample_size: 64,
             seed: 42,
@@ -331,7 +484,7 @@ mod tests {
             "the part of worker 0 came twice"
         );
         let mut few = good.clone();
-        few[1].forest.as_mut().expect("trees").trees.pop();
+        few[1].share.forest.as_mut().expect("trees").trees.pop();
         assert_eq!(
             error(few),
             "the part of worker 1 has another number of trees than its share"

@@ -1,15 +1,21 @@
-//! Estimators beside the forest and the deviation: over sequences of system calls, over metric streams, and
-//! forecasters.
+//! Estimators beside the forest and the deviation: over a window's vector ([`vector`], which pipelines hold), over
+//! sequences of system calls, over metric streams, and forecasters.
 //!
 //! Each is plain serialisable data with a `check` for what comes from outside, and a scorer that allocates
 //! nothing per step and does not panic, whatever it is fed. What fits them is in the trainer.
 
 pub mod forecast;
+pub mod front;
+pub mod kmeans;
 pub mod ngram;
+pub mod reconstruction;
 pub mod repertoire;
 pub mod sequence;
 pub mod stream;
+pub mod table;
 pub mod tracked;
+pub mod vector;
+pub mod zscore;
 
 /// Why an estimator from outside is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -10,14 +10,17 @@
 //! calibrations already cost held-out windows once; a second fit on the combined score would be conservative
 //! twice where windows are few, and where estimators are independent Bonferroni loses nothing in the tail.
 
+mod kind;
 mod spec;
 mod verdict;
 
+pub use kind::{EstimatorKind, UnknownEstimator};
 pub use spec::{EstimatorSpec, MAX_MEMBERS, MemberSpec, PipelineError, PipelineSpec};
 pub use verdict::{Driver, DriverKind, Drivers, MAX_DRIVERS, Verdict};
 
 use crate::calibration::{Calibration, Severity, calibrated};
 use crate::deviation::Deviation;
+use crate::estimators::vector::Staged;
 use crate::forest::Forest;
 use crate::histogram::ScoreHistogram;
 use crate::schema::{Feature, FeatureError, MAX_FEATURES, Schema};
@@ -61,6 +64,7 @@ impl Scratch {
 enum Estimator {
     Deviation,
     IsolationForest(Box<Forest>),
+    Vector(Box<Staged>),
 }
 
 struct Member {
@@ -92,18 +96,19 @@ impl Estimator {
         match self {
             Self::Deviation => deviation.score(vector),
             Self::IsolationForest(forest) => forest.score(vector),
+            Self::Vector(staged) => staged.score(vector),
         }
     }
 
     fn score_batch(&self, deviation: &Deviation, rows: &[f32], scores: &mut [f32]) {
         match self {
-            Self::Deviation => {
+            Self::IsolationForest(forest) => forest.score_batch(rows, scores),
+            Self::Deviation | Self::Vector(_) => {
                 let width = deviation.normals.len();
                 for (row, score) in rows.chunks_exact(width).zip(scores) {
-                    *score = deviation.score(row);
+                    *score = self.score(deviation, row);
                 }
             }
-            Self::IsolationForest(forest) => forest.score_batch(rows, scores),
         }
     }
 }

@@ -3,6 +3,8 @@
 use super::{Estimator, Member, Pipeline};
 use crate::calibration::{Calibration, CalibrationError, calibrated};
 use crate::deviation::{Deviation, DeviationError};
+use crate::estimators::Refused;
+use crate::estimators::vector::Staged;
 use crate::forest::{Forest, ForestError, ForestSpec};
 use crate::histogram::ScoreHistogram;
 use crate::schema::Schema;
@@ -20,14 +22,17 @@ pub enum EstimatorSpec<F = ForestSpec> {
     Deviation,
     /// An isolation forest.
     IsolationForest(F),
+    /// A scaler, a projection and an estimator behind them.
+    Vector(Box<Staged>),
 }
 
 impl<F> EstimatorSpec<F> {
     /// The estimator's name.
-    pub const fn as_str(&self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
             Self::Deviation => "deviation",
             Self::IsolationForest(_) => "isolation-forest",
+            Self::Vector(staged) => staged.name(),
         }
     }
 
@@ -35,10 +40,11 @@ impl<F> EstimatorSpec<F> {
     /// nothing of how odd a normal one can be. One new call in a window is 10 to 25 nats of surprise and must
     /// then stay within a budget of an alarm a day, three must not: hence two nats. A hundredth is what
     /// isolation scores differ by between forests.
-    const fn least_scale(&self) -> f32 {
+    fn least_scale(&self) -> f32 {
         match self {
             Self::Deviation => 2.0,
             Self::IsolationForest(_) => 0.01,
+            Self::Vector(staged) => staged.least_scale(),
         }
     }
 }
@@ -87,6 +93,9 @@ pub enum PipelineError {
     /// A forest that cannot be walked.
     #[error("isolation forest: {0}")]
     Forest(#[from] ForestError),
+    /// A vector estimator out of range.
+    #[error(transparent)]
+    Vector(#[from] Refused),
     /// Normals out of range.
     #[error("deviation: {0}")]
     Deviation(#[from] DeviationError),
@@ -124,6 +133,10 @@ where
                 });
             }
             Estimator::IsolationForest(Box::new(forest))
+        }
+        EstimatorSpec::Vector(staged) => {
+            staged.check(width)?;
+            Estimator::Vector(staged.clone())
         }
     })
 }

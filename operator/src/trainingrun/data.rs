@@ -82,6 +82,8 @@ impl Prepared {
             windows: self.windows,
             created_unix_ms: self.created_unix_ms,
             submitted: false,
+            estimators: vec![],
+            components: 0,
         }
     }
 }

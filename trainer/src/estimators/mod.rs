@@ -3,8 +3,11 @@
 //! Pure functions of data and settings: the same of both give the same model.
 
 pub mod forecast;
+pub mod kmeans;
+pub mod scaling;
 pub mod sequence;
 pub mod tracked;
+pub mod vectors;
 
 /// Why data makes no estimator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -4,12 +4,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tonic::Status;
 use vigia_model::deviation::Moments;
-use vigia_model::forest::ForestSpec;
 
 use super::MAX_PART;
 use super::checkpoint::Checkpoints;
 use super::plan::Plan;
-use crate::fit::{self, Partial};
+use crate::fit::{self, Partial, Share};
 
 /// A worker's contribution on the wire and on disk.
 #[derive(Debug, Serialize, Deserialize)]
@@ -18,8 +17,8 @@ pub struct Contribution {
     pub rank: u32,
     /// Of which plan.
     pub fingerprint: [u8; 32],
-    /// Its share of the trees.
-    pub forest: Option<ForestSpec>,
+    /// Its share.
+    pub share: Share,
 }
 
 fn options() -> impl bincode::Options {
@@ -75,8 +74,7 @@ pub fn unflatten(values: &[f64], width: usize) -> Option<Moments> {
 #[derive(Default)]
 struct Heard {
     moments: Option<Moments>,
-    /// The inner option: the share may be no tree at all.
-    forest: Option<Option<ForestSpec>>,
+    share: Option<Share>,
     /// Was told that the result is submitted.
     dismissed: bool,
 }
@@ -111,7 +109,7 @@ impl Board {
             {
                 let _ = board.accept_moments(rank, &values);
             }
-            if let Some(kept) = board.checkpoints.get(&format!("trees-{rank}")) {
+            if let Some(kept) = board.checkpoints.get(&format!("share-{rank}")) {
                 let _ = board.accept_contribution(&kept);
             }
         }
@@ -127,11 +125,11 @@ impl Board {
         self.plan.params.workers
     }
 
-    /// True when this rank's moments, or its trees, are there.
+    /// True when this rank's moments, or its share, are there.
     pub fn has(&self, rank: u32) -> (bool, bool) {
         let state = self.state.borrow();
         let heard = &state.ranks[rank as usize];
-        (heard.moments.is_some(), heard.forest.is_some())
+        (heard.moments.is_some(), heard.share.is_some())
     }
 
     /// Takes a rank's sums, and keeps them on disk.
@@ -143,11 +141,11 @@ impl Board {
         Ok(())
     }
 
-    /// Takes a rank's trees, and keeps them on disk.
+    /// Takes a rank's share, and keeps them on disk.
     pub fn contribution(&self, bytes: &[u8]) -> Result<u32, Status> {
         let (rank, new) = self.accept_contribution(bytes)?;
         if new {
-            self.checkpoints.put(&format!("trees-{rank}"), bytes);
+            self.checkpoints.put(&format!("share-{rank}"), bytes);
         }
         Ok(rank)
     }
@@ -192,19 +190,13 @@ impl Board {
                 part.rank
             )));
         }
-        if part
-            .forest
-            .as_ref()
-            .is_some_and(|f| usize::from(f.features) != self.plan.schema.width())
-        {
-            return Err(bad("trees over vectors of another width".to_owned()));
-        }
-        fit::check_trees(part.rank, part.forest.as_ref(), &self.plan.params)
+        let width = self.plan.schema.width();
+        fit::check_share(part.rank, &part.share, &self.plan.params, width)
             .map_err(|error| bad(error.to_string()))?;
         let new = self.state.send_if_modified(|state| {
-            let heard = &mut state.ranks[part.rank as usize].forest;
+            let heard = &mut state.ranks[part.rank as usize].share;
             let new = heard.is_none();
-            heard.get_or_insert(part.forest);
+            heard.get_or_insert(part.share);
             new
         });
         Ok((part.rank, new))
@@ -241,7 +233,7 @@ impl Board {
     pub async fn parts(&self) -> Vec<Partial> {
         let mut states = self.state.subscribe();
         let Ok(state) = states
-            .wait_for(|s| s.ranks.iter().all(|r| r.moments.is_some() && r.forest.is_some()))
+            .wait_for(|s| s.ranks.iter().all(|r| r.moments.is_some() && r.share.is_some()))
             .await
         else {
             return vec![];
@@ -250,13 +242,13 @@ impl Board {
             Some(Partial {
                 rank,
                 moments: heard.moments.clone()?,
-                forest: heard.forest.clone()?,
+                share: heard.share.clone()?,
             })
         };
         (0..).zip(&state.ranks).filter_map(part).collect()
     }
 
-    /// Whose sums, and whose trees, are still awaited; for people.
+    /// Whose sums, and whose shares, are still awaited; for people.
     pub fn awaited(&self) -> String {
         let state = self.state.borrow();
         let list = |missing: &dyn Fn(&Heard) -> bool| {
@@ -266,10 +258,10 @@ impl Board {
                 .collect::<Vec<_>>()
                 .join(", ")
         };
-        let (moments, trees) = (list(&|h| h.moments.is_none()), list(&|h| h.forest.is_none()));
-        match (moments.is_empty(), trees.is_empty()) {
+        let (moments, shares) = (list(&|h| h.moments.is_none()), list(&|h| h.share.is_none()));
+        match (moments.is_empty(), shares.is_empty()) {
             (false, _) => format!("moments of workers {moments}"),
-            (true, false) => format!("trees of workers {trees}"),
+            (true, false) => format!("shares of workers {shares}"),
             (true, true) => "the operator's receipt".to_owned(),
         }
     }

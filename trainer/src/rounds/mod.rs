@@ -6,8 +6,8 @@
 //! Plan, Shard ◀──────────────────────────────────────────────────────────▶ Training
 //! sums of moments ═ Reduce ════════▶ adds in the order of ranks
 //!                ◀════════════════   the sum, when all have come
-//! its share of the trees ═ Contribute ▶ keeps (memory, checkpoint)
-//!                                    concatenates, calibrates, validates ══▶ Submit
+//! its trees, a sample ═ Contribute ═▶ keeps (memory, checkpoint)
+//!                                    concatenates, fits, calibrates, validates ══▶ Submit
 //! end ◀═ Reduce "done" ═════════════ submitted
 //! ```
 //!

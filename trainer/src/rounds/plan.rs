@@ -2,6 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 use vigia_model::artifact::Task;
+use vigia_model::pipeline::{EstimatorKind, MAX_MEMBERS};
 use vigia_model::schema::Schema;
 use vigia_proto::v1::RunPlan;
 
@@ -60,12 +61,21 @@ impl Plan {
                 plan.trees, plan.sample_size
             ));
         }
+        let kinds: Result<Vec<EstimatorKind>, _> = plan.estimators.iter().map(|name| name.parse()).collect();
+        let kinds = match kinds {
+            Ok(kinds) if kinds.is_empty() => EstimatorKind::DEFAULT.to_vec(),
+            Ok(kinds) if kinds.len() <= MAX_MEMBERS => kinds,
+            Ok(kinds) => return refuse(format!("{} estimators: write at most {MAX_MEMBERS}", kinds.len())),
+            Err(unknown) => return refuse(unknown.to_string()),
+        };
         let Ok(created) = jiff::Timestamp::from_millisecond(plan.created_unix_ms) else {
             return refuse(format!("created_unix_ms {} is no time", plan.created_unix_ms));
         };
         Ok(Self {
             params: Params {
                 name: format!("{}/{}", plan.namespace, plan.model),
+                estimators: kinds,
+                components: (plan.components > 0).then_some(plan.components),
                 trees: plan.trees,
                 sample_size: plan.sample_size,
                 seed: plan.seed,
@@ -93,7 +103,11 @@ fn fingerprint(plan: &RunPlan) -> [u8; 32] {
         hash.update((text.len() as u64).to_le_bytes());
         hash.update(text);
     }
-    for number in [plan.workers, plan.trees, plan.sample_size] {
+    for name in &plan.estimators {
+        hash.update((name.len() as u64).to_le_bytes());
+        hash.update(name);
+    }
+    for number in [plan.workers, plan.trees, plan.sample_size, plan.components] {
         hash.update(number.to_le_bytes());
     }
     hash.update(plan.seed.to_le_bytes());

@@ -118,18 +118,17 @@ impl Part {
     }
 }
 
-/// Grows a rank's share of the trees.
+/// Makes a rank's share.
 pub async fn contribution(plan: Plan, rows: std::sync::Arc<Rows>, rank: u32) -> Result<Vec<u8>, Fault> {
     blocking(move || {
-        let forest =
-            fit::trees(&rows, &plan.params, rank).map_err(|error| Fault::Input(error.to_string()))?;
+        let share = fit::share(&rows, &plan.params, rank).map_err(|error| Fault::Input(error.to_string()))?;
         let part = Contribution {
             rank,
             fingerprint: plan.fingerprint,
-            forest,
+            share,
         };
         part.encode()
-            .map_err(|error| Fault::Input(format!("the trees cannot be sent: {error}")))
+            .map_err(|error| Fault::Input(format!("the share cannot be sent: {error}")))
     })
     .await?
 }

@@ -14,6 +14,7 @@ use tokio_stream::StreamExt;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
 use vigia_model::artifact;
+use vigia_model::pipeline::EstimatorKind;
 use vigia_model::schema::{Schema, from_rate};
 use vigia_proto::v1::submit_request::Part;
 use vigia_proto::v1::training_server::{Training, TrainingServer};
@@ -233,6 +234,8 @@ impl Ground {
         let holdout = windows(100, 99);
         let params = Params {
             name: "shop/checkout-anomaly".to_owned(),
+            estimators: EstimatorKind::DEFAULT.to_vec(),
+            components: None,
             trees: 20,
             sample_size: 64,
             seed: 42,
@@ -254,6 +257,8 @@ impl Ground {
             windows: 0,
             created_unix_ms: 1_795_255_200_000,
             submitted: false,
+            estimators: vec![],
+            components: 0,
         };
         let write = |rows: &Rows| parquet::write(rows, "shop", "checkout").expect("writes");
         let operator = Operator {
@@ -313,6 +318,17 @@ impl Ground {
 
     pub fn with_shard(self, rank: usize, bytes: Vec<u8>) -> Self {
         self.change(|operator| operator.shards[rank] = bytes)
+    }
+
+    /// With other estimators than the usual ones.
+    pub fn with_estimators(mut self, kinds: &[EstimatorKind], components: u32) -> Self {
+        self.params.estimators = kinds.to_vec();
+        self.params.components = Some(components);
+        let names = kinds.iter().map(|kind| kind.to_string()).collect();
+        self.change(|operator| {
+            operator.plan.estimators = names;
+            operator.plan.components = components;
+        })
     }
 
     pub fn with_workers_in_plan(self, workers: u32) -> Self {

@@ -5,6 +5,7 @@ mod process;
 
 use ground::{Ground, Kill};
 use vigia_model::artifact::{self, Task};
+use vigia_model::pipeline::EstimatorKind;
 use vigia_trainer::rounds::{Outcome, Stage};
 
 const EVERY_STAGE: [Stage; 8] = [
@@ -37,6 +38,21 @@ fn three_workers_make_the_bytes_that_one_process_makes() {
     let opened = artifact::open_unsigned(&submitted, Task::Anomaly).expect("opens");
     assert_eq!(opened.metadata.created_at, "2026-11-21T10:00:00Z");
     assert!(opened.metadata.metrics["InjectionRecall"] > 0.95);
+}
+
+#[test]
+fn every_kind_of_estimator_is_combined_as_one_process_would() {
+    let kinds: Vec<EstimatorKind> = EstimatorKind::ALL.to_vec();
+    for kinds in kinds.chunks(4) {
+        let ground = Ground::new(3).with_estimators(kinds, 6);
+        ground.round(&[]);
+        let submitted = ground.submitted();
+        assert_eq!(submitted, ground.alone(), "{kinds:?}");
+        let opened = artifact::open_unsigned(&submitted, Task::Anomaly).expect("opens");
+        let names: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
+        assert_eq!(opened.pipeline.members().collect::<Vec<_>>(), names);
+        assert_eq!(opened.metadata.hyperparameters["estimator"], names.join("+"));
+    }
 }
 
 #[test]

@@ -1,0 +1,86 @@
+//! Estimators over one window's vector, each behind a [`Front`].
+//!
+//! Every one is data that scores as it is: flat tables, walked in order, in `f32`. A score is finite for every
+//! finite vector, larger is odder, and its calibration says what it means.
+
+use super::front::Front;
+use super::kmeans::KMeans;
+use super::reconstruction::Reconstruction;
+use super::zscore::ZScore;
+use super::{Refused, rule};
+use crate::schema::MAX_FEATURES;
+use serde::{Deserialize, Serialize};
+
+/// What every vector estimator can do.
+pub(super) trait Scorer {
+    /// Its name, as artifacts and the command line have it.
+    fn name(&self) -> &'static str;
+
+    /// Smallest scale of the calibrated tail, in the score's units.
+    fn least_scale(&self) -> f32;
+
+    /// Checks every parameter, for vectors of `width` values.
+    fn check(&self, width: usize) -> Result<(), Refused>;
+
+    /// Score of a vector that came through the front. Allocates nothing, and does not panic once checked.
+    fn score(&self, x: &[f32]) -> f32;
+}
+
+/// A trained vector estimator as data. New kinds go to the end: the encoding counts from the start.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum VectorEstimator {
+    /// Largest deviation of one feature.
+    ZScore(ZScore),
+    /// Distance from the plane of the principal components.
+    Reconstruction(Reconstruction),
+    /// Distance to the nearest cluster's centre.
+    KMeans(KMeans),
+}
+
+impl VectorEstimator {
+    fn scorer(&self) -> &dyn Scorer {
+        match self {
+            Self::ZScore(e) => e,
+            Self::Reconstruction(e) => e,
+            Self::KMeans(e) => e,
+        }
+    }
+}
+
+/// A front and the estimator behind it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Staged {
+    /// Scaler and projection.
+    pub front: Front,
+    /// What scores.
+    pub estimator: VectorEstimator,
+}
+
+impl Staged {
+    /// The estimator's name.
+    pub fn name(&self) -> &'static str {
+        self.estimator.scorer().name()
+    }
+
+    pub(crate) fn least_scale(&self) -> f32 {
+        self.estimator.scorer().least_scale()
+    }
+
+    /// Checks every size, index and value, for estimators from outside.
+    ///
+    /// # Errors
+    /// The first rule broken.
+    pub fn check(&self, width: usize) -> Result<(), Refused> {
+        let fits = self.front.width() == width;
+        rule(fits, self.name(), "it was trained on vectors of another width")?;
+        self.front.check()?;
+        self.estimator.scorer().check(self.front.outputs())
+    }
+
+    /// Score of one vector of finite values: finite, larger is odder. Allocates nothing.
+    pub fn score(&self, vector: &[f32]) -> f32 {
+        let mut space = [0.0; MAX_FEATURES];
+        let width = self.front.apply(vector, &mut space);
+        self.estimator.scorer().score(&space[..width])
+    }
+}

@@ -1,0 +1,71 @@
+//! The kinds of estimator, by the names that artifacts, plans and the command line share.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A kind of estimator that a pipeline can hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum EstimatorKind {
+    /// Surprise of each feature on its own; see [`crate::deviation`].
+    Deviation,
+    /// Isolation forest; see [`crate::forest`].
+    IsolationForest,
+    /// Largest standardised deviation of one feature.
+    ZScore,
+    /// Distance from the plane of the principal components.
+    Pca,
+    /// Distance to the nearest cluster's centre.
+    KMeans,
+}
+
+impl EstimatorKind {
+    /// Every kind.
+    pub const ALL: [Self; 5] = [
+        Self::Deviation,
+        Self::IsolationForest,
+        Self::ZScore,
+        Self::Pca,
+        Self::KMeans,
+    ];
+
+    /// What is trained where nothing is said.
+    pub const DEFAULT: [Self; 2] = [Self::Deviation, Self::IsolationForest];
+
+    /// The kind's name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Deviation => "deviation",
+            Self::IsolationForest => "isolation-forest",
+            Self::ZScore => "z-score",
+            Self::Pca => "pca",
+            Self::KMeans => "kmeans",
+        }
+    }
+
+    /// True where it is fitted to standardised vectors, see [`crate::estimators::vector`].
+    pub const fn is_vector(self) -> bool {
+        !matches!(self, Self::Deviation | Self::IsolationForest)
+    }
+}
+
+impl fmt::Display for EstimatorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The text names no kind of estimator.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown estimator {0:?}; write one of {list}", list = EstimatorKind::ALL.map(EstimatorKind::as_str).join(", "))]
+pub struct UnknownEstimator(pub String);
+
+impl FromStr for EstimatorKind {
+    type Err = UnknownEstimator;
+
+    fn from_str(text: &str) -> Result<Self, UnknownEstimator> {
+        Self::ALL
+            .into_iter()
+            .find(|k| k.as_str() == text)
+            .ok_or_else(|| UnknownEstimator(text.to_owned()))
+    }
+}
