@@ -23,7 +23,7 @@
 //! **A vector's score** is the sum of the [`TOP_USUAL`] largest surprises among usual features (π ≥ ½) and the
 //! [`TOP_RARE`] largest among rare ones. Usual features move together with load, so adding many of them up
 //! would count one change many times; several new calls at once are what an intruder cannot avoid, so the largest
-//! of the rare ones counts at most [`ALONE`].
+//! of the rare ones is judged with a spread [`ALONE`] times as wide: it takes many calls to count by itself.
 //!
 //! Surprises also explain: the features with the largest name the system calls that drove a verdict.
 
@@ -38,9 +38,9 @@ pub const TOP_RARE: usize = 5;
 pub const KNEE: f32 = 3.0;
 /// Most that a usual call is surprising by being made less often, or not at all, in nats.
 pub const REST: f32 = 3.0;
-/// Most that one rare feature counts, in nats, where it is the only one: in a short window a single new call is a
-/// high rate already, and it takes more than one call to do harm.
-pub const ALONE: f32 = 18.0;
+/// How much wider the spread of the most surprising rare feature is taken: in a short window a single new call is a
+/// high rate already, and it takes more than that to do harm. Thousands of one new call still tell.
+pub const ALONE: f32 = 2.0;
 /// Least spread of a feature, in log units: a factor of 1.5.
 pub const FLOOR: f32 = 0.4;
 /// Spread assumed before any window was seen, and how many windows that assumption weighs.
@@ -244,15 +244,22 @@ impl Deviation {
     /// Sum of the largest surprises; see the module's head.
     pub fn score(&self, vector: &[f32]) -> f32 {
         let (mut usual, mut rare) = ([0f32; TOP_USUAL], [0f32; TOP_RARE]);
+        let mut rarest = None;
         for (i, (&x, normal)) in vector.iter().zip(&self.normals).enumerate() {
             let surprise = self.surprise(i, x);
             if normal.present >= 0.5 {
                 keep(&mut usual, surprise)
             } else {
+                if surprise > rare[0] {
+                    rarest = Some((normal, x));
+                }
                 keep(&mut rare, surprise)
             }
         }
-        rare[0] = rare[0].min(ALONE);
+        if let Some((normal, x)) = rarest.filter(|(_, x)| *x > 0.0) {
+            let alone = -normal.present.ln() + huber((x - normal.mean) / (ALONE * normal.spread));
+            rare[0] = rare[0].min(alone);
+        }
         usual.iter().chain(&rare).sum()
     }
 }

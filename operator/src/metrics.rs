@@ -101,6 +101,12 @@ impl Default for Metrics {
             "Artifacts refused, by reason",
             metrics.refused.clone(),
         );
+        // A series that begins with its first refusal would be one that never rose.
+        for reason in crate::modelversion::REASONS {
+            metrics.refused.get_or_create(&ReasonLabels {
+                reason: reason.to_owned(),
+            });
+        }
         registry.register("events", "Events published, by reason", metrics.events.clone());
         registry.register(
             "events_suppressed",

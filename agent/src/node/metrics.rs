@@ -63,6 +63,8 @@ pub struct Metrics {
     pub waiting: Gauge,
     /// Batches given up because there was no more room.
     pub dropped: Gauge,
+    /// Feature vectors given up because there was no more room.
+    pub dropped_samples: Gauge,
     /// Reports that failed and are sent again.
     pub report_errors: Counter,
     /// Versions that were refused.
@@ -103,6 +105,10 @@ impl Default for Metrics {
             "System calls not counted because a kernel table was full, since the start",
         );
         let waiting = gauge("report_waiting_batches", "Batches that wait for the operator");
+        let dropped_samples = gauge(
+            "report_dropped_samples",
+            "Feature vectors for training given up because the operator was away for too long",
+        );
         let dropped = gauge(
             "report_dropped_batches",
             "Batches given up for lack of room, since the start",
@@ -134,6 +140,7 @@ impl Default for Metrics {
             lost,
             waiting,
             dropped,
+            dropped_samples,
             report_errors,
             refused,
             cpu,

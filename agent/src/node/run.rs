@@ -125,7 +125,12 @@ impl Agent {
         let (statuses, wanted) = watch::channel(Statuses::default());
         let metrics = Arc::new(Metrics::default());
         let health = Arc::new(Health::default());
-        let outbox = Arc::new(Outbox::new(instance, Limits::default(), config.report_interval()));
+        let outbox = Arc::new(Outbox::new(
+            instance,
+            Limits::default(),
+            config.report_interval(),
+            state.clone(),
+        ));
 
         tokio::spawn(http::serve(listener, metrics.clone(), health.clone()));
         tokio::spawn(cluster::watch_plan(

@@ -1,4 +1,5 @@
-//! What a restart must find again: the last plan, what served, and the secret that names containers in samples.
+//! What a restart must find again: the last plan, what served, the secret that names containers in samples, and reports
+//! that the operator has not taken.
 //!
 //! With the cache of artifacts beside it, an agent that comes back while the API server and the operator are away goes
 //! on as before. Each file is written whole or not at all; one that cannot be read is as one that is not there.
@@ -8,12 +9,16 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use prost::Message as _;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use vigia_crds::NodePlanSpec;
 use vigia_model::artifact::{read, write_atomic};
+use vigia_proto::v1::ReportBatch;
 
 use super::desired::Key;
+
+const REPORTS: &str = "reports.pb";
 
 /// The plan as it was seen last.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -121,6 +126,46 @@ impl State {
         Ok(secret)
     }
 
+    /// Reports that a former life could not deliver.
+    #[must_use]
+    pub fn reports(&self) -> Vec<ReportBatch> {
+        let bytes = read(&self.folder.join(REPORTS)).unwrap_or_default();
+        let mut rest = bytes.as_slice();
+        let mut batches = Vec::new();
+        while !rest.is_empty() {
+            match ReportBatch::decode_length_delimited(&mut rest) {
+                Ok(batch) => batches.push(batch),
+                Err(error) => {
+                    tracing::warn!(file = REPORTS, %error, "kept reports are not readable from here on and are left out");
+                    break;
+                }
+            }
+        }
+        batches
+    }
+
+    /// Keeps reports; none removes what was kept.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be written.
+    pub fn keep_reports(&self, batches: &[ReportBatch]) -> io::Result<()> {
+        let path = self.folder.join(REPORTS);
+        if batches.is_empty() {
+            return match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            };
+        }
+        let mut bytes = Vec::new();
+        for batch in batches {
+            batch
+                .encode_length_delimited(&mut bytes)
+                .map_err(io::Error::other)?;
+        }
+        write_atomic(&path, &bytes)
+    }
+
     fn read<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
         let bytes = read(&self.folder.join(name)).ok()?;
         serde_json::from_slice(&bytes)
@@ -162,6 +207,28 @@ mod tests {
         let again = State::open(folder.path()).expect("opened");
         assert_eq!((again.plan(), again.serving()), (Some(plan), serving));
         assert_eq!(again.secret().expect("kept"), secret);
+    }
+
+    #[test]
+    fn reports_are_kept_until_they_are_delivered_and_read_as_far_as_they_are_whole() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let state = State::open(folder.path()).expect("opened");
+        assert_eq!(state.reports(), []);
+        let batches = [1, 2].map(|sequence| ReportBatch {
+            sequence,
+            instance: "i".into(),
+            ..ReportBatch::default()
+        });
+        state.keep_reports(&batches).expect("kept");
+        assert_eq!(state.reports(), batches);
+        let file = folder.path().join(REPORTS);
+        let mut bytes = fs::read(&file).expect("there");
+        bytes.pop();
+        fs::write(&file, bytes).expect("written");
+        assert_eq!(state.reports(), batches[..1]);
+        state.keep_reports(&[]).expect("removed");
+        state.keep_reports(&[]).expect("is gone already");
+        assert_eq!(state.reports(), []);
     }
 
     #[test]

@@ -13,8 +13,9 @@ use vigia_agent::node::models::shelf::{Refusal, VersionKey};
 use vigia_agent::node::obtain::{Fetcher, Obtained};
 use vigia_agent::node::report::client::OperatorError;
 use vigia_agent::node::report::{Findings, Limits, Outbox};
+use vigia_agent::node::state::State;
 use vigia_crds::{Task, VersionMode};
-use vigia_proto::v1::{ReportBatch, Sample};
+use vigia_proto::v1::{ReportBatch, Sample, Verdict};
 
 use crate::fake::{DEADLINE, Setup, until};
 use crate::model::{Signed, key, quiet, signed};
@@ -26,6 +27,55 @@ fn samples(count: usize) -> Findings {
     }
 }
 
+fn outbox(instance: &str, limits: Limits, setup: &Setup) -> Outbox {
+    let state = State::open(&setup.folder.path().join("state")).expect("opened");
+    Outbox::new(instance.to_owned(), limits, Duration::from_millis(20), state)
+}
+
+#[tokio::test]
+async fn what_could_not_be_told_in_one_life_is_told_in_the_next() {
+    let mut setup = Setup::new();
+    setup.fake.with(|seen| seen.away = true);
+    setup.serve();
+    let metrics = Arc::new(Metrics::default());
+    let first = Arc::new(outbox("first", Limits::default(), &setup));
+    let delivering = tokio::spawn(first.clone().deliver(setup.client(), metrics.clone()));
+    let alert = Verdict {
+        pod: "p".to_owned(),
+        ..Verdict::default()
+    };
+    first.push(
+        Findings {
+            alerts: vec![alert],
+            ..samples(3)
+        },
+        0,
+    );
+    // Killed: what was told of an alert by then is on disk.
+    let kept = setup.folder.path().join("state/reports.pb");
+    until("the alert is on disk", || kept.exists()).await;
+    delivering.abort();
+
+    // The next life has no operator either, and is told to end.
+    let second = Arc::new(outbox("second", Limits::default(), &setup));
+    let delivering = tokio::spawn(second.clone().deliver(setup.client(), metrics.clone()));
+    second.push(samples(4), 0);
+    second.finish(Duration::from_millis(50)).await;
+    delivering.abort();
+
+    setup.fake.with(|seen| seen.away = false);
+    let third = Arc::new(outbox("third", Limits::default(), &setup));
+    tokio::spawn(third.clone().deliver(setup.client(), metrics));
+    third.finish(DEADLINE).await;
+    let stored = setup.fake.with(|seen| seen.stored.clone());
+    let told: Vec<_> = stored
+        .iter()
+        .map(|batch| (batch.instance.as_str(), batch.alerts.len(), batch.samples.len()))
+        .collect();
+    assert_eq!(told, [("first", 1, 3), ("second", 0, 4)]);
+    until("nothing is left on disk", || !kept.exists()).await;
+}
+
 #[tokio::test]
 async fn what_waited_while_the_operator_was_away_is_delivered_once_and_in_order() {
     let mut setup = Setup::new();
@@ -34,7 +84,7 @@ async fn what_waited_while_the_operator_was_away_is_delivered_once_and_in_order(
         samples: 10,
         ..Limits::default()
     };
-    let outbox = Arc::new(Outbox::new("agent".to_owned(), limits, Duration::from_millis(20)));
+    let outbox = Arc::new(outbox("agent", limits, &setup));
     let metrics = Arc::new(Metrics::default());
     tokio::spawn(outbox.clone().deliver(setup.client(), metrics));
     outbox.push(samples(25), 3);

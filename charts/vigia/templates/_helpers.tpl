@@ -27,3 +27,9 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 {{- end }}
+
+{{/* Bytes of a quantity such as 10Gi; the values schema has checked its form. */}}
+{{- define "vigia.bytes" -}}
+{{- $factor := dict "" 1 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 }}
+{{- mulf (regexFind "^[0-9.]+" . | float64) (get $factor (regexFind "[A-Za-z]*$" .)) | int64 }}
+{{- end }}

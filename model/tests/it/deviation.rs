@@ -2,7 +2,7 @@
 
 use crate::support::Random;
 use proptest::prelude::*;
-use vigia_model::deviation::{ALONE, Deviation, DeviationError, FLOOR, Moments, REST};
+use vigia_model::deviation::{Deviation, DeviationError, FLOOR, Moments, REST};
 
 fn learn<'a>(width: usize, rows: impl IntoIterator<Item = &'a [f32]>) -> Moments {
     let mut moments = Moments::new(width);
@@ -90,15 +90,23 @@ fn rest_is_mild_and_more_is_not() {
 }
 
 #[test]
-fn one_new_call_counts_up_to_a_bound_and_a_second_one_in_full() {
+fn one_new_call_counts_less_than_two_and_many_calls_of_it_count_nevertheless() {
     let model = Deviation::from_moments(&learn(3, [1.0f32, 0.0, 0.0].repeat(100).chunks(3))).expect("rows");
-    let (none, one, two) = (
+    let (none, once, often, two) = (
         model.score(&[1.0, 0.0, 0.0]),
-        model.score(&[1.0, 12.0, 0.0]),
-        model.score(&[1.0, 12.0, 12.0]),
+        model.score(&[1.0, 1.1, 0.0]),
+        model.score(&[1.0, 8.0, 0.0]),
+        model.score(&[1.0, 1.1, 1.1]),
     );
-    assert!(one > 10.0 && one - none <= ALONE, "{none} {one}");
-    assert!(two > 3.0 * one, "{one} {two}");
+    assert!(once - none < 8.0, "{none} {once}");
+    assert!(two - none > 2.0 * (once - none), "{none} {once} {two}");
+    assert!(often - none > 20.0, "{none} {often}");
+    let mut former = none;
+    for tenth in 1..200 {
+        let score = model.score(&[1.0, tenth as f32 / 10.0, 0.0]);
+        assert!(score >= former, "the more calls, the odder");
+        former = score;
+    }
 }
 
 #[test]

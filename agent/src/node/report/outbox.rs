@@ -1,14 +1,18 @@
 //! Delivers what waits: one batch at a time, again until the operator has stored it.
+//!
+//! While it cannot, alerts are kept on disk too, and at an orderly end everything: the agent's next life delivers them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
+use vigia_proto::v1::ReportBatch;
 
 use super::client::Operator;
 use super::queue::{Findings, Limits, Queue};
 use crate::node::metrics::Metrics;
+use crate::node::state::State;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
@@ -21,26 +25,39 @@ pub struct Outbox {
     ending: watch::Sender<bool>,
     empty: Notify,
     interval: Duration,
+    state: State,
 }
 
 struct Waiting {
     queue: Queue,
     lost_calls: u64,
+    /// The queue's revision that the file is of; `None` where there is no file.
+    on_disk: Option<u64>,
 }
 
 impl Outbox {
-    /// An empty one; without an alert, batches are gathered for `interval`.
+    /// One with what a former life left in `state`; without an alert, batches are gathered for `interval`.
     #[must_use]
-    pub fn new(instance: String, limits: Limits, interval: Duration) -> Self {
+    pub fn new(instance: String, limits: Limits, interval: Duration, state: State) -> Self {
+        let mut queue = Queue::new(instance, limits);
+        let left = state.reports();
+        if !left.is_empty() {
+            tracing::info!(batches = left.len(), "taking up reports of a former life");
+        }
+        let there = !left.is_empty();
+        queue.restore(left);
+        let on_disk = there.then(|| queue.revision());
         Self {
             queue: Mutex::new(Waiting {
-                queue: Queue::new(instance, limits),
+                queue,
                 lost_calls: 0,
+                on_disk,
             }),
             urgent: Notify::new(),
             ending: watch::Sender::new(false),
             empty: Notify::new(),
             interval,
+            state,
         }
     }
 
@@ -56,7 +73,7 @@ impl Outbox {
         }
     }
 
-    /// Sends what waits now, for at most `patience`.
+    /// Sends what waits now, for at most `patience`; what is left is kept for the next life.
     pub async fn finish(&self, patience: Duration) {
         self.ending.send_replace(true);
         self.urgent.notify_one();
@@ -66,11 +83,35 @@ impl Outbox {
             }
         };
         if timeout(patience, drained).await.is_err() {
-            let left = self.with(|waiting| waiting.queue.len());
+            let left = self.with(|waiting| {
+                waiting.queue.seal(now_ms(), waiting.lost_calls);
+                waiting.queue.len()
+            });
             tracing::warn!(
                 batches = left,
-                "the operator could not be told everything before the end"
+                "the operator could not be told everything before the end; the rest is kept for the next start"
             );
+            self.keep().await;
+        }
+    }
+
+    /// Makes the file that the next life reads say what should outlive this one.
+    async fn keep(&self) {
+        let kept = self.with(|waiting| {
+            let revision = waiting.queue.revision();
+            if waiting.on_disk == Some(revision) {
+                return None;
+            }
+            let kept = waiting.queue.kept();
+            let former = waiting.on_disk;
+            waiting.on_disk = (!kept.is_empty()).then_some(revision);
+            (waiting.on_disk, former).ne(&(None, None)).then_some(kept)
+        });
+        let Some(kept) = kept else { return };
+        let state = self.state.clone();
+        let written = tokio::task::spawn_blocking(move || state.keep_reports(&kept)).await;
+        if let Ok(Err(error)) = written {
+            tracing::warn!(%error, "reports cannot be kept for a restart");
         }
     }
 
@@ -109,12 +150,14 @@ impl Outbox {
                     Err(error) => {
                         tracing::warn!(%error, "cannot report; it is tried again");
                         metrics.report_errors.inc();
+                        self.keep().await;
                         sleep(pause).await;
                         pause = (pause * 2).min(LONGEST_PAUSE);
                     }
                 }
                 self.tell(&metrics);
             }
+            self.keep().await;
             self.empty.notify_one();
             if *self.ending.borrow() {
                 return;
@@ -123,19 +166,28 @@ impl Outbox {
     }
 
     fn tell(&self, metrics: &Metrics) {
-        let (waiting, dropped) = self.with(|waiting| (waiting.queue.len(), waiting.queue.dropped()));
+        let (waiting, dropped, samples) = self.with(|waiting| {
+            let queue = &waiting.queue;
+            (queue.len(), queue.dropped(), queue.dropped_samples())
+        });
         metrics.waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
         metrics.dropped.set(i64::try_from(dropped).unwrap_or(i64::MAX));
+        metrics
+            .dropped_samples
+            .set(i64::try_from(samples).unwrap_or(i64::MAX));
     }
 
-    fn front(&self) -> Option<vigia_proto::v1::ReportBatch> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
-        self.with(|waiting| waiting.queue.front(now_ms, waiting.lost_calls).cloned())
+    fn front(&self) -> Option<ReportBatch> {
+        self.with(|waiting| waiting.queue.front(now_ms(), waiting.lost_calls).cloned())
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Waiting) -> T) -> T {
         // A queue is whole between any two of its calls, so a poisoned lock hides nothing.
         act(&mut self.queue.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }

@@ -2,7 +2,11 @@
 //!
 //! Pure. The last batch takes in new results until it is sent or full: summaries are sums, so while the operator is
 //! away they grow in number and not in size. A batch that was sent once keeps its sequence number and its content,
-//! so that the operator can tell a repetition from news. When there is no more room the oldest batch goes, counted.
+//! so that the operator can tell a repetition from news; only its samples may go. When there is no more room, the
+//! oldest samples go first, since an alert is worth more than a vector to train on, and then the oldest batch, counted.
+//!
+//! What waits can be kept on disk ([`Queue::kept`]) and taken up by the agent's next life ([`Queue::restore`]).
+//! Batches with a number keep it and their instance's name, and are stored once.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -62,6 +66,8 @@ pub struct Queue {
     /// Oldest first. Those with a sequence number are sealed.
     waiting: VecDeque<ReportBatch>,
     dropped: u64,
+    dropped_samples: u64,
+    revision: u64,
 }
 
 impl Queue {
@@ -74,11 +80,16 @@ impl Queue {
             next: 1,
             waiting: VecDeque::new(),
             dropped: 0,
+            dropped_samples: 0,
+            revision: 0,
         }
     }
 
     /// Takes in what a drain gave.
     pub fn push(&mut self, findings: Findings) {
+        if !findings.alerts.is_empty() {
+            self.revision += 1;
+        }
         for alert in findings.alerts {
             self.room(|batch, limits| batch.alerts.len() < limits.alerts)
                 .alerts
@@ -100,30 +111,82 @@ impl Queue {
         }
     }
 
-    /// The oldest batch, sealed. `lost_calls` and the clock are put in when it is sealed.
-    pub fn front(&mut self, now_ms: i64, lost_calls: u64) -> Option<&ReportBatch> {
-        let dropped = self.dropped;
-        let batch = self.waiting.front_mut()?;
+    /// What a former life kept. Batches with a number go first, as they are; alerts of the others are new.
+    pub fn restore(&mut self, kept: Vec<ReportBatch>) {
+        for batch in kept {
+            if batch.sequence == 0 {
+                self.push(Findings {
+                    alerts: batch.alerts,
+                    ..Findings::default()
+                });
+            } else {
+                self.waiting.push_back(batch);
+            }
+        }
+    }
+
+    /// What should outlive a crash: numbered batches, and the alerts of the others. Sums of those would be counted
+    /// twice if they were delivered after this and kept nevertheless.
+    #[must_use]
+    pub fn kept(&self) -> Vec<ReportBatch> {
+        self.waiting
+            .iter()
+            .map(|batch| {
+                if batch.sequence == 0 {
+                    ReportBatch {
+                        alerts: batch.alerts.clone(),
+                        ..ReportBatch::default()
+                    }
+                } else {
+                    batch.clone()
+                }
+            })
+            .filter(|batch| batch.sequence != 0 || !batch.alerts.is_empty())
+            .collect()
+    }
+
+    /// Numbers everything that waits: nothing comes after it.
+    pub fn seal(&mut self, now_ms: i64, lost_calls: u64) {
+        for at in 0..self.waiting.len() {
+            self.number(at, lost_calls);
+            self.waiting[at].sent_unix_ms = now_ms;
+        }
+    }
+
+    fn number(&mut self, at: usize, lost_calls: u64) {
+        let batch = &mut self.waiting[at];
         if batch.sequence == 0 {
             batch.instance.clone_from(&self.instance);
             batch.sequence = self.next;
             batch.lost_calls = lost_calls;
-            batch.dropped_batches = dropped;
+            batch.dropped_batches = self.dropped;
             self.next += 1;
+            self.revision += 1;
         }
+    }
+
+    /// The oldest batch, sealed. `lost_calls` and the clock are put in when it is sealed.
+    pub fn front(&mut self, now_ms: i64, lost_calls: u64) -> Option<&ReportBatch> {
+        if self.waiting.is_empty() {
+            return None;
+        }
+        self.number(0, lost_calls);
+        let batch = self.waiting.front_mut()?;
         // Not part of what is stored once: it tells the clocks apart at the moment of sending.
         batch.sent_unix_ms = now_ms;
         Some(batch)
     }
 
-    /// The operator has stored everything up to this sequence number.
+    /// The operator has stored everything of the oldest batch's instance up to this sequence number.
     pub fn acknowledge(&mut self, sequence: u64) {
-        while self
-            .waiting
-            .front()
-            .is_some_and(|batch| batch.sequence != 0 && batch.sequence <= sequence)
-        {
+        let Some(instance) = self.waiting.front().map(|batch| batch.instance.clone()) else {
+            return;
+        };
+        while self.waiting.front().is_some_and(|batch| {
+            batch.instance == instance && batch.sequence != 0 && batch.sequence <= sequence
+        }) {
             self.waiting.pop_front();
+            self.revision += 1;
         }
     }
 
@@ -136,7 +199,14 @@ impl Queue {
         {
             self.waiting.pop_front();
             self.dropped += 1;
+            self.revision += 1;
         }
+    }
+
+    /// Rises whenever [`Self::kept`] gives something else, samples aside that went to make room.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// Batches that wait.
@@ -157,6 +227,48 @@ impl Queue {
         self.dropped
     }
 
+    /// Feature vectors given up since the start, to make room.
+    #[must_use]
+    pub fn dropped_samples(&self) -> u64 {
+        self.dropped_samples
+    }
+
+    /// Makes room for a batch: takes out the oldest samples, and folds what they leave into the batch after it; where
+    /// that is of no use, the oldest batch goes.
+    fn shed(&mut self) {
+        if let Some(batch) = self.waiting.iter_mut().find(|batch| !batch.samples.is_empty()) {
+            self.dropped_samples += batch.samples.len() as u64;
+            batch.samples = Vec::new();
+        }
+        let foldable = (1..self.waiting.len()).find(|&at| {
+            let (one, next) = (&self.waiting[at - 1], &self.waiting[at]);
+            let news = one
+                .scores
+                .iter()
+                .filter(|s| !next.scores.iter().any(|have| same(have, s)));
+            (one.sequence, next.sequence) == (0, 0)
+                && one.samples.is_empty()
+                && one.alerts.len() + next.alerts.len() <= self.limits.alerts
+                && news.count() + next.scores.len() <= self.limits.scores
+        });
+        let folded = foldable.and_then(|at| Some((at, self.waiting.remove(at - 1)?)));
+        if let Some((at, mut one)) = folded {
+            let next = &mut self.waiting[at - 1];
+            one.alerts.append(&mut next.alerts);
+            next.alerts = one.alerts;
+            for score in one.scores {
+                match next.scores.iter_mut().find(|have| same(have, &score)) {
+                    Some(have) => merge(have, &score),
+                    None => next.scores.push(score),
+                }
+            }
+        } else if self.waiting.iter().all(|batch| batch.samples.is_empty()) {
+            self.waiting.pop_front();
+            self.dropped += 1;
+            self.revision += 1;
+        }
+    }
+
     /// The last batch if it is open and has room, else a new one; for which the oldest may have to go.
     fn room(&mut self, has_room: impl Fn(&ReportBatch, &Limits) -> bool) -> &mut ReportBatch {
         let limits = self.limits;
@@ -165,9 +277,8 @@ impl Queue {
             .back()
             .is_some_and(|batch| batch.sequence == 0 && has_room(batch, &limits));
         if !fits {
-            if self.waiting.len() >= limits.batches {
-                self.waiting.pop_front();
-                self.dropped += 1;
+            while self.waiting.len() >= limits.batches {
+                self.shed();
             }
             self.waiting.push_back(ReportBatch::default());
         }
@@ -304,14 +415,79 @@ mod tests {
         assert_eq!(queue.front(3, 0).expect("the next").sequence, 2);
     }
 
+    fn alert(pod: &str) -> Verdict {
+        Verdict {
+            pod: pod.to_owned(),
+            ..Verdict::default()
+        }
+    }
+
+    fn alerts(pods: &[&str]) -> Findings {
+        Findings {
+            alerts: pods.iter().map(|pod| alert(pod)).collect(),
+            ..Findings::default()
+        }
+    }
+
+    fn pods(batches: &[ReportBatch]) -> Vec<&str> {
+        let alerts = batches.iter().flat_map(|batch| &batch.alerts);
+        alerts.map(|alert| alert.pod.as_str()).collect()
+    }
+
     #[test]
-    fn the_oldest_goes_when_there_is_no_room_and_is_counted() {
+    fn samples_go_before_alerts_and_sums_and_are_counted() {
         let mut queue = queue();
-        queue.push(samples(4 * 3));
+        queue.push(Findings {
+            scores: vec![score("a", 1, 10)],
+            ..alerts(&["p"])
+        });
+        for _ in 0..100 {
+            queue.push(Findings {
+                scores: vec![score("a", 1, 20)],
+                ..samples(4)
+            });
+        }
         assert_eq!((queue.len(), queue.dropped()), (3, 0));
-        queue.push(samples(1));
+        assert!(queue.dropped_samples() >= 4 * 97, "{}", queue.dropped_samples());
+        queue.seal(0, 0);
+        let kept = queue.kept();
+        assert_eq!(pods(&kept), ["p"]);
+        let windows: u64 = kept.iter().flat_map(|b| &b.scores).map(|s| s.windows).sum();
+        assert_eq!(windows, 101);
+    }
+
+    #[test]
+    fn the_oldest_alerts_go_when_there_is_nothing_else_and_are_counted() {
+        let mut queue = queue();
+        queue.push(alerts(&["1", "2", "3", "4", "5", "6"]));
+        assert_eq!((queue.len(), queue.dropped()), (3, 0));
+        queue.push(alerts(&["7"]));
         assert_eq!((queue.len(), queue.dropped()), (3, 1));
         assert_eq!(queue.front(0, 0).expect("waits").dropped_batches, 1);
+        assert_eq!(pods(&queue.kept()), ["3", "4", "5", "6", "7"]);
+    }
+
+    #[test]
+    fn a_former_life_s_batches_keep_their_numbers_and_its_alerts_come_again() {
+        let mut former = queue();
+        former.push(alerts(&["1", "2", "3"]));
+        let sent = former.front(5, 0).expect("waits").clone();
+        let mut queue = Queue::new("next".to_owned(), limits());
+        queue.restore(former.kept());
+        queue.push(Findings {
+            scores: vec![score("a", 1, 10)],
+            ..Findings::default()
+        });
+
+        let first = queue.front(9, 0).expect("waits").clone();
+        assert_eq!((first.instance.as_str(), first.sequence), ("me", sent.sequence));
+        assert_eq!(first.alerts, sent.alerts);
+        queue.acknowledge(1);
+        let second = queue.front(9, 0).expect("waits");
+        assert_eq!((second.instance.as_str(), second.sequence), ("next", 1));
+        assert_eq!((second.alerts.len(), second.scores.len()), (1, 1));
+        queue.acknowledge(1);
+        assert!(queue.is_empty());
     }
 
     #[test]
