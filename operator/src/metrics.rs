@@ -103,9 +103,8 @@ impl Default for Metrics {
         );
         // A series that begins with its first refusal would be one that never rose.
         for reason in crate::modelversion::REASONS {
-            metrics.refused.get_or_create(&ReasonLabels {
-                reason: reason.to_owned(),
-            });
+            let reason = reason.to_owned();
+            metrics.refused.get_or_create(&ReasonLabels { reason }).inc_by(0);
         }
         registry.register("events", "Events published, by reason", metrics.events.clone());
         registry.register(
