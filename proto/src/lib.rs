@@ -3,6 +3,8 @@
 //! The contract is `proto/vigia/v1/vigia.proto`; what is here is made from it at build time, so
 //! it cannot be stale. Messages change type once, where they enter a part.
 
+pub mod bounded;
+
 /// Version 1 of the contracts.
 #[expect(
     missing_docs,
@@ -20,3 +22,21 @@ pub const MAX_MESSAGE: usize = 4 << 20;
 
 /// Largest `data` of a [`v1::Chunk`].
 pub const MAX_CHUNK: usize = 256 << 10;
+
+/// Most alerts of a [`v1::ReportBatch`].
+pub const MAX_ALERTS: usize = 1024;
+
+/// Most scores of a [`v1::ReportBatch`].
+pub const MAX_SCORES: usize = 4096;
+
+/// Most samples of a [`v1::ReportBatch`].
+pub const MAX_SAMPLES: usize = 16_384;
+
+/// Most drivers of a [`v1::Verdict`] that are read; three are kept.
+pub const MAX_DRIVERS: usize = 16;
+
+/// Most values of a histogram that are read.
+pub const MAX_BINS: usize = 64;
+
+/// Most metrics of a [`v1::SubmitHeader`], as many as a status may have.
+pub const MAX_METRICS: usize = 32;

@@ -1,11 +1,12 @@
 //! What comes in from agents and training pods, over gRPC with TLS.
 //!
 //! ```text
-//! connection ─▶ TLS ─▶ caps ─▶ TokenReview ─▶ validate ─▶ alerts told ─▶ group commit ─▶ acknowledged
+//! connection ─▶ TLS ─▶ TokenReview ─▶ caps ─▶ decode ─▶ validate ─▶ alerts told ─▶ group commit ─▶ acknowledged
 //! ```
 
 pub mod auth;
 pub mod commit;
+pub mod gate;
 mod limits;
 pub mod metrics;
 pub mod node;
@@ -33,6 +34,7 @@ use crate::trainingrun::RUN_UID;
 use crate::watch::{RUN_NAME, RUN_NAMESPACE};
 use auth::{Accounts, ApiServer, Authenticator};
 use commit::Committer;
+use gate::Gate;
 use metrics::IngestMetrics;
 use node::{Alarm, NodeService, Plans};
 use training::{Trainers, TrainingPod, TrainingService};
@@ -101,21 +103,21 @@ async fn listen(context: &Arc<Context>, metrics: &IngestMetrics) -> anyhow::Resu
     );
     let work = tokio::spawn(work);
     let node = NodeService::new(
-        auth.clone(),
         context.clone(),
         context.clone(),
         context.store.clone(),
         committer,
         metrics.clone(),
     );
-    let training = TrainingService::new(auth, context.clone(), context.store.clone(), metrics.clone());
+    let training = TrainingService::new(context.clone(), context.store.clone(), metrics.clone());
+    let gate = Gate::new(auth, metrics.clone());
     let rotation = tokio::spawn(keeper.keep(current.clone(), committing.clone()));
     tracing::info!(address = %config.grpc_listen, "gRPC server listens");
     context.health.set_serving(true);
     let served = serve_tls(
         listener,
         current.server()?,
-        routes(node, training),
+        routes(gate, node, training),
         context.shutdown.clone(),
     )
     .await;
@@ -126,10 +128,12 @@ async fn listen(context: &Arc<Context>, metrics: &IngestMetrics) -> anyhow::Resu
     served.context("gRPC server")
 }
 
-/// Both services, with their limits.
-pub fn routes(node: NodeService, training: TrainingService) -> Routes {
-    Routes::new(NodeServer::new(node).max_decoding_message_size(MAX_MESSAGE))
-        .add_service(TrainingServer::new(training).max_decoding_message_size(MAX_MESSAGE))
+/// Both services behind their gate, with their limits.
+pub fn routes(gate: Arc<Gate>, node: NodeService, training: TrainingService) -> Routes {
+    let services = Routes::new(NodeServer::new(node).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(TrainingServer::new(training).max_decoding_message_size(MAX_MESSAGE));
+    let gated = axum::middleware::from_fn_with_state(gate, gate::admit);
+    services.into_axum_router().layer(gated).into()
 }
 
 async fn upkeep(context: Arc<Context>, metrics: IngestMetrics) {

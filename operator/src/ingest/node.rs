@@ -15,8 +15,9 @@ use vigia_proto::MAX_CHUNK;
 use vigia_proto::v1::node_server::Node;
 use vigia_proto::v1::{Chunk, FetchRequest, ReportAck, ReportBatch, Verdict};
 
-use super::auth::Authenticator;
+use super::auth::Identity;
 use super::commit::Committer;
+use super::gate::Decoding;
 use super::limits::Limits;
 use super::metrics::{IngestMetrics, Reason};
 use super::validate::{Allowed, check};
@@ -45,7 +46,6 @@ pub trait Alarm: Send + Sync + 'static {
 
 /// The service.
 pub struct NodeService {
-    auth: Arc<Authenticator>,
     plans: Arc<dyn Plans>,
     alarm: Arc<dyn Alarm>,
     store: Arc<Store>,
@@ -60,7 +60,6 @@ pub struct NodeService {
 impl NodeService {
     /// The service, over what it needs.
     pub fn new(
-        auth: Arc<Authenticator>,
         plans: Arc<dyn Plans>,
         alarm: Arc<dyn Alarm>,
         store: Arc<Store>,
@@ -68,7 +67,6 @@ impl NodeService {
         metrics: IngestMetrics,
     ) -> Self {
         Self {
-            auth,
             plans,
             alarm,
             store,
@@ -81,8 +79,9 @@ impl NodeService {
         }
     }
 
-    async fn take(&self, request: Request<ReportBatch>) -> Result<ReportAck, Status> {
-        let node = self.auth.agent(request.metadata()).await?;
+    async fn take(&self, mut request: Request<ReportBatch>) -> Result<ReportAck, Status> {
+        let node = Identity::of(&request)?.agent()?.to_owned();
+        let decoding = request.extensions_mut().remove::<Decoding>();
         let batch = request.into_inner();
         let ack = |sequence| ReportAck {
             sequence,
@@ -97,12 +96,13 @@ impl NodeService {
                 "this node reports too much; send it later",
             ));
         }
-        let kib = u32::try_from(batch.encoded_len() >> 10).unwrap_or(IN_FLIGHT_KIB);
+        let kib = u32::try_from(weight(&batch) >> 10).unwrap_or(IN_FLIGHT_KIB);
         let _permit = self
             .in_flight
             .acquire_many(kib.min(IN_FLIGHT_KIB - 1) + 1)
             .await
             .map_err(|_| Status::unavailable("the operator is ending"))?;
+        drop(decoding);
         let now_ms = Timestamp::now().as_millisecond();
         let allowed = self.allowed(&node, now_ms);
         let report = check(batch, &node, &allowed, now_ms)
@@ -171,7 +171,7 @@ impl NodeService {
         &self,
         request: Request<FetchRequest>,
     ) -> Result<Response<BoxStream<'static, Result<Chunk, Status>>>, Status> {
-        let node = self.auth.agent(request.metadata()).await?;
+        let node = Identity::of(&request)?.agent()?.to_owned();
         let digest = request.into_inner().digest;
         let plan = self.plans.plan(&node);
         let named = plan.iter().flat_map(|p| &p.spec.models).flat_map(|m| &m.versions);
@@ -188,6 +188,12 @@ impl NodeService {
         let bytes = self.store.get_artifact(&digest).await.map_err(|e| refuse(&e))?;
         Ok(Response::new(chunks(bytes)))
     }
+}
+
+/// Bytes that a batch takes in memory, roughly: those of the wire and those around each item.
+fn weight(batch: &ReportBatch) -> usize {
+    let items = batch.alerts.len() + batch.scores.len() + batch.samples.len();
+    batch.encoded_len() + items * size_of::<Verdict>()
 }
 
 /// Bytes as a stream of chunks.

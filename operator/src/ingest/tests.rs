@@ -6,9 +6,11 @@ use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
+use bytes::{Buf as _, BufMut as _, Bytes};
+use futures::StreamExt as _;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Status};
 use vigia_proto::MAX_CHUNK;
@@ -111,14 +113,14 @@ impl Operator {
             accounts(),
         ));
         let node = NodeService::new(
-            auth.clone(),
             caches.clone(),
             caches.clone(),
             store.clone(),
             committer,
             metrics.clone(),
         );
-        let training = TrainingService::new(auth, caches.clone(), store.clone(), metrics);
+        let training = TrainingService::new(caches.clone(), store.clone(), metrics.clone());
+        let gate = Gate::new(auth, metrics);
         let material = Material::new(&[NAME.to_owned()], Timestamp::now()).unwrap();
         let current = tls::Current::new(&material).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -126,7 +128,7 @@ impl Operator {
         let server = serve_tls(
             listener,
             current.server().unwrap(),
-            routes(node, training),
+            routes(gate, node, training),
             shutdown.clone(),
         );
         let tasks = vec![
@@ -171,6 +173,60 @@ impl Operator {
             task.await.unwrap();
         }
     }
+}
+
+/// Sends and takes bytes as they are: what a peer sends that keeps to no schema.
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, wire: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        wire.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, wire: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(wire.copy_to_bytes(wire.remaining())))
+    }
+}
+
+/// Calls a method with a message that may be none.
+async fn call_raw(
+    channel: Channel,
+    path: &'static str,
+    token: Option<&str>,
+    message: Bytes,
+) -> Result<Bytes, Status> {
+    let mut grpc = tonic::client::Grpc::new(channel);
+    grpc.ready().await.unwrap();
+    let request = match token {
+        Some(token) => by(token, message),
+        None => Request::new(message),
+    };
+    let answer = grpc.unary(request, path.parse().unwrap(), Raw).await;
+    answer.map(tonic::Response::into_inner)
 }
 
 fn by<T>(token: &str, message: T) -> Request<T> {
@@ -505,5 +561,66 @@ async fn an_output_is_taken_once_and_only_whole() {
         .unwrap()
         .into_inner();
     assert!(told.submitted);
+    operator.stop().await;
+}
+
+const REPORT: &str = "/vigia.v1.Node/Report";
+
+/// Alerts without content, two bytes each: as many as a message holds.
+fn empty_alerts() -> Bytes {
+    [0x22, 0].repeat((vigia_proto::MAX_MESSAGE - 16) / 2).into()
+}
+
+/// What a stopped pod sends of its submission: the beginning.
+#[tokio::test]
+async fn a_submission_that_does_not_come_holds_up_no_other() {
+    let operator = Operator::start().await;
+    operator
+        .store
+        .put_run_json("run-uid", Prepared::NAME, &prepared())
+        .await
+        .unwrap();
+    let artifact = b"an artifact".to_vec();
+    let parts = submission(&artifact, &digest_of(&artifact), artifact.len() as u64);
+    let begun = futures::stream::iter(parts[..1].to_vec()).chain(futures::stream::pending());
+    let mut stopped = operator.trainer().await;
+    let stopped = tokio::spawn(async move { stopped.submit(by("trainer:train-0:pod-uid", begun)).await });
+    let mut other = operator.trainer().await;
+    let whole = other.submit(by("trainer:train-0:pod-uid", futures::stream::iter(parts)));
+    tokio::time::timeout(Duration::from_secs(20), whole)
+        .await
+        .expect("not held up")
+        .unwrap();
+    assert!(operator.store.output("run-uid").await.unwrap().is_some());
+    stopped.abort();
+    operator.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_of_a_stranger_is_decoded() {
+    let operator = Operator::start().await;
+    // Were it decoded, it would be refused as what it is.
+    let garbage = Bytes::from_static(b"\xff\xff\xff");
+    for path in [REPORT, "/vigia.v1.Training/Plan"] {
+        for token in [None, Some("nonsense")] {
+            let channel = operator.channel(&operator.ca).await.unwrap();
+            let answer = call_raw(channel, path, token, garbage.clone()).await;
+            assert_eq!(code(answer), Code::Unauthenticated, "{path} {token:?}");
+        }
+    }
+    let channel = operator.channel(&operator.ca).await.unwrap();
+    let trainer = call_raw(channel, REPORT, Some("trainer:train-0:pod-uid"), garbage).await;
+    assert_eq!(code(trainer), Code::PermissionDenied);
+    operator.stop().await;
+}
+
+#[tokio::test]
+async fn what_multiplies_in_memory_is_not_decoded() {
+    let operator = Operator::start().await;
+    let channel = operator.channel(&operator.ca).await.unwrap();
+    let refused = call_raw(channel, REPORT, Some("agent:n1"), empty_alerts()).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("1024 alerts"), "{refused}");
     operator.stop().await;
 }

@@ -1,26 +1,30 @@
 //! The service of training pods: their plan, their windows, and the way back for what they made.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::BoxStream;
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming};
 use vigia_crds::is_digest;
-use vigia_proto::MAX_CHUNK;
 use vigia_proto::v1::submit_request::Part;
 use vigia_proto::v1::training_server::Training;
 use vigia_proto::v1::{
     Chunk, HoldoutRequest, PlanRequest, RunPlan, ShardRequest, SubmitHeader, SubmitReply, SubmitRequest,
 };
+use vigia_proto::{MAX_CHUNK, MAX_METRICS};
 
-use super::auth::Authenticator;
+use super::auth::Identity;
 use super::metrics::IngestMetrics;
 use super::node::{chunks, refuse};
 use crate::store::{MAX_OUTPUT, Output, Store, digest_of};
 use crate::trainingrun::data::{HOLDOUT, Prepared, shard_name};
 
-/// Most metrics of a submission, as many as a status may have.
-const MAX_METRICS: usize = 32;
+/// Submissions that are received at once: each may be large.
+const RECEIVING: usize = 4;
+/// Time for a submission to come in. Its pod may be stopped in the middle of it, and others wait their turn.
+const RECEIVE_TIME: Duration = Duration::from_secs(60);
 
 /// A pod that trains, as the operator knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,38 +49,33 @@ pub trait Trainers: Send + Sync + 'static {
 
 /// The service.
 pub struct TrainingService {
-    auth: Arc<Authenticator>,
     trainers: Arc<dyn Trainers>,
     store: Arc<Store>,
     metrics: IngestMetrics,
-    /// One submission at a time: each may be large.
-    submitting: tokio::sync::Mutex<()>,
+    receiving: Semaphore,
+    /// Of two submissions of a run the first to be whole counts.
+    keeping: tokio::sync::Mutex<()>,
 }
 
 impl TrainingService {
     /// The service, over what it needs.
-    pub fn new(
-        auth: Arc<Authenticator>,
-        trainers: Arc<dyn Trainers>,
-        store: Arc<Store>,
-        metrics: IngestMetrics,
-    ) -> Self {
+    pub fn new(trainers: Arc<dyn Trainers>, store: Arc<Store>, metrics: IngestMetrics) -> Self {
         Self {
-            auth,
             trainers,
             store,
             metrics,
-            submitting: tokio::sync::Mutex::default(),
+            receiving: Semaphore::new(RECEIVING),
+            keeping: tokio::sync::Mutex::default(),
         }
     }
 
     /// The caller, and what was prepared for its run.
     async fn caller<T>(&self, request: &Request<T>) -> Result<(TrainingPod, Prepared), Status> {
-        let (name, uid) = self.auth.trainer(request.metadata()).await?;
+        let (name, uid) = Identity::of(request)?.trainer()?;
         // The pod may be younger than the operator's cache: NotFound is tried again.
         let pod = self
             .trainers
-            .pod(&name, &uid)
+            .pod(name, uid)
             .ok_or_else(|| Status::not_found(format!("no training pod {name} is known yet")))?;
         let prepared = self
             .store
@@ -134,8 +133,47 @@ impl TrainingService {
     async fn take(&self, request: Request<Streaming<SubmitRequest>>) -> Result<SubmitReply, Status> {
         let (pod, _) = self.caller(&request).await?;
         own_rank(&pod, 0)?;
-        let _one = self.submitting.lock().await;
-        let mut stream = request.into_inner();
+        let ending = || Status::unavailable("the operator is ending");
+        let _turn = self.receiving.acquire().await.map_err(|_| ending())?;
+        let received = tokio::time::timeout(RECEIVE_TIME, self.receive(&pod, request.into_inner()));
+        let received = received.await.map_err(|_| {
+            Status::deadline_exceeded(format!(
+                "the submission did not come in within {}s",
+                RECEIVE_TIME.as_secs()
+            ))
+        })?;
+        let Some((output, artifact)) = received? else {
+            return Ok(SubmitReply {});
+        };
+        let _one = self.keeping.lock().await;
+        if self.is_kept(&pod, &output).await? {
+            return Ok(SubmitReply {});
+        }
+        self.store
+            .put_output(&pod.uid, &output, artifact)
+            .await
+            .map_err(|e| refuse(&e))?;
+        tracing::info!(target: "audit", namespace = pod.namespace, run = pod.run, digest = output.digest, "a training pod submitted its output");
+        self.trainers.submitted(&pod);
+        Ok(SubmitReply {})
+    }
+
+    /// Whether the run has this output already.
+    async fn is_kept(&self, pod: &TrainingPod, output: &Output) -> Result<bool, Status> {
+        let former = self.store.run_json::<Output>(&pod.uid, "output").await;
+        match former.map_err(|e| refuse(&e))? {
+            Some(former) if former.digest == output.digest => Ok(true),
+            Some(_) => Err(Status::already_exists("the run has another output already")),
+            None => Ok(false),
+        }
+    }
+
+    /// Reads a submission; nothing where the run has it already.
+    async fn receive(
+        &self,
+        pod: &TrainingPod,
+        mut stream: Streaming<SubmitRequest>,
+    ) -> Result<Option<(Output, Bytes)>, Status> {
         let header = match stream.message().await?.and_then(|m| m.part) {
             Some(Part::Header(header)) => check_header(header)?,
             _ => {
@@ -148,17 +186,8 @@ impl TrainingService {
             digest: header.digest,
             metrics: header.metrics.into_iter().collect(),
         };
-        if let Some(former) = self
-            .store
-            .run_json::<Output>(&pod.uid, "output")
-            .await
-            .map_err(|e| refuse(&e))?
-        {
-            return if former.digest == output.digest {
-                Ok(SubmitReply {})
-            } else {
-                Err(Status::already_exists("the run has another output already"))
-            };
+        if self.is_kept(pod, &output).await? {
+            return Ok(None);
         }
         let mut artifact = BytesMut::new();
         while let Some(message) = stream.message().await? {
@@ -178,13 +207,7 @@ impl TrainingService {
                 "the data do not have the size and digest announced",
             ));
         }
-        self.store
-            .put_output(&pod.uid, &output, artifact.freeze())
-            .await
-            .map_err(|e| refuse(&e))?;
-        tracing::info!(target: "audit", namespace = pod.namespace, run = pod.run, digest = output.digest, "a training pod submitted its output");
-        self.trainers.submitted(&pod);
-        Ok(SubmitReply {})
+        Ok(Some((output, artifact.freeze())))
     }
 }
 

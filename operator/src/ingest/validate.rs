@@ -10,6 +10,7 @@ use vigia_crds::{NodePlanSpec, is_digest};
 use vigia_model::histogram::BINS;
 use vigia_model::schema::Schema;
 use vigia_proto::v1::{ReportBatch, Sample, ScoreSummary, Verdict};
+use vigia_proto::{MAX_ALERTS, MAX_SAMPLES, MAX_SCORES};
 
 use crate::store::{Row, Summary};
 
@@ -21,10 +22,6 @@ const MAX_AGE_MS: i64 = 7 * 86_400_000;
 const GRACE_MS: i64 = 86_400_000;
 /// Shortest and longest window, as TraceProfile has them, with room for a late drain.
 const WINDOW_MS: std::ops::RangeInclusive<i64> = 100..=900_000;
-/// Most items of a batch; an agent that keeps to the message size stays below.
-const MAX_ALERTS: usize = 1024;
-const MAX_SCORES: usize = 4096;
-const MAX_SAMPLES: usize = 16_384;
 /// Most windows that one summary may count.
 const MAX_WINDOWS: u64 = 10_000_000;
 /// Longest name in Kubernetes.
