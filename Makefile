@@ -39,12 +39,12 @@ images: ## Build the static binaries and the images, as OCI archives in target/i
 
 ##@ Change it
 .PHONY: test
-test: ## Lint, then tests: units, the API on a real API server, the loop's faults on a real cluster
+test: ## Lint, then tests: units, the API on a real API server, the loop up to an alert on a real cluster
 	@scripts/setup.sh test cluster demo
 	@scripts/test.sh
 
 .PHONY: test-loop
-test-loop: ## The whole loop on three nodes, and its faults, with assertions on the API's objects (16 min; not in make test)
+test-loop: ## The whole loop on three nodes, and its faults, with assertions on the API's objects (15 min)
 	@scripts/setup.sh test cluster demo
 	@scripts/build-images.sh
 	@cargo nextest run --package vigia-e2e --ignore-default-filter --filterset 'binary(closed_loop)'

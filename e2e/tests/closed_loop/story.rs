@@ -12,6 +12,16 @@ use crate::world::{SHOP, SYSTEM, World, root};
 
 const VICTIM: &str = "redis-2";
 
+/// The first half of the story, short enough for every run of the tests.
+#[tokio::test]
+async fn minutes_after_the_install_an_intruder_is_told_of() -> Result<()> {
+    let world = World::install(3, &[]).await?;
+    world.start_demo()?;
+    plans_name_their_own_pods_only(&world)?;
+    first_model(&world)?;
+    intruder(&world)
+}
+
 #[tokio::test]
 async fn a_workload_is_learnt_watched_relearnt_and_guarded_from_bad_models() -> Result<()> {
     let world = World::install(3, &[]).await?;
