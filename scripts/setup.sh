@@ -105,7 +105,8 @@ setup_build() {
 
 setup_test() {
     setup_build
-    packages shellcheck
+    # What vigia trace is compared with, and what it traces.
+    packages shellcheck strace sqlite3
     nextest
     part helm helm
     part kubeconform kubeconform

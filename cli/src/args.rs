@@ -9,6 +9,7 @@ use vigia_model::pipeline::EstimatorKind;
 use vigia_model::syscalls::Arch;
 
 use crate::filter::{Filter, FilterError};
+use crate::say::Out;
 
 /// Learns how a workload normally talks to the kernel, and tells when it behaves otherwise.
 #[derive(Debug, Parser)]
@@ -69,14 +70,19 @@ pub struct Trusted {
 
 /// Trace the system calls of a command, of processes, or of a cgroup.
 ///
-/// Counting happens in the kernel (eBPF); nothing is stopped or slowed down as with strace. Needs CAP_BPF and
-/// CAP_PERFMON: run it as root.
+/// Without further options each call is a line, as with strace: name, arguments, result. That is done by ptrace(2), which
+/// stops the target twice for each call.
+///
+/// With -c (a table at the end), --window (a table each time), --output, --load-model or --cgroup calls are counted
+/// instead, in the kernel by eBPF: nothing is stopped, and little is slowed down. That needs CAP_BPF and CAP_PERFMON:
+/// run it as root. Where it may not be, commands and processes are counted by ptrace, and that is said.
 ///
 /// With a command, the report goes to standard error, as strace's does; with --format json it goes to standard output,
-/// and what the command prints goes to standard error.
+/// and what the command prints goes to standard error. Times are wall-clock time between a call's begin and its return.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  vigia trace -f -T -- sh -c 'ls | wc'             a line for each call, children too, with times
   sudo vigia trace -c -f -- make                   one table at the end, children counted too
   sudo vigia trace -c -e trace=%file,!openat -- ls only some system calls
   sudo vigia trace -c --ml-anomaly -- ls           which system calls are slow?
@@ -92,7 +98,7 @@ pub struct Trace {
     /// everything in a cgroup.
     #[arg(short = 'f', long)]
     pub follow: bool,
-    /// Measure how long calls take (-c and --ml-… do so anyway).
+    /// Show how long calls take (-c does so anyway).
     #[arg(short = 'T', long = "times")]
     pub times: bool,
     /// Look at some system calls only: trace=SET, as strace has it. A set is a list of names, numbers, classes (%file,
@@ -118,9 +124,10 @@ pub struct Trace {
     /// End after this time (a command is then left running no longer: it is told to terminate).
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub duration: Option<Duration>,
-    /// Length of a window. Train and score with windows of one length.
-    #[arg(long, value_name = "TIME", value_parser = window, default_value = "2s")]
-    pub window: Duration,
+    /// Count in windows of this length (2s if not said), instead of a line for each call. Train and score with windows
+    /// of one length.
+    #[arg(long, value_name = "TIME", value_parser = window)]
+    pub window: Option<Duration>,
     /// Record whole windows: .parquet for `vigia train`, .jsonl for `vigia train` and people.
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -162,6 +169,21 @@ impl Ml {
 }
 
 impl Trace {
+    /// Whether there is a line for each call, rather than counts.
+    pub fn prints_lines(&self) -> bool {
+        let counts = self.summary || self.window.is_some() || self.cgroup.is_some();
+        !counts && self.output.is_none() && self.model.is_none()
+    }
+
+    /// Where the report goes.
+    pub fn out(&self) -> Out {
+        if self.command.is_empty() || self.format == Format::Json {
+            Out::Stdout
+        } else {
+            Out::Stderr
+        }
+    }
+
     /// Whether it matters how long calls take.
     pub fn wants_times(&self) -> bool {
         self.summary || self.times || self.ml.is_wanted() || self.ml.anomaly_realtime

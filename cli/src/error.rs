@@ -64,6 +64,11 @@ impl Failure {
         self
     }
 
+    /// What went wrong, alone.
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
     /// Says it on standard error.
     pub fn report(&self) -> ExitCode {
         let red = Style::new().fg_color(Some(AnsiColor::Red.into())).bold();

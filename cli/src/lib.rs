@@ -10,6 +10,7 @@ mod filter;
 mod input;
 mod keys;
 mod model;
+mod ptrace;
 mod record;
 mod say;
 mod score;

@@ -443,22 +443,99 @@ fn recorded_windows_train_a_model_that_scores_live() {
 }
 
 #[test]
-fn who_may_not_trace_is_told_what_is_missing() {
+fn who_may_not_load_programs_is_told_what_is_missing_and_traced_by_ptrace() {
     // A user without capabilities: uid 65534 with all of them dropped by the change of user.
     use std::os::unix::process::CommandExt;
     let folder = tempfile::tempdir().expect("a folder");
     let copy = folder.path().join("vigia");
     fs::copy(env!("CARGO_BIN_EXE_vigia"), &copy).expect("a copy");
     fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("changed");
-    let output = Command::new(&copy)
-        .args(["trace", "--", "true"])
-        .uid(65534)
-        .gid(65534)
-        .output()
-        .expect("runs");
-    assert_eq!(output.status.code(), Some(5));
-    let said = String::from_utf8(output.stderr).expect("text");
+    let nobody = |args: &[&str]| {
+        let output = Command::new(&copy)
+            .arg("trace")
+            .args(args)
+            .uid(65534)
+            .gid(65534)
+            .output()
+            .expect("runs");
+        (
+            output.status.code(),
+            String::from_utf8(output.stderr).expect("text"),
+        )
+    };
+    let (code, said) = nobody(&["--cgroup", "/"]);
+    assert_eq!(code, Some(5));
     assert!(said.contains("CAP_BPF") && said.contains("setcap"), "{said}");
+
+    // What can be traced by ptrace is, and that is said.
+    let (code, said) = nobody(&["-c", "-f", "--", "ls", "/"]);
+    assert_eq!(code, Some(0), "{said}");
+    let note = said.lines().next().expect("a line");
+    assert!(
+        note.contains("CAP_BPF") && note.contains("counting by ptrace"),
+        "{said}"
+    );
+    if let Some(expected) = strace(&["-f"], &["ls", "/"]) {
+        // Which folders may be searched for libraries differs with the user.
+        for name in [
+            "execve",
+            "read",
+            "mmap",
+            "close",
+            "getdents64",
+            "write",
+            "ioctl",
+            "brk",
+        ] {
+            assert_eq!(rows(&said).get(name), expected.get(name), "{name}");
+        }
+    }
+    let (code, said) = nobody(&["-p", "1"]);
+    assert_eq!(code, Some(5));
+    assert!(
+        said.contains("Operation not permitted") && said.contains("next:"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_compiler_a_database_and_a_pipeline_are_counted_as_strace_counts_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).to_str().expect("text").to_owned();
+    fs::write(at("x.c"), "int main(void) { return 0; }").expect("a file");
+    let compile = format!("rm -f {1}; cc -pipe -c {0} -o {1}", at("x.c"), at("x.o"));
+    let database = format!(
+        "rm -f {0}; sqlite3 {0} 'create table t(x); insert into t values (1);'",
+        at("db")
+    );
+    // What is the same in every run; where memory lies and who waits for whom is not.
+    let same = [
+        "execve",
+        "openat",
+        "pread64",
+        "pwrite64",
+        "unlink",
+        "fdatasync",
+        "exit",
+        "pipe2",
+        "rename",
+        "dup2",
+    ];
+    for script in [
+        compile.as_str(),
+        database.as_str(),
+        "ls / | sort | head -n 2 | wc -l",
+    ] {
+        let command = ["sh", "-c", script];
+        let Some(expected) = strace(&["-f"], &command) else {
+            return;
+        };
+        let seen = table(&["-f"], &command);
+        for name in same {
+            assert_eq!(seen.get(name), expected.get(name), "{script}: {name}");
+        }
+        assert!(seen["execve"].0 >= 2, "{script}");
+    }
 }
 
 #[test]

@@ -251,6 +251,7 @@ fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<Strin
         return None;
     }
     known
+        .filter(|name| name.len().abs_diff(word.len()) <= MAX_DISTANCE)
         .map(|name| (strsim::osa_distance(word, name), name))
         .min()
         .filter(|(distance, _)| *distance <= MAX_DISTANCE && *distance < word.chars().count())

@@ -1,11 +1,14 @@
-//! What counts: the probe in the kernel.
+//! What counts: the probe in the kernel or, where that may not be, the tracer.
 
-use vigia_agent::probe::{Gram, Latency, Probe, Tally};
+use std::sync::PoisonError;
+
+use vigia_agent::probe::{Gram, Latency, Probe, Slot, Tally};
 use vigia_agent::window::Totals;
 
 use super::cannot;
 use crate::error::Failure;
 use crate::filter::Filter;
+use crate::ptrace::watch::Shared;
 use crate::times::{Time, Times};
 
 /// Totals at one moment, of the system calls that are looked at.
@@ -17,8 +20,47 @@ pub struct Snapshot {
     pub times: Times,
 }
 
-/// Reads totals, with room that is used again.
-pub struct Reader {
+/// Slot of what the tracer counts, which is one target.
+pub const TRACED: Slot = Slot(1);
+
+/// Reads totals.
+pub enum Reader {
+    /// Of the probe.
+    Kernel(Box<Kernel>),
+    /// Of the tracer, which has left out what is not looked at.
+    Ptrace(Shared),
+}
+
+impl Reader {
+    /// Totals since the target was bound.
+    pub fn read(&mut self) -> Result<Snapshot, Failure> {
+        match self {
+            Self::Kernel(kernel) => kernel.read(),
+            Self::Ptrace(shared) => {
+                let counts = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                let tally = |(&syscall, &(calls, errors)): (&u32, &(u64, u64))| Tally {
+                    slot: TRACED,
+                    syscall,
+                    calls,
+                    errors,
+                };
+                let tallies: Vec<Tally> = counts.calls.iter().map(tally).collect();
+                Ok(Snapshot {
+                    totals: Totals::new(&tallies, 0),
+                    times: counts.times.clone(),
+                })
+            }
+        }
+    }
+
+    /// Whether anomalies are seen here, or by the tracer as they happen.
+    pub fn is_kernel(&self) -> bool {
+        matches!(self, Self::Kernel(_))
+    }
+}
+
+/// The probe, with room that is used again.
+pub struct Kernel {
     probe: Probe,
     filter: Filter,
     times: bool,
@@ -27,7 +69,7 @@ pub struct Reader {
     grams: Vec<Gram>,
 }
 
-impl Reader {
+impl Kernel {
     /// Reads what `probe` counts of the calls in `filter`; how long they take only if the probe measures it.
     pub fn new(probe: Probe, filter: Filter, times: bool) -> Self {
         Self {
@@ -40,8 +82,7 @@ impl Reader {
         }
     }
 
-    /// Totals since the target was bound.
-    pub fn read(&mut self) -> Result<Snapshot, Failure> {
+    fn read(&mut self) -> Result<Snapshot, Failure> {
         self.tallies.clear();
         self.probe
             .drain(&mut self.tallies)

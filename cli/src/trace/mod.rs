@@ -2,7 +2,7 @@
 
 mod engine;
 mod sink;
-mod spawn;
+pub mod spawn;
 mod table;
 mod target;
 
@@ -21,6 +21,7 @@ use crate::analysis::realtime::{Odd, Realtime};
 use crate::args::Trace;
 use crate::error::Failure;
 use crate::input;
+use crate::ptrace;
 use crate::record::name_of;
 use crate::times::{self, Times};
 use engine::Reader;
@@ -29,6 +30,8 @@ use target::Traced;
 
 /// How long a command that was told to terminate may take before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
+/// Length of a window where none is given.
+const WINDOW: Duration = Duration::from_secs(2);
 /// How often times are looked at for --anomaly-realtime.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -37,6 +40,8 @@ enum Event {
     /// The command has ended, or every process that was named.
     Ended(Option<ExitStatus>),
     Signal(i32),
+    /// Tracing has failed, or the command could not be run.
+    Failed(Failure),
 }
 
 /// Traces until the target ends, the time is over, or a signal says so.
@@ -53,12 +58,14 @@ pub fn run(args: &Trace) -> Result<u8, Failure> {
     let mut sink = Sink::new(args, model)?;
     let (events, inbox) = mpsc::channel();
     // Before the target starts: a Ctrl-C meant for it must not end us without a report.
+    // The thread that waits for them must not swallow what the tracer waits for.
+    ptrace::hold_changes();
     watch_signals(events.clone())?;
+    ptrace::let_changes_through();
     let clock = Clock(Instant::now());
-    let (probe, traced) = target::start(args, &clock)?;
-    let filter = args.filter.clone().unwrap_or_default();
-    let mut reader = Reader::new(probe, filter, args.wants_times());
+    let (mut reader, traced) = target::start(args, &clock, &events)?;
     let status = follow(args, &clock, &mut reader, &traced, &mut sink, &events, &inbox)?;
+    traced.release();
     sink.finish()?;
     Ok(status.map_or(0, exit_code))
 }
@@ -73,11 +80,12 @@ fn follow(
     inbox: &Receiver<Event>,
 ) -> Result<Option<ExitStatus>, Failure> {
     let mut times = Times::new();
-    let mut live = args.ml.anomaly_realtime.then(Live::default);
+    let mut live = (args.ml.anomaly_realtime && reader.is_kernel()).then(Live::default);
+    let length = args.window.unwrap_or(WINDOW);
     let mut windows = Windows::default();
     let begin = traced.since;
     // A slot is new: its counters began with nothing, whatever a command has done by now.
-    windows.open((), traced.slot, args.window, begin, &Totals::default());
+    windows.open((), traced.slot, length, begin, &Totals::default());
     traced.watch(events.clone())?;
     let mut until = args.duration.map(|d| begin.mono + d);
     let deadline = until;
@@ -89,11 +97,12 @@ fn follow(
             .chain(until)
             .chain(live.is_some().then(|| now + TICK))
             .min()
-            .unwrap_or(args.window);
+            .unwrap_or(length);
         // We hold a sender ourselves, so that an error can only be the end of the wait.
         let event = inbox.recv_timeout(next.saturating_sub(now)).ok();
         let ended = match event {
             Some(Event::Ended(status)) => Some(status),
+            Some(Event::Failed(failure)) => return Err(failure),
             // A command gets the terminal's Ctrl-C itself, and its end is ours.
             Some(Event::Signal(SIGINT)) if traced.is_command() => None,
             Some(Event::Signal(signal)) if traced.is_command() => {

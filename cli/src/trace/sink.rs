@@ -64,11 +64,10 @@ impl<'a> Sink<'a> {
     /// Opens what can be opened before the target starts.
     pub fn new(args: &'a Trace, model: Option<Artifact>) -> Result<Self, Failure> {
         let recorder = args.output.as_deref().map(recorder).transpose()?;
-        let to_stdout = args.command.is_empty() || args.format == Format::Json;
         Ok(Self {
             args,
             target: target::name(args),
-            out: if to_stdout { Out::Stdout } else { Out::Stderr },
+            out: args.out(),
             model: model.map(|model| (model, Scratch::default())),
             recorder,
             total: Total::default(),
@@ -102,7 +101,7 @@ impl<'a> Sink<'a> {
             }
             _ => {}
         }
-        if !self.args.summary {
+        if !self.args.summary && !self.args.prints_lines() {
             self.report(&record, severity);
         }
         Ok(())

@@ -23,8 +23,9 @@ struct Words {
     word: AtomicU32,
 }
 
+/// See [`Words`].
 #[derive(Clone, Copy)]
-struct Page(NonNull<Words>);
+pub struct Page(NonNull<Words>);
 
 // SAFETY: what it points to is made of atomics and is never unmapped while a copy is used.
 unsafe impl Send for Page {}
@@ -32,7 +33,8 @@ unsafe impl Send for Page {}
 unsafe impl Sync for Page {}
 
 impl Page {
-    fn map() -> io::Result<Self> {
+    /// A new one.
+    pub fn map() -> io::Result<Self> {
         // SAFETY: a new anonymous mapping touches no memory that is in use.
         let page = unsafe {
             libc::mmap(
@@ -58,7 +60,45 @@ impl Page {
         unsafe { self.0.as_ref() }
     }
 
-    fn unmap(self) {
+    /// In the parent: lets the child go on, or not.
+    pub fn answer(&self, go: bool) {
+        let word = if go { GO } else { STOP };
+        self.words().word.store(word, Ordering::Release);
+    }
+
+    /// In the child: says that it is ready to be traced.
+    pub fn announce(&self) {
+        // SAFETY: getpid cannot fail and changes nothing.
+        let id = unsafe { libc::getpid() };
+        self.words().child.store(id.cast_unsigned(), Ordering::Release);
+    }
+
+    /// In the parent: waits until the child says so.
+    pub fn await_child(&self) -> bool {
+        let started = Instant::now();
+        while self.words().child.load(Ordering::Acquire) == 0 {
+            if started.elapsed() > PATIENCE {
+                return false;
+            }
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        true
+    }
+
+    /// In the child: waits for the answer, which is no if it takes too long.
+    pub fn await_answer(&self) -> bool {
+        let started = Instant::now();
+        loop {
+            match self.words().word.load(Ordering::Acquire) {
+                GO => return true,
+                WAIT if started.elapsed() < PATIENCE => std::hint::spin_loop(),
+                _ => return false,
+            }
+        }
+    }
+
+    /// Gives it back; nobody may use it any more.
+    pub fn unmap(self) {
         // SAFETY: the address and size are those of `map`; no reference outlives this call.
         unsafe {
             libc::munmap(self.0.as_ptr().cast(), size_of::<Words>());
@@ -87,9 +127,7 @@ pub fn spawn_bound<E: Send>(
             let id = page.words().child.load(Ordering::Acquire);
             if id != 0 {
                 let bound = bind(id);
-                page.words()
-                    .word
-                    .store(if bound.is_ok() { GO } else { STOP }, Ordering::Release);
+                page.answer(bound.is_ok());
                 return (spawner.join(), Some(bound));
             }
             // The fork may have failed, in which case nobody will ever say an id.
@@ -112,16 +150,11 @@ pub fn spawn_bound<E: Send>(
 }
 
 fn wait_to_be_bound(page: Page) -> io::Result<()> {
-    // SAFETY: getpid cannot fail and changes nothing.
-    let id = unsafe { libc::getpid() };
-    page.words().child.store(id.cast_unsigned(), Ordering::Release);
-    let started = Instant::now();
-    loop {
-        match page.words().word.load(Ordering::Acquire) {
-            GO => return Ok(()),
-            WAIT if started.elapsed() < PATIENCE => std::hint::spin_loop(),
-            _ => return Err(io::ErrorKind::Interrupted.into()),
-        }
+    page.announce();
+    if page.await_answer() {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::Interrupted.into())
     }
 }
 

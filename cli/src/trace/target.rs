@@ -6,18 +6,22 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex};
 
 use vigia_agent::probe::{Hierarchy, Probe, ProbeConfig, ProbeError, Slot};
 use vigia_agent::window::Now;
 
+use super::engine::{Kernel, Reader, TRACED};
 use super::{Clock, Event, cannot, spawn};
 use crate::args::{Format, Trace};
 use crate::error::Failure;
+use crate::ptrace::watch::{Shared, Watch};
+use crate::ptrace::{self, Ending, Lines, Session, Style};
+use crate::say::Out;
 
 const CGROUPS: &str = "/sys/fs/cgroup";
 /// The inode of the machine's first pid namespace (PROC_PID_INIT_INO of the kernel).
@@ -27,6 +31,7 @@ enum Who {
     Command { id: u32, child: Mutex<Option<Child>> },
     Processes(Vec<OwnedFd>),
     Cgroup(PathBuf),
+    Ptrace(Session),
 }
 
 /// A target that is being counted.
@@ -58,33 +63,52 @@ pub fn name(args: &Trace) -> String {
     }
 }
 
-/// Loads the probe, binds the target, and starts it if it is a command.
-pub fn start(args: &Trace, clock: &Clock) -> Result<(Probe, Traced), Failure> {
-    if let Some(path) = &args.cgroup {
-        return cgroup(args, path, clock);
+/// Binds the target, and starts it if it is a command.
+pub fn start(args: &Trace, clock: &Clock, events: &Sender<Event>) -> Result<(Reader, Traced), Failure> {
+    let program = args.command.first().map(|name| found(name)).transpose()?;
+    if args.prints_lines() {
+        return traced(args, program, clock, events);
     }
+    let kernel = |probe| {
+        let filter = args.filter.clone().unwrap_or_default();
+        Reader::Kernel(Box::new(Kernel::new(probe, filter, args.wants_times())))
+    };
+    if let Some(path) = &args.cgroup {
+        let (probe, traced) = cgroup(args, path, clock)?;
+        return Ok((kernel(probe), traced));
+    }
+    let mut probe = match process_probe(args) {
+        Ok(probe) => probe,
+        Err(why) => {
+            Out::Stderr.line(&format!(
+                "vigia: eBPF cannot be used ({}): counting by ptrace, which slows the target down",
+                why.what()
+            ));
+            return traced(args, program, clock, events);
+        }
+    };
+    let since = clock.now();
+    let (slot, who) = match program {
+        Some(program) => command(&mut probe, args, program)?,
+        None => processes(&mut probe, args)?,
+    };
+    Ok((kernel(probe), Traced { slot, since, who }))
+}
+
+fn process_probe(args: &Trace) -> Result<Probe, Failure> {
     let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
     if namespace != Path::new(INITIAL_PIDS) {
         return Err(Failure::tracing(
             "process ids here are not the kernel's: this is a pid namespace of its own",
-        )
-        .next("run it in the host's pid namespace (docker run --pid=host), or trace a --cgroup"));
+        ));
     }
-    let config = ProbeConfig {
+    load(ProbeConfig {
         cgroups: None,
         processes: true,
         children: args.follow,
         detail: args.wants_times(),
         ..ProbeConfig::default()
-    };
-    let mut probe = load(config)?;
-    let since = clock.now();
-    let (slot, who) = if args.command.is_empty() {
-        processes(&mut probe, args)?
-    } else {
-        command(&mut probe, args)?
-    };
-    Ok((probe, Traced { slot, since, who }))
+    })
 }
 
 /// A probe that measures times from its first target on, if it is to measure them at all.
@@ -96,10 +120,94 @@ fn load(config: ProbeConfig) -> Result<Probe, Failure> {
     Ok(probe)
 }
 
-fn command(probe: &mut Probe, args: &Trace) -> Result<(Slot, Who), Failure> {
-    let program = find(&args.command[0], std::env::var_os("PATH").as_deref()).ok_or_else(|| {
-        Failure::input(format!("{}: no such command", args.command[0])).next("check its name")
-    })?;
+fn found(name: &str) -> Result<PathBuf, Failure> {
+    find(name, std::env::var_os("PATH").as_deref())
+        .ok_or_else(|| Failure::input(format!("{name}: no such command")).next("check its name"))
+}
+
+/// Traces by ptrace: for lines, or to count where the probe cannot.
+fn traced(
+    args: &Trace,
+    program: Option<PathBuf>,
+    clock: &Clock,
+    events: &Sender<Event>,
+) -> Result<(Reader, Traced), Failure> {
+    let target = match program {
+        Some(program) => ptrace::Target::Command {
+            program,
+            args: args.command.clone(),
+            to_stderr: args.format == Format::Json,
+        },
+        None => ptrace::Target::Processes(wanted_processes(args)?),
+    };
+    let shared = Shared::default();
+    let style = args.prints_lines().then_some(Style {
+        format: args.format,
+        times: args.times,
+    });
+    let watch = Watch::new(
+        args.filter.clone().unwrap_or_default(),
+        Arc::clone(&shared),
+        args.ml.anomaly_realtime,
+        Lines::new(args.out(), args.format, style),
+    );
+    let since = clock.now();
+    let (events, name) = (events.clone(), name(args));
+    let session = ptrace::begin(target, args.follow, watch, move |ending| {
+        let event = match ending {
+            Ok(Ending {
+                refused: Some(error), ..
+            }) => Event::Failed(Failure::input(format!("{name}: {error}"))),
+            Ok(ending) => Event::Ended(ending.status.map(ExitStatus::from_raw)),
+            Err(error) => Event::Failed(Failure::tracing(format!("tracing {name}: {error}"))),
+        };
+        let _ = events.send(event);
+    })
+    .map_err(|error| not_attached(args, &error))?;
+    let who = Who::Ptrace(session);
+    let slot = TRACED;
+    Ok((Reader::Ptrace(shared), Traced { slot, since, who }))
+}
+
+fn not_attached(args: &Trace, error: &io::Error) -> Failure {
+    let failure = Failure::tracing(format!("{}: cannot be traced: {error}", name(args)));
+    match error.raw_os_error() {
+        Some(libc::EPERM) => failure.next(
+            "run it as the process's user or as root; a process has one tracer at most (see TracerPid in \
+             /proc/PID/status); in a container, let its seccomp profile allow ptrace(2); see also \
+             /proc/sys/kernel/yama/ptrace_scope",
+        ),
+        _ => failure,
+    }
+}
+
+/// The processes that were named and, if they are followed, what they have started.
+fn wanted_processes(args: &Trace) -> Result<Vec<i32>, Failure> {
+    for &pid in &args.pids {
+        there(pid)?;
+    }
+    let mut known: BTreeSet<u32> = args.pids.iter().copied().collect();
+    loop {
+        let new = if args.follow {
+            children_of(&known).map_err(|error| Failure::tracing(format!("/proc: {error}")))?
+        } else {
+            vec![]
+        };
+        if new.is_empty() {
+            break;
+        }
+        known.extend(new);
+    }
+    Ok(known.into_iter().map(u32::cast_signed).collect())
+}
+
+fn there(pid: u32) -> Result<OwnedFd, Failure> {
+    pidfd(pid).map_err(|error| {
+        Failure::input(format!("no process {pid}: {error}")).next("see `ps -e` for what runs")
+    })
+}
+
+fn command(probe: &mut Probe, args: &Trace, program: PathBuf) -> Result<(Slot, Who), Failure> {
     let mut command = Command::new(program);
     command.arg0(&args.command[0]).args(&args.command[1..]);
     if args.format == Format::Json {
@@ -144,13 +252,11 @@ fn find(name: &str, path: Option<&OsStr>) -> Option<PathBuf> {
 
 fn processes(probe: &mut Probe, args: &Trace) -> Result<(Slot, Who), Failure> {
     let pids = &args.pids;
-    let open = |&pid| {
-        pidfd(pid).map_err(|error| {
-            Failure::input(format!("no process {pid}: {error}")).next("see `ps -e` for what runs")
-        })
-    };
     // Held from here on, an id cannot come to mean another process unnoticed.
-    let handles = pids.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let handles = pids
+        .iter()
+        .map(|pid| there(*pid))
+        .collect::<Result<Vec<_>, _>>()?;
     let slot = probe.add_process(pids[0]).map_err(|error| cannot(&error))?;
     let mut bound = BTreeSet::from([pids[0]]);
     let mut new: Vec<u32> = pids[1..].to_vec();
@@ -229,7 +335,11 @@ fn cgroup(args: &Trace, path: &Path, clock: &Clock) -> Result<(Probe, Traced), F
 impl Traced {
     /// A command of ours, whose end and exit code are ours too.
     pub fn is_command(&self) -> bool {
-        matches!(self.who, Who::Command { .. })
+        match &self.who {
+            Who::Command { .. } => true,
+            Who::Ptrace(session) => session.command.is_some(),
+            Who::Processes(_) | Who::Cgroup(_) => false,
+        }
     }
 
     /// False once a cgroup is removed; the end of processes is an event.
@@ -242,10 +352,15 @@ impl Traced {
 
     /// Sends the command a signal.
     pub fn signal(&self, signal: i32) {
-        if let Who::Command { id, .. } = self.who {
+        let id = match &self.who {
+            Who::Command { id, .. } => Some(id.cast_signed()),
+            Who::Ptrace(session) => session.command,
+            Who::Processes(_) | Who::Cgroup(_) => None,
+        };
+        if let Some(id) = id {
             // SAFETY: kill has no memory effects; the id is our child's, whose end we have not been told of.
             unsafe {
-                libc::kill(id.cast_signed(), signal);
+                libc::kill(id, signal);
             }
         }
     }
@@ -271,9 +386,17 @@ impl Traced {
                     let _ = events.send(Event::Ended(None));
                 });
             }
-            Who::Cgroup(_) => {}
+            // The tracer tells of it itself.
+            Who::Cgroup(_) | Who::Ptrace(_) => {}
         }
         Ok(())
+    }
+
+    /// Ends the tracing; who is traced goes on as before.
+    pub fn release(self) {
+        if let Who::Ptrace(session) = self.who {
+            session.release();
+        }
     }
 }
 

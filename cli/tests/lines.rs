@@ -1,0 +1,284 @@
+//! `vigia trace` printing a line for each call: by ptrace, on real programs, beside strace.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn vigia() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vigia"));
+    command.arg("trace");
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn lines_of(args: &[&str]) -> (Output, Vec<String>) {
+    let output = vigia().args(args).output().expect("runs");
+    let lines = text(&output.stderr).lines().map(str::to_owned).collect();
+    (output, lines)
+}
+
+/// Without what differs from run to run: addresses.
+fn plain(line: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = line;
+    while let Some(at) = rest.find("0x") {
+        plain.push_str(&rest[..at + 2]);
+        rest = rest[at + 2..].trim_start_matches(|c: char| c.is_ascii_hexdigit());
+    }
+    plain + rest
+}
+
+fn compiled(source: &str) -> (TempDir, String) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (file, program) = (folder.path().join("x.c"), folder.path().join("x"));
+    fs::write(&file, source).expect("a file");
+    let status = Command::new("cc")
+        .args(["-pthread", "-o"])
+        .args([&program, &file])
+        .status();
+    assert!(status.expect("a compiler").success());
+    let program = program.to_str().expect("text").to_owned();
+    (folder, program)
+}
+
+#[test]
+fn lines_are_those_of_strace() {
+    let Ok(strace) = Command::new("strace").args(["ls", "/"]).output() else {
+        eprintln!("no strace here: nothing to compare with");
+        return;
+    };
+    let theirs: Vec<String> = text(&strace.stderr).lines().map(plain).collect();
+    let (output, ours) = lines_of(&["--", "ls", "/"]);
+    assert_eq!(output.stdout, strace.stdout);
+    assert_eq!(ours.len(), theirs.len());
+    let mut same = 0;
+    for (ours, theirs) in ours.iter().map(|line| plain(line)).zip(&theirs) {
+        assert_eq!(ours.split('(').next(), theirs.split('(').next());
+        same += usize::from(ours == *theirs);
+    }
+    // Random bytes and thread ids differ by nature, and structures are not shown in full.
+    assert!(same * 100 >= theirs.len() * 95, "{same} of {}", theirs.len());
+}
+
+#[test]
+fn every_one_of_a_thousand_children_is_followed() {
+    let script = "i=0; while [ $i -lt 1000 ]; do (exit 3); i=$((i+1)); done";
+    let (output, lines) = lines_of(&["-f", "-e", "trace=%process", "--", "sh", "-c", script]);
+    assert_eq!(output.status.code(), Some(0));
+    let ends = |words: &str| lines.iter().filter(|line| line.ends_with(words)).count();
+    assert_eq!(
+        (ends("+++ exited with 3 +++"), ends("+++ exited with 0 +++")),
+        (1000, 1)
+    );
+    let (_, alone) = lines_of(&["--", "sh", "-c", script]);
+    assert_eq!(
+        alone.iter().filter(|line| line.starts_with("+++ exited")).count(),
+        1
+    );
+    assert!(alone.iter().all(|line| !line.contains("[pid")));
+}
+
+#[test]
+fn times_and_json_say_the_same() {
+    let (_, timed) = lines_of(&["-T", "-e", "clock_nanosleep", "--", "sleep", "0.2"]);
+    let line = timed
+        .iter()
+        .find(|line| line.starts_with("clock_nanosleep(CLOCK_REALTIME, 0, {tv_sec=0, tv_nsec=200000000}, "));
+    let time = line
+        .and_then(|line| line.rsplit_once(" <0."))
+        .map(|(_, time)| time);
+    let digits = time.and_then(|time| time.strip_suffix('>')).expect("a time");
+    let micros: u64 = digits.parse().expect("digits");
+    assert!((200_000..400_000).contains(&micros), "{micros}");
+
+    let output = vigia()
+        .args(["-o", "json", "--ml-anomaly", "--", "ls", "/no/such/folder"])
+        .output()
+        .expect("runs");
+    assert_eq!(output.status.code(), Some(2));
+    let documents: Vec<Value> = text(&output.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("json"))
+        .collect();
+    let first = &documents[0];
+    assert_eq!(
+        (&first["syscall"], &first["result"]),
+        (&"execve".into(), &0.into())
+    );
+    assert_eq!(first["args"][1], "[\"ls\", \"/no/such/folder\"]");
+    let missing = |d: &&Value| d["args"][1] == "\"/no/such/folder\"" && d["error"] == "ENOENT";
+    assert!(documents.iter().filter(missing).count() >= 1);
+    let last = documents.last().expect("a document");
+    assert!(last["ml_analysis"]["anomalies"].is_array(), "{last}");
+    assert!(documents.iter().any(|d| d["exited"] == 2));
+}
+
+#[test]
+fn ends_are_told_as_they_were() {
+    let (output, lines) = lines_of(&["--", "sh", "-c", "kill -TERM $$"]);
+    assert_eq!(output.status.code(), Some(143));
+    assert_eq!(
+        lines.last().map(String::as_str),
+        Some("+++ killed by SIGTERM +++")
+    );
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.starts_with("--- SIGTERM {si_signo=SIGTERM, si_code=SI_USER, si_pid="))
+    );
+    let (output, lines) = lines_of(&["--", "sh", "-c", "exit 9"]);
+    assert_eq!(output.status.code(), Some(9));
+    assert_eq!(lines[lines.len() - 2], format!("{:<40}= ?", "exit_group(9)"));
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("program");
+    fs::write(&file, "\x7fELF, but no program").expect("a file");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(&file, mode).expect("changed");
+    let (output, lines) = lines_of(&["--", file.to_str().expect("text")]);
+    let said = lines.join("\n");
+    // Whether it is a script is for the C library to try.
+    assert_ne!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("= -1 ENOEXEC (Exec format error)"), "{said}");
+    let (output, lines) = lines_of(&["--", folder.path().to_str().expect("text")]);
+    assert_eq!(output.status.code(), Some(3), "{lines:?}");
+    assert!(lines.join("\n").contains("Permission denied"), "{lines:?}");
+}
+
+#[test]
+fn a_thread_may_become_the_process() {
+    let (_folder, program) = compiled(
+        "#include <pthread.h>\n#include <unistd.h>\n\
+         static void *go(void *x) { char *a[] = {\"/bin/echo\", \"new\", 0}; execv(a[0], a); return x; }\n\
+         int main(void) { pthread_t t; pthread_create(&t, 0, go, 0); for (;;) pause(); }",
+    );
+    let (output, lines) = lines_of(&["--", &program]);
+    assert_eq!(
+        (output.status.code(), text(&output.stdout).as_str()),
+        (Some(0), "new\n")
+    );
+    let said = lines.join("\n");
+    assert!(said.contains("+++ superseded by execve in pid"), "{said}");
+    assert!(said.contains("<... execve resumed>)"), "{said}");
+    assert_eq!(lines.last().map(String::as_str), Some("+++ exited with 0 +++"));
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn calls_of_32_bits_are_left_alone() {
+    let (_folder, program) = compiled(
+        "int main(void) { int r; __asm__ volatile(\"int $0x80\" : \"=a\"(r) : \"a\"(20) : \"memory\"); \
+         return r > 0 ? 5 : 6; }",
+    );
+    let (output, lines) = lines_of(&["--", &program]);
+    assert_eq!(output.status.code(), Some(5));
+    let note = |line: &String| line.starts_with("vigia: process ") && line.contains("32-bit");
+    assert_eq!(lines.iter().filter(|line| note(line)).count(), 1, "{lines:?}");
+}
+
+struct Running(Child);
+
+impl Running {
+    /// A process of five threads that make calls all the time.
+    fn start(program: &str) -> Self {
+        let mut child = Command::new(program)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("starts");
+        let mut ready = [0];
+        child
+            .stdout
+            .as_mut()
+            .expect("piped")
+            .read_exact(&mut ready)
+            .expect("ready");
+        Self(child)
+    }
+
+    fn status(&self, key: &str) -> Vec<String> {
+        let tasks = Path::new("/proc").join(self.0.id().to_string()).join("task");
+        let of = |folder: std::path::PathBuf| {
+            let status = fs::read_to_string(folder.join("status")).expect("a task");
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix(key))
+                .expect("a line");
+            line.trim().to_owned()
+        };
+        fs::read_dir(tasks)
+            .expect("tasks")
+            .map(|entry| of(entry.expect("a task").path()))
+            .collect()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have been killed already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+const THREADS: &str = "#include <pthread.h>\n#include <unistd.h>\n#include <stdio.h>\n\
+    static void *loop(void *x) { for (;;) { getppid(); usleep(500); } return x; }\n\
+    int main(void) { pthread_t t[4]; for (int i = 0; i < 4; i++) pthread_create(&t[i], 0, loop, 0);\n\
+    putchar('r'); fflush(stdout); loop(0); }";
+
+#[test]
+fn threads_that_run_are_attached_to_and_let_go() {
+    let (_folder, program) = compiled(THREADS);
+    let running = Running::start(&program);
+    let mut tracer = vigia()
+        .args(["-p", &running.0.id().to_string(), "-e", "getppid"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut seen = std::collections::BTreeSet::new();
+    let mut lines = BufReader::new(tracer.stdout.take().expect("piped")).lines();
+    while seen.len() < 5 {
+        let line = lines.next().expect("a line").expect("text");
+        if let Some(rest) = line.strip_prefix("[pid ") {
+            seen.insert(rest.trim_start().split(']').next().map(str::to_owned));
+        }
+    }
+    let kill = Command::new("kill")
+        .args(["-INT", &tracer.id().to_string()])
+        .status();
+    assert!(kill.expect("runs").success());
+    lines.for_each(drop);
+    assert_eq!(tracer.wait().expect("ends").code(), Some(0));
+    assert!(running.status("TracerPid:").iter().all(|tracer| tracer == "0"));
+    let states = running.status("State:");
+    assert!(
+        states.len() == 5 && states.iter().all(|s| !s.starts_with(['t', 'T'])),
+        "{states:?}"
+    );
+}
+
+#[test]
+fn a_process_that_dies_midway_ends_the_trace() {
+    let (_folder, program) = compiled(THREADS);
+    let running = Running::start(&program);
+    let mut tracer = vigia()
+        .args(["-p", &running.0.id().to_string()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut lines = BufReader::new(tracer.stdout.take().expect("piped")).lines();
+    lines.next().expect("a line").expect("text");
+    drop(running);
+    let ends = lines.filter(|line| {
+        line.as_ref()
+            .is_ok_and(|line| line.ends_with("+++ killed by SIGKILL +++"))
+    });
+    assert_eq!(ends.count(), 5);
+    assert_eq!(tracer.wait().expect("ends").code(), Some(0));
+}
