@@ -43,6 +43,7 @@ pub enum Command {
     Sign(Sign),
     Verify(Verify),
     Inspect(Inspect),
+    Convert(Convert),
     Completions(Completions),
     #[command(hide = true)]
     Man(Man),
@@ -73,7 +74,8 @@ pub struct Trusted {
 /// Without further options each call is a line, as with strace: name, arguments, result. That is done by ptrace(2), which
 /// stops the target twice for each call.
 ///
-/// With -c (a table at the end), --window (a table each time), --output, --load-model or --cgroup calls are counted
+/// With -c (a table at the end), --window (a table each time), --output, --save-model, --load-model, --baseline or --cgroup
+/// calls are counted
 /// instead, in the kernel by eBPF: nothing is stopped, and little is slowed down. That needs CAP_BPF and CAP_PERFMON:
 /// run it as root. Where it may not be, commands and processes are counted by ptrace, and that is said.
 ///
@@ -88,6 +90,7 @@ Examples:
   sudo vigia trace -c --ml-anomaly -- ls           which system calls are slow?
   sudo vigia trace --window 1s -- redis-server     a table each second
   sudo vigia trace -f -p $(pidof nginx | tr ' ' ,) --duration 5m --output nginx.parquet
+  sudo vigia trace -c --format json -- ls > run.json; sudo vigia trace -c --baseline run.json -- ls
   sudo vigia trace --cgroup system.slice/sshd.service --format json
   sudo vigia trace -p 4711 --load-model model.apr --key release.pub")]
 pub struct Trace {
@@ -131,7 +134,15 @@ pub struct Trace {
     /// Record whole windows: .parquet for `vigia train`, .jsonl for `vigia train` and people.
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Score each whole window with this model and say what is odd.
+    /// At the end, train a model on the whole windows of this trace, as `vigia train` does; 50 are the least.
+    #[arg(long, value_name = "FILE")]
+    pub save_model: Option<PathBuf>,
+    /// At the end, compare with a recorded run: rates, times, new system calls. A file that `--output run.jsonl` wrote, or
+    /// `-c --format json > run.json`, which has times.
+    #[arg(long, value_name = "FILE")]
+    pub baseline: Option<PathBuf>,
+    /// Score each whole window with this model and say what is odd. Your own file needs no key if it is not signed and
+    /// nobody else may write to it.
     #[arg(long = "load-model", visible_alias = "model", value_name = "FILE")]
     pub model: Option<PathBuf>,
     #[command(flatten)]
@@ -172,7 +183,8 @@ impl Trace {
     /// Whether there is a line for each call, rather than counts.
     pub fn prints_lines(&self) -> bool {
         let counts = self.summary || self.window.is_some() || self.cgroup.is_some();
-        !counts && self.output.is_none() && self.model.is_none()
+        let windows = self.output.is_some() || self.model.is_some() || self.save_model.is_some();
+        !counts && !windows && self.baseline.is_none()
     }
 
     /// Where the report goes.
@@ -186,7 +198,8 @@ impl Trace {
 
     /// Whether it matters how long calls take.
     pub fn wants_times(&self) -> bool {
-        self.summary || self.times || self.ml.is_wanted() || self.ml.anomaly_realtime
+        let compared = self.baseline.is_some() || self.ml.is_wanted() || self.ml.anomaly_realtime;
+        self.summary || self.times || compared
     }
 }
 
@@ -335,6 +348,25 @@ pub struct Inspect {
     /// How to answer.
     #[arg(short = 'o', long = "format", value_name = "FORMAT", default_value = "text")]
     pub format: Format,
+}
+
+/// Write a file in another format.
+///
+/// Windows: .jsonl to .parquet, and back as vectors (a Parquet file holds no more). Models: .apr to .json, which says
+/// what a model says about itself; nothing of it is verified.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vigia convert windows.jsonl windows.parquet
+  vigia convert windows.parquet vectors.jsonl
+  vigia convert model.apr model.json")]
+pub struct Convert {
+    /// What to read.
+    #[arg(value_name = "FROM")]
+    pub from: PathBuf,
+    /// What to write.
+    #[arg(value_name = "TO")]
+    pub to: PathBuf,
 }
 
 /// Print completions for a shell.

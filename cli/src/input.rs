@@ -2,6 +2,8 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use vigia_model::artifact::{self, Artifact, ArtifactError, Task};
@@ -14,6 +16,7 @@ use vigia_trainer::parquet;
 use crate::args::Trusted;
 use crate::error::Failure;
 use crate::record::Record;
+use crate::vector::Vector;
 
 /// Largest Parquet file that is read.
 const MAX_PARQUET: u64 = 1 << 30;
@@ -43,16 +46,17 @@ pub fn windows(path: &Path, schema: &'static Schema) -> Result<Windows, Failure>
             let rows = parquet::read(bytes.into(), schema).map_err(|error| Failure::read(path, error))?;
             Ok(Windows::Rows(rows))
         }
-        Some("jsonl" | "json" | "ndjson") => json_lines(path),
+        Some("jsonl" | "json" | "ndjson") => json_lines(path, schema),
         _ => Err(Failure::read(path, "not .parquet and not .jsonl")
             .next("record windows with `vigia trace --output windows.parquet`")),
     }
 }
 
-fn json_lines(path: &Path) -> Result<Windows, Failure> {
+fn json_lines(path: &Path, schema: &'static Schema) -> Result<Windows, Failure> {
     let file = File::open(path).map_err(|error| Failure::read(path, error))?;
     let mut reader = BufReader::new(file);
     let (mut windows, mut line) = (Vec::new(), Vec::new());
+    let mut rows = Rows::new(schema);
     for number in 1.. {
         line.clear();
         let read = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line);
@@ -66,13 +70,32 @@ fn json_lines(path: &Path) -> Result<Windows, Failure> {
         if line.trim_ascii().is_empty() {
             continue;
         }
+        if Vector::is_one(&line) {
+            if !windows.is_empty() {
+                return Err(at(
+                    "a vector after windows: a file holds one or the other".to_owned()
+                ));
+            }
+            let vector: Vector = serde_json::from_slice(&line).map_err(|error| at(error.to_string()))?;
+            vector.push(&mut rows).map_err(at)?;
+            continue;
+        }
+        if !rows.is_empty() {
+            return Err(at(
+                "a window after vectors: a file holds one or the other".to_owned()
+            ));
+        }
         let record: Record = serde_json::from_slice(&line).map_err(|error| at(error.to_string()))?;
         if record.partial {
             continue;
         }
         windows.push((record.window().map_err(at)?, record.target));
     }
-    Ok(Windows::Whole(windows))
+    Ok(if rows.is_empty() {
+        Windows::Whole(windows)
+    } else {
+        Windows::Rows(rows)
+    })
 }
 
 /// Reads files of windows as vectors, in the order of time.
@@ -175,6 +198,33 @@ pub fn model(path: &Path, trusted: &Trusted) -> Result<Artifact, Failure> {
         );
     }
     artifact::open(&bytes, &keys(&trusted.keys)?, Task::Anomaly).map_err(|error| refused(path, &error))
+}
+
+/// A model to score a trace with. One that nobody has signed is taken without a word if it is the user's own: nobody
+/// else could have written it.
+///
+/// # Errors
+/// As [`model`].
+pub fn own_model(path: &Path, trusted: &Trusted) -> Result<Artifact, Failure> {
+    let file = File::open(path).map_err(|error| Failure::read(path, error))?;
+    if trusted.keys.is_empty() && !trusted.unsigned && is_own(&file) {
+        // By its descriptor, so that these are the bytes of the file whose owner was looked at.
+        let held = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let bytes = artifact::read(&held).map_err(|error| Failure::read(path, error))?;
+        match artifact::open_unsigned(&bytes, Task::Anomaly) {
+            Err(ArtifactError::Signed) => {}
+            other => return other.map_err(|error| refused(path, &error)),
+        }
+    }
+    model(path, trusted)
+}
+
+fn is_own(file: &File) -> bool {
+    const WRITABLE_BY_OTHERS: u32 = 0o022;
+    // SAFETY: geteuid cannot fail and changes nothing.
+    let user = unsafe { libc::geteuid() };
+    file.metadata()
+        .is_ok_and(|meta| meta.uid() == user && meta.mode() & WRITABLE_BY_OTHERS == 0)
 }
 
 /// Why a model is not used, and what to do.

@@ -5,6 +5,7 @@
 
 mod analysis;
 mod args;
+mod convert;
 mod error;
 mod filter;
 mod input;
@@ -18,6 +19,7 @@ mod shell;
 mod times;
 mod trace;
 mod train;
+mod vector;
 
 use std::process::ExitCode;
 
@@ -37,6 +39,7 @@ pub fn main() -> ExitCode {
         Command::Sign(args) => keys::sign(&args),
         Command::Verify(args) => model::verify(&args),
         Command::Inspect(args) => model::inspect(&args),
+        Command::Convert(args) => convert::run(&args),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),
     };

@@ -62,7 +62,8 @@ pub fn inspect(args: &Inspect) -> Result<u8, Failure> {
     Ok(if matches!(verified, Some(Err(_))) { NO } else { 0 })
 }
 
-fn document(found: &Inspection, verdict: &str, verified: Option<bool>) -> serde_json::Value {
+/// What a model says about itself, as JSON.
+pub fn document(found: &Inspection, verdict: &str, verified: Option<bool>) -> serde_json::Value {
     let metadata = &found.metadata;
     json!({
         "digest": found.digest.to_string(),

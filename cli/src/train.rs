@@ -4,6 +4,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use vigia_model::artifact;
 use vigia_model::keys::SigningKey;
+use vigia_model::pipeline::EstimatorKind;
 use vigia_model::schema::Schema;
 use vigia_trainer::data::Rows;
 use vigia_trainer::fit::{self, Params, Trained};
@@ -28,25 +29,16 @@ pub fn run(args: &Train) -> Result<u8, Failure> {
         .map_err(Failure::input)?;
     let bar = say::progress("reading windows");
     let rows = input::rows(&args.input, Schema::syscalls_v1())?;
-    let held = held_out(rows.len())?;
-    let (shard, holdout) = rows.hold_out(held, args.seed);
     let params = Params {
-        name: args.name.clone(),
         estimators: args.estimators.clone(),
         components: args.pca,
         trees: args.trees,
         sample_size: args.sample_size,
         seed: args.seed,
-        workers: 1,
-        created_at: say::time(
-            rows.about()
-                .last()
-                .map_or(0, |a| a.started_ms + i64::from(a.window_ms)),
-        ),
-        data_digest: data_digest(&rows),
+        ..usual(&args.name)
     };
-    bar.set_message(format!("training on {} windows", say::count(shard.len() as u64)));
-    let trained = train(&shard, &holdout, &params)?;
+    bar.set_message(format!("training on {} windows", say::count(rows.len() as u64)));
+    let Fitted { trained, held } = fit_rows(&rows, params)?;
     bar.finish_and_clear();
 
     let bytes = match &key {
@@ -62,7 +54,7 @@ pub fn run(args: &Train) -> Result<u8, Failure> {
             "digest": digest,
             "signedBy": signer,
             "windows": rows.len(),
-            "heldOut": holdout.len(),
+            "heldOut": held,
             "metrics": trained.metrics,
         })),
         Format::Text => {
@@ -75,9 +67,8 @@ pub fn run(args: &Train) -> Result<u8, Failure> {
             ));
             out.line(&digest);
             out.line(&format!(
-                "trained on {} windows, {} more held out",
-                shard.len(),
-                holdout.len()
+                "trained on {} windows, {held} more held out",
+                rows.len() - held
             ));
             for (name, value) in &trained.metrics {
                 out.line(&format!("{name} {}", (value * 1e4).round() / 1e4));
@@ -87,9 +78,39 @@ pub fn run(args: &Train) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn train(shard: &Rows, holdout: &Rows, params: &Params) -> Result<Trained, Failure> {
-    let part = fit::fit(shard, params, 0).map_err(Failure::input)?;
-    fit::combine(vec![part], params, holdout).map_err(Failure::input)
+/// A model of all windows but those that were held out of training.
+pub struct Fitted {
+    /// The model.
+    pub trained: Trained,
+    /// Windows that were held out.
+    pub held: usize,
+}
+
+/// What is trained where nothing is said.
+pub fn usual(name: &str) -> Params {
+    Params {
+        name: name.to_owned(),
+        estimators: EstimatorKind::DEFAULT.to_vec(),
+        components: None,
+        trees: 100,
+        sample_size: 256,
+        seed: 42,
+        workers: 1,
+        created_at: String::new(),
+        data_digest: String::new(),
+    }
+}
+
+/// Trains on windows in the order of time; says itself of which, and when they were recorded.
+pub fn fit_rows(rows: &Rows, mut params: Params) -> Result<Fitted, Failure> {
+    let held = held_out(rows.len())?;
+    let (shard, holdout) = rows.hold_out(held, params.seed);
+    let end = rows.about().last();
+    params.created_at = say::time(end.map_or(0, |a| a.started_ms + i64::from(a.window_ms)));
+    params.data_digest = data_digest(rows);
+    let part = fit::fit(&shard, &params, 0).map_err(Failure::input)?;
+    let trained = fit::combine(vec![part], &params, &holdout).map_err(Failure::input)?;
+    Ok(Fitted { trained, held })
 }
 
 fn held_out(windows: usize) -> Result<usize, Failure> {

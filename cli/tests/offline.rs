@@ -253,6 +253,42 @@ fn errors_say_where_and_what_next() {
 }
 
 #[test]
+fn formats_are_converted_without_loss() {
+    let folder = trained();
+    let at = folder.path();
+    ok(at, &["convert", "normal.jsonl", "a.parquet"]);
+    ok(at, &["convert", "a.parquet", "b.jsonl"]);
+    ok(at, &["convert", "b.jsonl", "c.parquet"]);
+    assert_eq!(
+        fs::read(at.join("a.parquet")).expect("there"),
+        fs::read(at.join("c.parquet")).expect("there")
+    );
+    // The same model comes from each of them.
+    for (input, model) in [
+        ("normal.jsonl", "1.apr"),
+        ("a.parquet", "2.apr"),
+        ("b.jsonl", "3.apr"),
+    ] {
+        ok(at, &["train", "--input", input, "-o", model]);
+    }
+    let model = |name: &str| fs::read(at.join(name)).expect("there");
+    assert!(model("1.apr") == model("2.apr") && model("2.apr") == model("3.apr"));
+
+    ok(at, &["convert", "model.apr", "model.json"]);
+    let json: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(at.join("model.json")).expect("there")).expect("json");
+    assert_eq!(
+        (&json["name"], &json["samples"]),
+        (&"shop/server".into(), &300.into())
+    );
+    assert!(fails(at, 3, &["convert", "model.apr", "model.parquet"]).contains("nothing converts"));
+    fs::write(at.join("mixed.jsonl"), windows(1, None) + "{\"features\":{}}\n").expect("a file");
+    assert!(
+        fails(at, 3, &["convert", "mixed.jsonl", "x.parquet"]).contains("line 2: a vector after windows")
+    );
+}
+
+#[test]
 fn help_teaches_and_the_shell_is_served() {
     let folder = tempfile::tempdir().expect("a folder");
     for command in [
@@ -263,6 +299,7 @@ fn help_teaches_and_the_shell_is_served() {
         "sign",
         "verify",
         "inspect",
+        "convert",
         "completions",
     ] {
         let help = ok(folder.path(), &[command, "--help"]);

@@ -443,6 +443,99 @@ fn recorded_windows_train_a_model_that_scores_live() {
 }
 
 #[test]
+fn a_trace_makes_a_model_that_another_is_scored_with() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let model = folder.path().join("model.apr");
+    let model = model.to_str().expect("text");
+    let busy = "while :; do read x < /proc/self/stat; done";
+    let learned = vigia()
+        .args([
+            "trace",
+            "-c",
+            "--window",
+            "100ms",
+            "--duration",
+            "7s",
+            "--save-model",
+            model,
+        ])
+        .args(["--", "sh", "-c", busy])
+        .output()
+        .expect("runs");
+    let said = String::from_utf8(learned.stderr).expect("text");
+    assert_eq!(learned.status.code(), Some(143), "{said}");
+    assert!(
+        said.contains("a model of ") && said.contains("unsigned"),
+        "{said}"
+    );
+
+    let scored = |options: &[&str]| {
+        vigia()
+            .args(["trace", "-o", "json", "--window", "100ms", "--load-model", model])
+            .args(options)
+            .args([
+                "--",
+                "sh",
+                "-c",
+                "for n in 1 2 3 4 5 6; do ls / > /dev/null; mkdir -p /tmp; done; sleep 0.3",
+            ])
+            .output()
+            .expect("runs")
+    };
+    let records = json_lines(&scored(&[]));
+    assert!(
+        records.iter().any(|r| r["verdict"]["severity"] == "high"),
+        "{records:#?}"
+    );
+    // What others could have written needs a word.
+    fs::set_permissions(model, std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("changed");
+    let refused = scored(&[]);
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--unsigned"));
+    assert!(scored(&["--unsigned"]).status.success());
+
+    let few = vigia()
+        .args(["trace", "--save-model", model, "--", "true"])
+        .output()
+        .expect("runs");
+    assert_eq!(few.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&few.stderr).contains("windows are too few"));
+}
+
+#[test]
+fn a_run_is_compared_with_one_before() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let base = folder.path().join("base.json");
+    fs::write(&base, summary(&["ls", "/"]).to_string()).expect("a file");
+    let base = base.to_str().expect("text");
+    let script = ["sh", "-c", "ls /; sleep 0.1"];
+    let seen = summary_with(&["--baseline", base], &script);
+    let rows = seen["baseline"]["syscalls"].as_array().expect("a list");
+    let row = |name: &str| rows.iter().find(|row| row["syscall"] == name).expect("a row");
+    assert_eq!(row("clock_nanosleep")["change"], "new");
+    assert_eq!(row("openat")["change"], "both");
+    assert!(row("openat")["baseline_avg_time_us"].is_f64() && row("openat")["avg_time_us"].is_f64());
+
+    let output = vigia()
+        .args(["trace", "-f", "--baseline", base, "--"])
+        .args(script)
+        .output()
+        .expect("runs");
+    let said = String::from_utf8(output.stderr).expect("text");
+    let line = said
+        .lines()
+        .find(|line| line.ends_with("  clock_nanosleep"))
+        .expect("a line");
+    assert!(line.contains(" new "), "{said}");
+    let wrong = vigia()
+        .args(["trace", "--baseline", "/dev/null", "--", "true"])
+        .output()
+        .expect("runs");
+    assert_eq!(wrong.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("no system call in it"));
+}
+
+#[test]
 fn who_may_not_load_programs_is_told_what_is_missing_and_traced_by_ptrace() {
     // A user without capabilities: uid 65534 with all of them dropped by the change of user.
     use std::os::unix::process::CommandExt;

@@ -2,6 +2,7 @@
 //!
 //! Pure: mean times in, clusters and anomalies out, and how that compares with z-scores of the same times.
 
+pub mod baseline;
 mod kmeans;
 pub mod realtime;
 

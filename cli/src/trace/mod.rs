@@ -53,7 +53,7 @@ pub fn run(args: &Trace) -> Result<u8, Failure> {
     let model = args
         .model
         .as_deref()
-        .map(|path| input::model(path, &args.trusted))
+        .map(|path| input::own_model(path, &args.trusted))
         .transpose()?;
     let mut sink = Sink::new(args, model)?;
     let (events, inbox) = mpsc::channel();

@@ -17,6 +17,7 @@ use vigia_trainer::data::Rows;
 use vigia_trainer::parquet;
 
 use super::{table, target};
+use crate::analysis::baseline::{self, Difference, Run};
 use crate::analysis::realtime::Odd;
 use crate::analysis::{self, Analysis};
 use crate::args::{Format, Trace};
@@ -24,7 +25,7 @@ use crate::error::Failure;
 use crate::record::{Opinion, Record};
 use crate::say::{self, Out};
 use crate::times::{self, Times};
-use crate::{input, score};
+use crate::{input, score, train};
 
 enum Recorder {
     Parquet(PathBuf, Rows),
@@ -38,6 +39,9 @@ pub struct Sink<'a> {
     out: Out,
     model: Option<(Artifact, Scratch)>,
     recorder: Option<Recorder>,
+    /// Windows to train on.
+    lesson: Option<Rows>,
+    baseline: Option<Run>,
     total: Total,
 }
 
@@ -58,6 +62,8 @@ struct Summary<'a> {
     total: &'a Record,
     #[serde(skip_serializing_if = "Option::is_none")]
     ml_analysis: Option<Analysis>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    baseline: Option<Difference>,
 }
 
 impl<'a> Sink<'a> {
@@ -70,6 +76,8 @@ impl<'a> Sink<'a> {
             out: args.out(),
             model: model.map(|model| (model, Scratch::default())),
             recorder,
+            lesson: lesson(args)?,
+            baseline: args.baseline.as_deref().map(baseline::read).transpose()?,
             total: Total::default(),
         })
     }
@@ -92,6 +100,9 @@ impl<'a> Sink<'a> {
             severity = verdict.severity;
             record.verdict = Some(Opinion::from(&verdict));
         }
+        if let (Some(rows), false) = (&mut self.lesson, partial) {
+            input::push(rows, window, &self.target).map_err(Failure::tracing)?;
+        }
         match &mut self.recorder {
             Some(Recorder::Parquet(path, rows)) if !partial => {
                 input::push(rows, window, &self.target).map_err(|error| Failure::write(path, error))?;
@@ -101,10 +112,16 @@ impl<'a> Sink<'a> {
             }
             _ => {}
         }
-        if !self.args.summary && !self.args.prints_lines() {
+        // Of a run that is compared, the comparison is what was asked for.
+        let quiet = self.args.summary || self.args.prints_lines() || self.compares_only();
+        if !quiet {
             self.report(&record, severity);
         }
         Ok(())
+    }
+
+    fn compares_only(&self) -> bool {
+        self.baseline.is_some() && self.args.window.is_none() && self.model.is_none()
     }
 
     fn report(&self, record: &Record, severity: Severity) {
@@ -133,20 +150,26 @@ impl<'a> Sink<'a> {
     pub fn finish(self) -> Result<(), Failure> {
         let total = self.total.record(&self.target);
         let ml_analysis = analysis::analyse(&total.samples(), &self.args.ml);
+        let baseline = self.baseline.as_ref().map(|run| baseline::compare(run, &total));
         match self.args.format {
             Format::Json if self.args.summary => say::json(&Summary {
                 total: &total,
                 ml_analysis,
+                baseline,
             }),
             Format::Json => {
                 if let Some(ml_analysis) = ml_analysis {
                     say::json_line(&json!({"ml_analysis": ml_analysis}));
                 }
+                if let Some(baseline) = baseline {
+                    say::json_line(&json!({"baseline": baseline}));
+                }
             }
             Format::Text => {
                 let table = self.args.summary.then(|| table::summary(&total));
                 let analysis = ml_analysis.map(|analysis| analysis.lines());
-                let lines = table.into_iter().chain(analysis).flatten();
+                let baseline = baseline.map(|difference| difference.lines());
+                let lines = table.into_iter().chain(analysis).chain(baseline).flatten();
                 lines.for_each(|line| self.out.line(&line));
             }
         }
@@ -155,6 +178,9 @@ impl<'a> Sink<'a> {
                 "warning: {} system calls were not counted, because the kernel's table was full",
                 say::count(total.lost)
             ));
+        }
+        if let (Some(rows), Some(path)) = (self.lesson, &self.args.save_model) {
+            learn(rows, path, &self.target)?;
         }
         match self.recorder {
             Some(Recorder::Parquet(path, rows)) => {
@@ -172,17 +198,42 @@ impl<'a> Sink<'a> {
     }
 }
 
+/// What is written at the end needs a folder that is there, which should be known at the beginning.
+fn in_a_folder(path: &Path) -> Result<(), Failure> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+    if folder.unwrap_or(Path::new(".")).is_dir() {
+        Ok(())
+    } else {
+        Err(Failure::write(path, "its folder is not there"))
+    }
+}
+
+fn lesson(args: &Trace) -> Result<Option<Rows>, Failure> {
+    let Some(path) = &args.save_model else {
+        return Ok(None);
+    };
+    in_a_folder(path)?;
+    Ok(Some(Rows::new(Schema::syscalls_v1())))
+}
+
+fn learn(mut rows: Rows, path: &Path, target: &str) -> Result<(), Failure> {
+    rows.sort();
+    let bar = say::progress(&format!("training on {} windows", say::count(rows.len() as u64)));
+    let fitted = train::fit_rows(&rows, train::usual(target))?;
+    bar.finish_and_clear();
+    write_atomic(path, &fitted.trained.artifact).map_err(|error| Failure::write(path, error))?;
+    Out::Stderr.line(&format!(
+        "{}: a model of {} windows, unsigned",
+        path.display(),
+        rows.len()
+    ));
+    Ok(())
+}
+
 fn recorder(path: &Path) -> Result<Recorder, Failure> {
     match path.extension().and_then(|e| e.to_str()) {
         Some("parquet") => {
-            // Written at the end, but a folder that is not there should be known now.
-            let folder = path
-                .parent()
-                .filter(|p| !p.as_os_str().is_empty())
-                .unwrap_or(Path::new("."));
-            if !folder.is_dir() {
-                return Err(Failure::write(path, "its folder is not there"));
-            }
+            in_a_folder(path)?;
             Ok(Recorder::Parquet(
                 path.to_owned(),
                 Rows::new(Schema::syscalls_v1()),
