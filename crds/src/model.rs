@@ -109,8 +109,9 @@ pub struct Rollout {
         .message("the last step must be {nodes: \"100%\", mode: Active}, or the rollout would never end"))]
     pub steps: Vec<RolloutStep>,
 
-    /// What must hold for a step to be left; a gate that fails rolls back.
-    #[serde(default)]
+    /// What must hold for a step to be left; a gate that fails rolls back. Where it is absent: no more than
+    /// twice the alerts of the version that serves. `[]` lets every version through that nodes accept.
+    #[serde(default = "default_gates")]
     #[schemars(length(max = 8))]
     #[x_kube(validation = Rule::new("self.all(g, self.exists_one(h, h.metric == g.metric))")
         .message("gates names a metric twice: write one gate for each metric"))]
@@ -125,7 +126,7 @@ impl Default for Rollout {
     fn default() -> Self {
         Self {
             steps: default_steps(),
-            gates: vec![],
+            gates: default_gates(),
             paused: false,
         }
     }
@@ -142,6 +143,15 @@ fn default_steps() -> Vec<RolloutStep> {
         step(IntOrString::Int(1), StepMode::Active, 10),
         step(IntOrString::String("100%".to_owned()), StepMode::Active, 0),
     ]
+}
+
+fn default_gates() -> Vec<RolloutGate> {
+    vec![RolloutGate {
+        metric: GateMetric::AlertRate,
+        at_most: "2x".to_owned(),
+        min_samples: default_min_samples(),
+        on_no_data: OnNoData::default(),
+    }]
 }
 
 /// One step of a rollout.
@@ -185,7 +195,8 @@ pub enum StepMode {
 pub struct RolloutGate {
     /// What is measured.
     pub metric: GateMetric,
-    /// A decimal such as "0.05"; for AlertRate also a multiple of the serving version's, such as "2x".
+    /// A decimal such as "0.05"; for AlertRate also a multiple of the serving version's, such as "2x", which
+    /// is never less than so many times what the alert budget allows, or 0.01 where that is less.
     #[schemars(length(min = 1, max = 16))]
     #[x_kube(validation = Rule::new("self.matches('^[0-9]+([.][0-9]+)?x?$')")
         .message("atMost must be a decimal in quotes such as \"0.05\", or for AlertRate a multiple of the serving version's such as \"2x\""))]
@@ -253,8 +264,8 @@ pub struct ModelStatus {
     /// The rollout under way, or the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<RolloutStatus>,
-    /// Versions that failed a gate or were refused by a node, newest last; they are not tried
-    /// again under promotion.mode Auto.
+    /// Versions that failed a gate or were refused by a node, newest last; they are not tried again
+    /// until the spec changes.
     #[serde(default)]
     #[schemars(length(max = 16))]
     pub failed: Vec<FailedVersion>,
@@ -315,7 +326,7 @@ pub enum RolloutPhase {
     Complete,
 }
 
-/// A version that will not be tried again by itself.
+/// A version that will not be tried again by itself: a change of the spec, of its gates for example, may.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FailedVersion {
@@ -323,6 +334,9 @@ pub struct FailedVersion {
     pub digest: String,
     /// One CamelCase word.
     pub reason: String,
+    /// The generation of the spec under which it failed.
+    #[serde(default)]
+    pub generation: i64,
 }
 
 /// How far scores have moved.

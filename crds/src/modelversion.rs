@@ -129,7 +129,8 @@ pub struct ModelVersionStatus {
     /// Id of the key that signed it: the first 16 hexadecimal digits of the public key's SHA-256.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signer: Option<String>,
-    /// `Ready` (verified and stored), `Reconciling`, `Stalled`.
+    /// `Ready` (verified), `Stored` (the operator has the bytes to give them to nodes), `Reconciling`,
+    /// `Stalled`.
     #[serde(default)]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

@@ -27,7 +27,7 @@ async fn a_rollout_survives_an_operator_that_is_killed_again_and_again() -> Resu
     shop(
         &world,
         ns,
-        json!({"version": {"digest": artifact::digest(&v1)}, "rollout": {"steps": steps}}),
+        json!({"version": {"digest": artifact::digest(&v1)}, "rollout": {"steps": steps, "gates": []}}),
     )
     .await?;
     objects::version(&world.client, ns, "m", "m-v1", &v1, &artifact::digest(&v1)).await?;
@@ -103,7 +103,7 @@ async fn a_node_that_is_lost_under_way_follows_when_it_returns() -> Result<()> {
     shop(
         &world,
         ns,
-        json!({"version": {"digest": artifact::digest(&v1)}, "rollout": {"steps": steps}}),
+        json!({"version": {"digest": artifact::digest(&v1)}, "rollout": {"steps": steps, "gates": []}}),
     )
     .await?;
     objects::version(&world.client, ns, "m", "m-v1", &v1, &artifact::digest(&v1)).await?;

@@ -5,7 +5,7 @@ use kube::Api;
 use kube::api::PostParams;
 use serde_json::json;
 use vigia_crds::conditions::{self, READY, STALLED};
-use vigia_crds::{Model, ModelVersion, RolloutPhase, VersionMode};
+use vigia_crds::{Model, ModelVersion, PlannedVersion, RolloutPhase, VersionMode};
 
 use crate::artifact;
 use crate::objects;
@@ -271,6 +271,96 @@ async fn versions_go_forward_through_gates_and_back() -> Result<()> {
     Ok(())
 }
 
+/// What every node is told.
+async fn told(world: &World) -> Result<Vec<Vec<PlannedVersion>>> {
+    let mut told = vec![];
+    for node in NODES {
+        told.push(world.planned(node, "m").await?);
+    }
+    Ok(told)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_lost_its_artifacts_takes_nothing_from_the_nodes() -> Result<()> {
+    let mut world = World::new(&NODES).await?;
+    let ns = "shop";
+    let steps = json!([{"nodes": "100%", "mode": "Active"}]);
+    let (v1, v2) = (artifact::signed(1), artifact::signed(2));
+    let rollout = json!({"steps": steps, "gates": []});
+    shop(
+        &world,
+        ns,
+        json!({"version": {"digest": artifact::digest(&v1)}, "rollout": rollout}),
+    )
+    .await?;
+    for (name, bytes) in [("m-v1", &v1), ("m-v2", &v2)] {
+        let digest = artifact::digest(bytes);
+        objects::version(&world.client, ns, "m", name, bytes, &digest).await?;
+        let target = json!({"spec": {"version": {"digest": digest}}});
+        world.merge::<Model>(ns, "m", target).await?;
+        phase(&world, ns, name, RolloutPhase::Complete).await?;
+        condition(name, ("Stored", "True", "Stored"), async || {
+            of_version(&world, ns, name).await
+        })
+        .await?;
+    }
+    let before = told(&world).await?;
+
+    // An empty volume, and nobody has the bytes: what nodes hold is all there is.
+    world.kill().await;
+    for name in ["m-v1", "m-v2"] {
+        let sources: Api<k8s_openapi::api::core::v1::ConfigMap> = Api::namespaced(world.client.clone(), ns);
+        sources.delete(name, &kube::api::DeleteParams::default()).await?;
+    }
+    world.empty_store()?;
+    world.start().await?;
+    for name in ["m-v1", "m-v2"] {
+        condition(name, ("Stored", "False", "NotInStore"), async || {
+            of_version(&world, ns, name).await
+        })
+        .await?;
+        condition(name, (READY, "True", "Verified"), async || {
+            of_version(&world, ns, name).await
+        })
+        .await?;
+    }
+    assert_eq!(world.events(ns, "m-v2", "ArtifactLost").await?.len(), 1);
+    // A change of the Model has everything looked at again.
+    let keys = json!([artifact::public_key(), artifact::stranger().1.to_base64()]);
+    let trust = json!({"spec": {"trust": {"publicKeys": keys}}});
+    world.merge::<Model>(ns, "m", trust).await?;
+    eventually("the Model was looked at", || async {
+        let model = world.model(ns, "m").await?;
+        let status = model.status.unwrap_or_default();
+        Ok(if Some(status.observed_generation) == model.metadata.generation {
+            Ok(())
+        } else {
+            Err(format!("{status:?}"))
+        })
+    })
+    .await?;
+    assert_eq!(told(&world).await?, before);
+    let status = world.model(ns, "m").await?.status.unwrap_or_default();
+    let names = [status.serving, status.previous].map(|v| v.map(|v| v.name));
+    assert_eq!(names, [Some("m-v2".to_owned()), Some("m-v1".to_owned())]);
+
+    // The bytes come back under another name: the version is whole again.
+    objects::version(&world.client, ns, "m", "m-v2-again", &v2, &artifact::digest(&v2)).await?;
+    condition("m-v2", ("Stored", "True", "Stored"), async || {
+        of_version(&world, ns, "m-v2").await
+    })
+    .await?;
+
+    // A node whose agent does not answer is no node that serves.
+    for node in NODES {
+        objects::set_ready(&world.client, node, false).await?;
+    }
+    condition("m", (READY, "False", "NotServing"), async || {
+        of_model(&world, ns).await
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refusing_node_turns_a_rollout_back_and_a_pause_holds_it() -> Result<()> {
     let world = World::new(&NODES).await?;
@@ -289,6 +379,13 @@ async fn a_refusing_node_turns_a_rollout_back_and_a_pause_holds_it() -> Result<(
     let v1 = artifact::signed(1);
     objects::version(&world.client, ns, "m", "m-v1", &v1, &artifact::digest(&v1)).await?;
     phase(&world, ns, "m-v1", RolloutPhase::Complete).await?;
+
+    // It came through the gate that is there where none is named.
+    let gates = world.model(ns, "m").await?.spec.rollout.gates;
+    assert_eq!(
+        gates.iter().map(|g| g.at_most.as_str()).collect::<Vec<_>>(),
+        ["2x"]
+    );
 
     // One node cannot use it.
     let v2 = artifact::signed(2);

@@ -53,7 +53,7 @@ async fn five_thousand_nodes_get_their_plans_and_a_version() -> Result<()> {
     let v1 = artifact::signed(1);
     let steps = json!([{"nodes": 1, "mode": "Shadow"}, {"nodes": "10%", "mode": "Active"}, {"nodes": "100%", "mode": "Active"}]);
     let models: Api<Model> = Api::namespaced(world.client.clone(), ns);
-    let spec = json!({"promotion": {"mode": "Auto"}, "rollout": {"steps": steps}});
+    let spec = json!({"promotion": {"mode": "Auto"}, "rollout": {"steps": steps, "gates": []}});
     models
         .create(&PostParams::default(), &objects::model(ns, "m", spec)?)
         .await?;

@@ -131,6 +131,12 @@ impl World {
         }
     }
 
+    /// The volume is lost: the next operator finds nothing on it.
+    pub fn empty_store(&mut self) -> Result<()> {
+        self.store = tempfile::tempdir()?;
+        Ok(())
+    }
+
     /// Address of the operator's gRPC server.
     pub fn grpc(&self) -> String {
         format!("https://localhost:{}", self.port)

@@ -26,7 +26,7 @@ impl Assignment {
     /// What follows from a status. `nodes` are in the order of the rollout; `operator_key` is the
     /// operator's public key in base64.
     ///
-    /// Only versions that may run are ever named. The version that serves stays on the nodes that
+    /// A version that must not run is never named. The version that serves stays on the nodes that
     /// are ahead, and the one before it on all, so that going back needs no network.
     pub fn of(
         model: &Model,
@@ -35,7 +35,7 @@ impl Assignment {
         nodes: &[NodeView],
         operator_key: &str,
     ) -> Self {
-        let pick = |digest: &str, mode| version::good(versions, digest).map(|v| v.planned(mode));
+        let pick = |digest: &str, mode| version::kept(versions, digest).map(|v| v.planned(mode));
         let serving = |mode| status.serving.as_ref().and_then(|s| pick(&s.digest, mode));
         let previous = status
             .previous
@@ -234,13 +234,26 @@ mod tests {
             message: String::new(),
         };
         let forward = RolloutPhase::Progressing;
-        for verdict in [bad(), Verdict::Pending] {
-            let serving = list(&[("old", Active), ("older", Prefetch)]);
-            let lists = told(forward, 1, [verdict.clone(), Verdict::Good, Verdict::Good]);
-            assert_eq!(lists, [serving.clone(), serving]);
-            let [ahead, behind] = told(forward, 1, [Verdict::Good, verdict.clone(), verdict]);
-            assert_eq!(ahead, list(&[("new", Active)]));
-            assert_eq!(behind, list(&[("new", Prefetch)]));
+        let serving = list(&[("old", Active), ("older", Prefetch)]);
+        let lists = told(forward, 1, [bad(), Verdict::Good, Verdict::Good]);
+        assert_eq!(lists, [serving.clone(), serving]);
+        let [ahead, behind] = told(forward, 1, [Verdict::Good, bad(), bad()]);
+        assert_eq!(ahead, list(&[("new", Active)]));
+        assert_eq!(behind, list(&[("new", Prefetch)]));
+    }
+
+    #[test]
+    fn a_version_that_is_looked_at_again_stays_where_it_is() {
+        for phase in [RolloutPhase::Progressing, RolloutPhase::Complete] {
+            for step in 0..3 {
+                let good = told(phase, step, [Verdict::Good, Verdict::Good, Verdict::Good]);
+                let again = told(
+                    phase,
+                    step,
+                    [Verdict::Pending, Verdict::Pending, Verdict::Pending],
+                );
+                assert_eq!(good, again);
+            }
         }
     }
 }

@@ -34,10 +34,18 @@ impl Target {
     }
 }
 
+/// Whether a version failed under this spec, or under none that is older: it is not tried again by itself.
+pub fn is_out(failed: &[FailedVersion], digest: &str, generation: i64) -> bool {
+    failed
+        .iter()
+        .any(|f| f.digest == digest && f.generation >= generation)
+}
+
 /// Which version should serve: the one that Git names, or the newest one that may run and did not
 /// fail. The newest is never older than the one that serves: going back is for revocations.
 pub fn target(
     spec: &ModelSpec,
+    generation: i64,
     versions: &[VersionView],
     serving: Option<&ServedVersion>,
     failed: &[FailedVersion],
@@ -54,7 +62,7 @@ pub fn target(
             let newest = versions
                 .iter()
                 .filter(|v| version::good(versions, &v.digest).is_some() && v.is_good())
-                .filter(|v| failed.iter().all(|f| f.digest != v.digest))
+                .filter(|v| !is_out(failed, &v.digest, generation))
                 .filter(|v| floor.is_none_or(|floor| v.age >= *floor))
                 .max_by(|a, b| a.age.cmp(&b.age));
             match newest {
@@ -129,14 +137,14 @@ mod tests {
             spec.version = Some(vigia_crds::VersionRef {
                 digest: digest.to_owned(),
             });
-            target(&spec, &versions, None, &[])
+            target(&spec, 1, &versions, None, &[])
         };
         assert_eq!(choose("d1").digest(), Some("d1"));
         assert_eq!(choose("d2"), Target::Pending("m-v2".to_owned()));
         assert!(matches!(choose("d3"), Target::Unfit { reason, .. } if reason == "BadSignature"));
         assert!(matches!(choose("d4"), Target::Unfit { reason, .. } if reason == "VersionNotFound"));
         assert_eq!(
-            target(&spec(json!({"task": "Anomaly"})), &versions, None, &[]),
+            target(&spec(json!({"task": "Anomaly"})), 1, &versions, None, &[]),
             Target::Nothing
         );
     }
@@ -151,19 +159,25 @@ mod tests {
             version(11, bad()),
             version(12, Verdict::Pending),
         ];
-        assert_eq!(target(&auto, &versions, None, &[]).digest(), Some("d10"));
+        assert_eq!(target(&auto, 1, &versions, None, &[]).digest(), Some("d10"));
         let failed = [FailedVersion {
             digest: "d10".to_owned(),
             reason: "AlertRate".to_owned(),
+            generation: 1,
         }];
-        assert_eq!(target(&auto, &versions, None, &failed).digest(), Some("d2"));
+        assert_eq!(target(&auto, 1, &versions, None, &failed).digest(), Some("d2"));
+        // What it failed by may be another by now.
+        assert_eq!(target(&auto, 2, &versions, None, &failed).digest(), Some("d10"));
         // Not back to an older one than the one that serves.
         let serving = versions[2].served();
         assert_eq!(
-            target(&auto, &versions[..2], Some(&serving), &[]).digest(),
+            target(&auto, 1, &versions[..2], Some(&serving), &[]).digest(),
             Some("d2")
         );
-        assert_eq!(target(&auto, &versions, Some(&serving), &failed), Target::Nothing);
-        assert_eq!(target(&auto, &[], None, &[]), Target::Nothing);
+        assert_eq!(
+            target(&auto, 1, &versions, Some(&serving), &failed),
+            Target::Nothing
+        );
+        assert_eq!(target(&auto, 1, &[], None, &[]), Target::Nothing);
     }
 }

@@ -1,34 +1,36 @@
 //! What a Model's status says to people and to kstatus, from where its rollout is.
 
 use vigia_crds::conditions::{READY, RECONCILING, STALLED, Wanted};
-use vigia_crds::{ModelStatus, RolloutPhase};
+use vigia_crds::{ModelStatus, RolloutPhase, ServedVersion, VersionState};
 
-use super::choose::Target;
+use super::assign::is_forward;
+use super::choose::{self, Target};
+use super::nodes::{self, NodeView};
 use super::version::{Verdict, VersionView, find};
 
 /// Beside kstatus' own: whether the newest version's artifact was accepted.
 pub const ARTIFACT_VERIFIED: &str = "ArtifactVerified";
 
-/// The conditions of a Model. `nodes` is how many nodes run something that it scores.
-pub fn of(status: &ModelStatus, target: &Target, versions: &[VersionView], nodes: usize) -> Vec<Wanted> {
+/// The conditions of a Model. `nodes` are those that run something that it scores.
+pub fn of(
+    status: &ModelStatus,
+    target: &Target,
+    versions: &[VersionView],
+    nodes: &[NodeView],
+) -> Vec<Wanted> {
     let mut wanted = vec![ready(status, target, nodes)];
-    wanted.extend(progress(status, target, nodes));
+    wanted.extend(progress(status, target, nodes.len()));
     wanted.push(artifact(status, versions));
     wanted
 }
 
-fn ready(status: &ModelStatus, target: &Target, nodes: usize) -> Wanted {
+fn ready(status: &ModelStatus, target: &Target, nodes: &[NodeView]) -> Wanted {
     match (&status.serving, target) {
-        (Some(serving), _) => Wanted::new(
-            READY,
-            true,
-            "Serving",
-            format!("{} serves on {nodes} nodes{}", serving.name, rollout(status)),
-        ),
+        (Some(serving), _) => serves(status, serving, nodes),
         (None, Target::Unfit { reason, message, .. }) => {
             Wanted::new(READY, false, known(reason), message.clone())
         }
-        (None, Target::Version(version)) if nodes == 0 => Wanted::new(
+        (None, Target::Version(version)) if nodes.is_empty() => Wanted::new(
             READY,
             false,
             "NoNodes",
@@ -74,6 +76,33 @@ fn ready(status: &ModelStatus, target: &Target, nodes: usize) -> Wanted {
     }
 }
 
+/// What serves, as far as nodes report it: one that is told to and does not detects nothing.
+fn serves(status: &ModelStatus, serving: &ServedVersion, nodes: &[NodeView]) -> Wanted {
+    let ahead = status.rollout.as_ref().filter(|r| is_forward(r.phase));
+    let digests: Vec<&str> = std::iter::once(serving.digest.as_str())
+        .chain(ahead.map(|r| r.version.digest.as_str()))
+        .collect();
+    let scores = |n: &&NodeView| n.reachable && digests.iter().any(|d| n.does(d, VersionState::Active));
+    let (done, all) = (nodes.iter().filter(scores).count(), nodes.len());
+    let (name, rollout) = (&serving.name, rollout(status));
+    if done == all {
+        return Wanted::new(
+            READY,
+            true,
+            "Serving",
+            format!("{name} serves on {all} nodes{rollout}"),
+        );
+    }
+    let missing = nodes::names(nodes.iter().filter(|n| !scores(n)));
+    let message = format!("{name} serves on {done} of {all} nodes, not on {missing}{rollout}");
+    Wanted::new(
+        READY,
+        done > 0,
+        if done > 0 { "Serving" } else { "NotServing" },
+        message,
+    )
+}
+
 /// What there is to say about the rollout, after a sentence.
 fn rollout(status: &ModelStatus) -> String {
     let Some(rollout) = &status.rollout else {
@@ -93,7 +122,10 @@ fn rollout(status: &ModelStatus) -> String {
             "; the rollout of {} is paused, {}",
             rollout.version.name, rollout.progress
         ),
-        RolloutPhase::RollingBack => format!("; {} is being rolled back{because}", rollout.version.name),
+        RolloutPhase::RollingBack => format!(
+            "; {} is being rolled back, {}{because}",
+            rollout.version.name, rollout.progress
+        ),
         RolloutPhase::RolledBack => format!("; {} was rolled back{because}", rollout.version.name),
     }
 }
@@ -139,11 +171,12 @@ fn progress(status: &ModelStatus, target: &Target, nodes: usize) -> [Wanted; 2] 
             calm("Settled")
         }
         (Target::Version(version), Some(RolloutPhase::RolledBack))
-            if status.failed.iter().any(|f| f.digest == version.digest) =>
+            if choose::is_out(&status.failed, &version.digest, status.observed_generation) =>
         {
             let why = format!(
-                "{} failed and is not tried again while spec.version names it: name another version",
-                version.name
+                "{} failed and is not tried again under this spec: name another version, or change what it failed by{}",
+                version.name,
+                rollout(status)
             );
             (
                 reconciling(false, "RolledBack", String::new()),

@@ -25,8 +25,10 @@ pub enum Opinion {
 pub struct Evidence {
     /// What the new version scored in this step.
     pub new: Merged,
-    /// What the serving version scored at the same time, where there is one.
+    /// What the serving version scored at the same time, or before, where there is one.
     pub serving: Option<Merged>,
+    /// Share of normal windows that the alert budget itself puts above the threshold.
+    pub allowed: f64,
     /// The scores of the new version's validation.
     pub validation: Option<ScoreHistogram>,
     /// The step's hold is over.
@@ -35,7 +37,7 @@ pub struct Evidence {
 
 /// What one gate says.
 pub fn judge(gate: &RolloutGate, evidence: &Evidence) -> Opinion {
-    let need = u64::try_from(gate.min_samples).unwrap_or(1);
+    let need = needed(gate);
     if evidence.new.windows < need {
         let why = format!(
             "gate {:?} has {} of {need} windows",
@@ -69,12 +71,8 @@ fn alert_rate(gate: &RolloutGate, evidence: &Evidence) -> Opinion {
         return Opinion::Fails(format!("gate AlertRate: {:?} is not a bound", gate.at_most));
     };
     let (bound, of) = if multiple {
-        let serving = evidence.serving.as_ref().filter(|m| m.windows > 0).map(share);
-        let base = serving.unwrap_or(0.0).max(LEAST_RATE);
-        let whose = match serving {
-            Some(serving) => format!(", {} the serving version's {serving:.4}", gate.at_most),
-            None => format!(", {} of {LEAST_RATE}", gate.at_most),
-        };
+        let (base, of) = base(gate, evidence);
+        let whose = format!(", {} {of}", gate.at_most);
         (bound * base, whose)
     } else {
         (bound, String::new())
@@ -86,6 +84,27 @@ fn alert_rate(gate: &RolloutGate, evidence: &Evidence) -> Opinion {
             "AlertRate {rate:.4} over {} windows is above {bound:.4}{of}",
             evidence.new.windows
         ))
+    }
+}
+
+/// Windows that a gate asks for.
+fn needed(gate: &RolloutGate) -> u64 {
+    u64::try_from(gate.min_samples).unwrap_or(1)
+}
+
+/// What a multiple is of: what the serving version does, what the budget allows, or [`LEAST_RATE`], whichever
+/// is most. A few late windows of the serving version say nothing.
+fn base(gate: &RolloutGate, evidence: &Evidence) -> (f64, String) {
+    let serving = evidence.serving.as_ref().filter(|m| m.windows >= needed(gate));
+    let rate = serving.map_or(0.0, share);
+    let least = evidence.allowed.max(LEAST_RATE);
+    match serving {
+        Some(serving) if rate >= least => {
+            let text = format!("the serving version's {rate:.4} over {} windows", serving.windows);
+            (rate, text)
+        }
+        _ if evidence.allowed > LEAST_RATE => (least, format!("the {least:.4} that the alert budget allows")),
+        _ => (LEAST_RATE, format!("{LEAST_RATE}")),
     }
 }
 
@@ -151,6 +170,7 @@ mod tests {
             new,
             serving,
             validation: Some(merged(0, 0, &[100, 100, 100]).histogram),
+            allowed: 0.0,
             hold_over: false,
         }
     }
@@ -188,6 +208,21 @@ mod tests {
                 Opinion::Fails(_)
             ));
         }
+    }
+
+    #[test]
+    fn a_multiple_is_of_no_less_than_the_budget_allows_and_of_no_handful_of_windows() {
+        let g = gate(GateMetric::AlertRate, "2x");
+        // Ten an hour at ten seconds: what the budget itself lets through is above 0.02.
+        let mut e = evidence(merged(1000, 28, &[]), Some(merged(1000, 0, &[])));
+        assert!(matches!(judge(&g, &e), Opinion::Fails(_)));
+        e.allowed = 10.0 / 360.0;
+        assert_eq!(judge(&g, &e), Opinion::Holds);
+        e.new = merged(1000, 56, &[]);
+        assert!(matches!(judge(&g, &e), Opinion::Fails(why) if why.contains("budget")));
+        // One late window of the serving version, above the threshold, is not its rate.
+        let late = evidence(merged(1000, 900, &[]), Some(merged(1, 1, &[])));
+        assert!(matches!(judge(&g, &late), Opinion::Fails(_)));
     }
 
     #[test]

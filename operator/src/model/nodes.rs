@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sha2::{Digest, Sha256};
-use vigia_crds::{NodePlan, VersionState};
+use vigia_crds::{NodePlan, PlannedProfile, VersionState, decimal};
 
 /// A node that runs something that the Model scores.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeView {
     /// Its name.
     pub name: String,
@@ -17,6 +17,8 @@ pub struct NodeView {
     pub states: BTreeMap<String, VersionState>,
     /// Versions of its present plan that it refused, by digest: reason and message.
     pub refused: BTreeMap<String, (String, String)>,
+    /// Share of normal windows that its plan's alert budget puts above the threshold.
+    pub allowed: f64,
 }
 
 impl NodeView {
@@ -27,9 +29,13 @@ impl NodeView {
             reachable,
             ..Self::default()
         };
-        let Some((plan, status)) = plan.and_then(|plan| Some((plan, plan.status.as_ref()?))) else {
-            return view;
-        };
+        let Some(plan) = plan else { return view };
+        let profiles = plan.spec.profiles.iter();
+        view.allowed = profiles
+            .filter(|p| p.namespace == namespace && p.models.iter().any(|m| m == model))
+            .map(allowed)
+            .fold(0.0, f64::max);
+        let Some(status) = &plan.status else { return view };
         // A refusal counts once the agent has seen the plan that asks for the version; one that is
         // left over from an earlier attempt does not.
         let answered = plan
@@ -72,6 +78,17 @@ impl NodeView {
     }
 }
 
+/// Share of normal windows that a budget puts above the threshold, as agents derive it.
+fn allowed(profile: &PlannedProfile) -> f64 {
+    let hours = profile.window_ms as f64 / 3_600_000.0;
+    let share = decimal(&profile.alerts_per_hour).unwrap_or(0.0) * hours;
+    if share.is_finite() {
+        share.clamp(0.0, 1.0)
+    } else {
+        0.0
+    }
+}
+
 /// Sorts nodes by a hash of the Model and their name: the same order each time, another one for
 /// each Model, so that not every canary of a cluster is on the same node.
 pub fn sort(nodes: &mut [NodeView], model_uid: &str) {
@@ -103,6 +120,16 @@ pub fn covered(nodes: &[NodeView], n: usize) -> BTreeSet<String> {
     let first = nodes.iter().take(n);
     let reachable = nodes.iter().filter(|node| node.reachable).take(n);
     first.chain(reachable).map(|node| node.name.clone()).collect()
+}
+
+/// Names of nodes for people: the first three, and how many more.
+pub fn names<'a>(nodes: impl Iterator<Item = &'a NodeView>) -> String {
+    let all: Vec<&str> = nodes.map(|node| node.name.as_str()).collect();
+    let shown = all.iter().take(3).copied().collect::<Vec<_>>().join(", ");
+    match all.len().saturating_sub(3) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 #[cfg(test)]
@@ -149,6 +176,22 @@ mod tests {
         };
         assert_eq!(order("a"), order("a"));
         assert_ne!(order("a"), order("b"));
+    }
+
+    #[test]
+    fn a_budget_allows_a_share_of_the_windows() {
+        let profile = |window_ms, alerts: &str, models: &[&str]| {
+            json!({"namespace": "shop", "name": "p", "windowMs": window_ms, "consecutiveWindows": 2,
+                   "alertsPerHour": alerts, "samplePerMille": 1000, "models": models, "pods": []})
+        };
+        let plan: NodePlan = serde_json::from_value(json!({
+            "apiVersion": "vigia.dev/v1alpha1", "kind": "NodePlan", "metadata": {"name": "n"},
+            "spec": {"models": [], "profiles": [
+                profile(10_000, "10", &["m"]), profile(300_000, "1", &["m"]), profile(60_000, "60", &["other"])]},
+        }))
+        .expect("a plan");
+        let allowed = NodeView::of("n", true, Some(&plan), "shop", "m").allowed;
+        assert!((allowed - 300.0 / 3600.0).abs() < 1e-9, "{allowed}");
     }
 
     #[test]

@@ -58,7 +58,7 @@ async fn reconcile(model: Arc<Model>, context: Arc<Context>) -> Result<Option<Du
         now,
     });
     let mut status = next.status;
-    let wanted = super::conditions::of(&status, &next.target, &versions, nodes.len());
+    let wanted = super::conditions::of(&status, &next.target, &versions, &nodes);
     status.conditions = conditions::apply(&status.conditions, &wanted, generation, now);
     // Before the write, so that a kill after it leaves nothing unsaid; said twice, they are one.
     for note in &next.notes {

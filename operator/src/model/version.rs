@@ -13,7 +13,7 @@ pub const SEQUENCE_LABEL: &str = "vigia.dev/sequence";
 /// Whether a version may run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Verified, stored, not revoked.
+    /// Verified, not revoked.
     Good,
     /// Not looked at yet.
     Pending,
@@ -115,12 +115,19 @@ pub fn find<'a>(versions: &'a [VersionView], digest: &str) -> Option<&'a Version
     same()
         .find(revoked)
         .or_else(|| same().find(|v| v.is_good()))
+        .or_else(|| same().find(|v| v.verdict == Verdict::Pending))
         .or_else(|| same().next())
 }
 
 /// The version with a digest, if it may run.
 pub fn good<'a>(versions: &'a [VersionView], digest: &str) -> Option<&'a VersionView> {
     find(versions, digest).filter(|v| v.is_good())
+}
+
+/// The version with a digest, unless it must not run. What serves, served or is rolled out was verified
+/// before: that it is looked at again takes nothing away, a refusal does.
+pub fn kept<'a>(versions: &'a [VersionView], digest: &str) -> Option<&'a VersionView> {
+    find(versions, digest).filter(|v| !matches!(v.verdict, Verdict::Bad { .. }))
 }
 
 #[cfg(test)]

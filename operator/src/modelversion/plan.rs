@@ -6,6 +6,9 @@ use vigia_crds::{ModelVersion, ModelVersionStatus};
 use vigia_model::artifact::{self, Artifact, ArtifactError};
 use vigia_model::keys::TrustedKeys;
 
+/// Beside kstatus' own: whether the operator has the bytes, to give them to nodes.
+pub const STORED: &str = "Stored";
+
 /// Every reason for which a version may not run, as a condition has it. Those of
 /// [`ArtifactError::reason`] are among them, which a test checks.
 pub const REASONS: [&str; 26] = [
@@ -47,6 +50,16 @@ pub enum Finding {
         /// Id of the key that signed it.
         signer: String,
     },
+    /// Verified before and signed by a key that is still trusted, but its bytes are not in the store any
+    /// more. Nodes that hold it verify it themselves and keep serving.
+    Unstored {
+        /// Size of the artifact, as it was.
+        size_bytes: i64,
+        /// Id of the key that signed it.
+        signer: String,
+        /// A sentence with a next step.
+        message: String,
+    },
     /// Withdrawn by `spec.revoked`.
     Revoked,
     /// The artifact must not be used, and looking again will not change that.
@@ -72,6 +85,36 @@ impl Finding {
             Self::Refused { reason, message } => Some((reason, message)),
             _ => None,
         }
+    }
+}
+
+/// What there is to say of a version whose bytes cannot be had, given its status and the ids of the keys
+/// that are trusted now. Only a refusal takes a verified version away: what was lost here says nothing
+/// against what nodes hold.
+pub fn without_bytes(
+    status: Option<&ModelVersionStatus>,
+    trusted: impl IntoIterator<Item = String>,
+    reason: &'static str,
+    message: String,
+) -> Finding {
+    let verified = status.and_then(|s| Some((s.size_bytes, s.signer.clone().filter(|k| !k.is_empty())?)));
+    match verified {
+        Some((_, signer)) if trusted.into_iter().all(|key| key != signer) => Finding::Refused {
+            reason: "UntrustedKey",
+            message: format!(
+                "signed by key {signer}, which the Model does not trust{}",
+                advice_untrusted()
+            ),
+        },
+        Some((size_bytes, signer)) => Finding::Unstored {
+            size_bytes,
+            signer,
+            message: format!(
+                "{message}; nodes that hold it keep serving, others wait. Create another ModelVersion with the same \
+                 digest and the bytes in spec.source, or train anew"
+            ),
+        },
+        None => Finding::Waiting { reason, message },
     }
 }
 
@@ -108,7 +151,7 @@ fn word(error: &ArtifactError) -> &'static str {
 /// What to do next.
 fn advice(error: &ArtifactError) -> &'static str {
     match error {
-        ArtifactError::UntrustedKey(_) => ": if the key is good, add it to the Model's spec.trust.publicKeys",
+        ArtifactError::UntrustedKey(_) => advice_untrusted(),
         ArtifactError::Unsigned => ": sign it with a key that the Model trusts (vigia sign)",
         ArtifactError::BadSignature(_) | ArtifactError::Checksum { .. } => {
             ": it was changed after it was signed; take it from its source again"
@@ -124,6 +167,10 @@ fn advice(error: &ArtifactError) -> &'static str {
     }
 }
 
+fn advice_untrusted() -> &'static str {
+    ": if the key is good, add it to the Model's spec.trust.publicKeys"
+}
+
 /// The status that follows.
 pub fn status(version: &ModelVersion, finding: &Finding, now: Timestamp) -> ModelVersionStatus {
     let generation = version.metadata.generation.unwrap_or(0);
@@ -137,7 +184,10 @@ pub fn status(version: &ModelVersion, finding: &Finding, now: Timestamp) -> Mode
         ]
     };
     let (wanted, size_bytes, signer) = match finding {
-        Finding::Verified { size_bytes, signer } => (
+        Finding::Verified { size_bytes, signer }
+        | Finding::Unstored {
+            size_bytes, signer, ..
+        } => (
             three(
                 true,
                 false,
@@ -160,8 +210,21 @@ pub fn status(version: &ModelVersion, finding: &Finding, now: Timestamp) -> Mode
             old.signer.clone(),
         ),
         Finding::Refused { reason, message } => (three(false, false, true, reason, message), 0, None),
-        Finding::Waiting { reason, message } => (three(false, true, false, reason, message), 0, None),
+        // What was verified once is known to be, whatever it waits for now.
+        Finding::Waiting { reason, message } => (
+            three(false, true, false, reason, message),
+            old.size_bytes,
+            old.signer.clone(),
+        ),
     };
+    let stored = match finding {
+        Finding::Verified { .. } => Wanted::new(STORED, true, "Stored", "the operator's store has its bytes"),
+        Finding::Unstored { message, .. } => Wanted::new(STORED, false, "NotInStore", message.clone()),
+        Finding::Revoked | Finding::Refused { .. } | Finding::Waiting { .. } => {
+            Wanted::unknown(STORED, "NotVerified", "")
+        }
+    };
+    let wanted = wanted.into_iter().chain([stored]).collect::<Vec<_>>();
     ModelVersionStatus {
         observed_generation: generation,
         size_bytes,
@@ -175,7 +238,9 @@ pub fn is_news(before: Option<&ModelVersionStatus>, after: &ModelVersionStatus) 
     let said = |s: &ModelVersionStatus| {
         conditions::find(&s.conditions, READY).map(|c| (c.status.clone(), c.reason.clone()))
     };
-    before.and_then(said) != said(after)
+    let lost =
+        |s: &ModelVersionStatus| conditions::find(&s.conditions, STORED).is_some_and(|c| c.status == "False");
+    before.and_then(said) != said(after) || before.is_some_and(lost) != lost(after)
 }
 
 #[cfg(test)]
@@ -233,6 +298,48 @@ mod tests {
         assert_eq!(truth(&waiting), [false, true, false]);
         assert_eq!(truth(&refused("Truncated")), [false, false, true]);
         assert_eq!(truth(&Finding::Revoked), [false, false, false]);
+    }
+
+    #[test]
+    fn what_was_verified_stays_so_when_the_store_has_lost_it() {
+        let keys = || ["k".to_owned()];
+        let lost = |version: &ModelVersion, keys: Vec<String>| {
+            without_bytes(
+                version.status.as_ref(),
+                keys,
+                "NotInStore",
+                "it is gone".to_owned(),
+            )
+        };
+        let mut version = version();
+        assert!(matches!(lost(&version, keys().into()), Finding::Waiting { .. }));
+        let verified = Finding::Verified {
+            size_bytes: 7,
+            signer: "k".to_owned(),
+        };
+        let good = status(&version, &verified, at(1));
+        version.status = Some(good.clone());
+        let unstored = status(&version, &lost(&version, keys().into()), at(2));
+        let find = |s: &ModelVersionStatus, t: &str| conditions::find(&s.conditions, t).cloned();
+        assert_eq!(find(&good, READY), find(&unstored, READY));
+        assert_eq!(find(&unstored, STORED).expect("said").status, "False");
+        assert_eq!((unstored.size_bytes, unstored.signer.as_deref()), (7, Some("k")));
+        assert!(is_news(Some(&good), &unstored));
+        // Its Model goes and comes back: what is known of it is not forgotten.
+        let waiting = Finding::Waiting {
+            reason: "ModelNotFound",
+            message: "no Model".to_owned(),
+        };
+        version.status = Some(status(&version, &waiting, at(3)));
+        assert!(matches!(lost(&version, keys().into()), Finding::Unstored { .. }));
+        // Trust that was withdrawn is a refusal, with or without the bytes.
+        assert!(matches!(
+            lost(&version, vec![]),
+            Finding::Refused {
+                reason: "UntrustedKey",
+                ..
+            }
+        ));
     }
 
     #[test]

@@ -13,11 +13,12 @@ use vigia_model::artifact::{self, Artifact};
 use vigia_model::histogram::ScoreHistogram;
 use vigia_model::keys::{PublicKey, TrustedKeys};
 
-use super::plan::{Finding, is_news, status, verify};
+use super::plan::{Finding, is_news, status, verify, without_bytes};
 use crate::context::Context;
 use crate::controller::{self, Error};
 use crate::events::{Note, Severity};
 use crate::metrics::ReasonLabels;
+use crate::store::StoreError;
 
 /// What is not there yet is looked for this often. ConfigMaps are not watched: there may be many,
 /// and only few are artifacts.
@@ -56,7 +57,8 @@ async fn reconcile(version: Arc<ModelVersion>, context: Arc<Context>) -> Result<
         tell(&version, &finding, &context).await;
     }
     context.door.status(&*version, next).await?;
-    Ok(matches!(finding, Finding::Waiting { .. }).then_some(LOOK_AGAIN))
+    let is_missing = matches!(finding, Finding::Waiting { .. } | Finding::Unstored { .. });
+    Ok(is_missing.then_some(LOOK_AGAIN))
 }
 
 async fn look(version: &ModelVersion, context: &Arc<Context>) -> Result<Finding, Error> {
@@ -74,23 +76,31 @@ async fn look(version: &ModelVersion, context: &Arc<Context>) -> Result<Finding,
         });
     };
     let digest = version.spec.digest.clone();
+    let trusted = trusted(&model, &context.key.public());
+    let without = |reason, message| {
+        let keys = trusted.iter().map(|key| key.id().to_string());
+        without_bytes(version.status.as_ref(), keys, reason, message)
+    };
     let (bytes, is_new) = match context.store.get_artifact(&digest).await {
         Ok(bytes) => (bytes, false),
-        Err(missing) => match import(version, &namespace, context).await? {
-            Ok(bytes) => (bytes, true),
-            // Taken from nowhere: it waits for the store.
-            Err(None) => {
-                return Ok(Finding::Waiting {
-                    reason: "NotInStore",
-                    message: format!(
+        Err(
+            missing @ (StoreError::NotFound(_) | StoreError::Corrupt { .. } | StoreError::TooLarge { .. }),
+        ) => {
+            match import(version, &namespace, context).await? {
+                Ok(bytes) => (bytes, true),
+                // Taken from nowhere: it waits for the store.
+                Err(None) => {
+                    let message = format!(
                         "{missing}; a ModelVersion of other bytes than a TrainingRun's names a ConfigMap in spec.source"
-                    ),
-                });
+                    );
+                    return Ok(without("NotInStore", message));
+                }
+                Err(Some(message)) => return Ok(without("SourceNotFound", message)),
             }
-            Err(Some(finding)) => return Ok(finding),
-        },
+        }
+        // A volume that cannot be read now says nothing about the artifact.
+        Err(error) => return Err(Error::Other(format!("read {digest}: {error}"))),
     };
-    let trusted = trusted(&model, &context.key.public());
     let task = match model.spec.task {
         Task::Anomaly => artifact::Task::Anomaly,
     };
@@ -119,22 +129,17 @@ async fn look(version: &ModelVersion, context: &Arc<Context>) -> Result<Finding,
     })
 }
 
-/// The bytes of the version's source; `Err(None)` where it names none.
+/// The bytes of the version's source; `Err(None)` where it names none, else what is missing of it.
 async fn import(
     version: &ModelVersion,
     namespace: &str,
     context: &Context,
-) -> Result<Result<Bytes, Option<Finding>>, Error> {
+) -> Result<Result<Bytes, Option<String>>, Error> {
     let Some(source) = &version.spec.source else {
         return Ok(Err(None));
     };
     let (name, key) = (&source.config_map.name, &source.config_map.key);
-    let waiting = |message: String| {
-        Ok(Err(Some(Finding::Waiting {
-            reason: "SourceNotFound",
-            message,
-        })))
-    };
+    let waiting = |message: String| Ok(Err(Some(message)));
     let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), namespace);
     let Some(mut source) = api.get_opt(name).await? else {
         return waiting(format!(
@@ -180,6 +185,14 @@ async fn tell(version: &ModelVersion, finding: &Finding, context: &Context) {
                 Severity::Normal,
                 "ArtifactVerified",
                 format!("{name} is verified, signed by key {signer}"),
+            )
+        }
+        Finding::Unstored { message, .. } => {
+            tracing::warn!(target: "audit", action = "lost", namespace, model, version = name, digest, message);
+            (
+                Severity::Warning,
+                "ArtifactLost",
+                format!("{name} stays verified, but its bytes cannot be given to nodes: {message}"),
             )
         }
         Finding::Revoked => {

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use vigia_crds::{RolloutPhase, RolloutStatus, RolloutStep, StepMode, VersionState};
+use vigia_crds::{PromotionMode, RolloutPhase, RolloutStatus, RolloutStep, StepMode, VersionState};
 
 use super::{Next, Observed, follow, note, progress, start, turn_back, unfit};
 use crate::events::Severity;
 use crate::model::choose::Target;
 use crate::model::gates::{self, Evidence, Opinion};
 use crate::model::nodes::{self, NodeView};
+use crate::model::version;
+use crate::observed::Merged;
 
 /// What agents scored changes without an event, so a rollout with gates is looked at this often.
 const POLL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
@@ -31,6 +33,11 @@ pub(super) fn go_forward(observed: &Observed<'_>, next: &mut Next, mut rollout: 
     }
     match next.target.clone() {
         Target::Version(target) if target.digest == rollout.version.digest => {}
+        // Under Auto a version that is looked at again is not chosen, and nothing is said against it.
+        Target::Version(target)
+            if next.status.serving.as_ref() == Some(&target)
+                && observed.spec.promotion.mode == PromotionMode::Auto
+                && version::good(observed.versions, &rollout.version.digest).is_none() => {}
         Target::Version(target) if next.status.serving.as_ref() == Some(&target) => {
             let why = format!("{} was chosen again", target.name);
             return turn_back(observed, next, rollout, None, why);
@@ -71,17 +78,15 @@ pub(super) fn go_forward(observed: &Observed<'_>, next: &mut Next, mut rollout: 
     let since = rollout.step_ready_at.as_ref().map_or(observed.now, |t| t.0);
     let held = observed.now.duration_since(since);
     let hold = SignedDuration::try_from(Duration::from(step.hold)).unwrap_or(SignedDuration::MAX);
-    let evidence = |hold_over| {
-        evidence(
-            observed,
-            next,
-            &rollout.version.digest,
-            since,
-            &covered,
-            hold_over,
-        )
+    let evidence = Evidence {
+        new: observed
+            .scores
+            .scored(&rollout.version.digest, since, Some(&covered)),
+        serving: serving_scored(observed, &rollout, since, &covered),
+        validation: observed.scores.validation(&rollout.version.digest),
+        allowed: allowed(observed.nodes, &covered),
+        hold_over: held >= hold,
     };
-    let evidence = evidence(held >= hold);
     let opinions: Vec<(&vigia_crds::RolloutGate, Opinion)> = observed
         .spec
         .rollout
@@ -162,30 +167,43 @@ fn advance(observed: &Observed<'_>, next: &mut Next, mut rollout: RolloutStatus,
     next.status.rollout = Some(rollout);
 }
 
-fn evidence(
+/// How far before a rollout the serving version is looked at, until there are windows enough.
+const BEFORE: [SignedDuration; 3] = [
+    SignedDuration::from_hours(1),
+    SignedDuration::from_hours(24),
+    SignedDuration::from_hours(168),
+];
+
+/// What the serving version scored, where a gate compares with it: beside the new one, else at the same time
+/// on other nodes, else before. Where the new version is Active the serving one scores nothing, and in the
+/// last step it does so nowhere.
+fn serving_scored(
     observed: &Observed<'_>,
-    next: &Next,
-    digest: &str,
+    rollout: &RolloutStatus,
     since: Timestamp,
     covered: &BTreeSet<String>,
-    hold_over: bool,
-) -> Evidence {
-    let serving = next.status.serving.as_ref().map(|serving| {
-        // Where the new version is Active the serving one scores nothing: then it is looked for on
-        // the other nodes, at the same time.
-        let beside = observed.scores.scored(&serving.digest, since, Some(covered));
-        if beside.windows > 0 {
-            beside
-        } else {
-            observed.scores.scored(&serving.digest, since, None)
-        }
-    });
-    Evidence {
-        new: observed.scores.scored(digest, since, Some(covered)),
-        serving,
-        validation: observed.scores.validation(digest),
-        hold_over,
-    }
+) -> Option<Merged> {
+    let serving = observed.status.serving.as_ref()?;
+    let gates = observed.spec.rollout.gates.iter();
+    let need = gates
+        .filter(|g| g.at_most.ends_with('x'))
+        .map(|g| g.min_samples)
+        .max()?;
+    let enough = |merged: &Merged| merged.windows >= u64::try_from(need).unwrap_or(1);
+    let scored = |since, nodes| Some(observed.scores.scored(&serving.digest, since, nodes)).filter(enough);
+    let before = |lookback| {
+        let from = rollout.started_at.0.checked_sub(lookback);
+        scored(from.unwrap_or(Timestamp::MIN), None)
+    };
+    scored(since, Some(covered))
+        .or_else(|| scored(since, None))
+        .or_else(|| BEFORE.into_iter().find_map(before))
+}
+
+/// What the budgets of the step's nodes allow.
+fn allowed(nodes: &[NodeView], covered: &BTreeSet<String>) -> f64 {
+    let of_step = nodes.iter().filter(|n| covered.contains(&n.name));
+    of_step.map(|n| n.allowed).fold(0.0, f64::max)
 }
 
 /// How far the nodes of a step are.
@@ -193,6 +211,8 @@ struct Readiness {
     done: usize,
     reachable: usize,
     away: usize,
+    /// Names of those that can be reached and are not done.
+    waiting: String,
 }
 
 fn readiness(all: &[NodeView], covered: &BTreeSet<String>, digest: &str, mode: StepMode) -> Readiness {
@@ -206,6 +226,7 @@ fn readiness(all: &[NodeView], covered: &BTreeSet<String>, digest: &str, mode: S
         done: reachable().filter(|n| n.does(digest, state)).count(),
         reachable: reachable().count(),
         away: of_step().filter(|n| !n.reachable).count(),
+        waiting: nodes::names(reachable().filter(|n| !n.does(digest, state))),
     }
 }
 
@@ -221,10 +242,12 @@ impl Readiness {
         } else if self.is_ready() {
             String::new()
         } else {
-            let waiting = self.reachable - self.done;
+            let Self {
+                reachable, waiting, ..
+            } = self;
+            let many = reachable - self.done;
             format!(
-                "waiting for {waiting} of {} nodes{}",
-                self.reachable,
+                "waiting for {many} of {reachable} nodes ({waiting}){}",
                 follow(self.away)
             )
         }
@@ -233,4 +256,86 @@ impl Readiness {
 
 fn poll(step: &RolloutStep) -> Duration {
     (Duration::from(step.hold) / 10).clamp(POLL.0, POLL.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{at, model};
+    use crate::model::rollout::Scores;
+    use serde_json::json;
+    use vigia_crds::{ModelStatus, ServedVersion};
+    use vigia_model::histogram::ScoreHistogram;
+
+    const STEP: i64 = 1_000_000;
+
+    /// The serving version called nine of ten windows odd until the step, and scored a few late ones since.
+    struct Drifted {
+        late: u64,
+        elsewhere: u64,
+    }
+
+    impl Scores for Drifted {
+        fn scored(&self, _: &str, since: Timestamp, nodes: Option<&BTreeSet<String>>) -> Merged {
+            let windows = match nodes {
+                _ if since < at(STEP - 3600) => 1000,
+                Some(_) => self.late,
+                None => self.late + self.elsewhere,
+            };
+            Merged {
+                windows,
+                above_threshold: windows * 9 / 10,
+                ..Merged::default()
+            }
+        }
+
+        fn validation(&self, _: &str) -> Option<ScoreHistogram> {
+            None
+        }
+    }
+
+    #[test]
+    fn the_last_step_is_compared_with_what_served_before_it() {
+        let windows = |at_most: &str, scores: Drifted| {
+            let gates = json!([{"metric": "AlertRate", "atMost": at_most, "minSamples": 20}]);
+            let model = model(
+                "shop",
+                "m",
+                json!({"task": "Anomaly", "rollout": {"gates": gates}}),
+            );
+            let version = |name: &str| ServedVersion {
+                name: name.to_owned(),
+                digest: name.to_owned(),
+            };
+            let status = ModelStatus {
+                serving: Some(version("old")),
+                ..ModelStatus::default()
+            };
+            let rollout = RolloutStatus {
+                version: version("new"),
+                phase: RolloutPhase::Progressing,
+                step: 2,
+                progress: String::new(),
+                started_at: Time(at(STEP - 100)),
+                step_ready_at: Some(Time(at(STEP))),
+                message: String::new(),
+            };
+            let observed = Observed {
+                spec: &model.spec,
+                generation: 1,
+                status: &status,
+                versions: &[],
+                nodes: &[],
+                scores: &scores,
+                now: at(STEP + 60),
+            };
+            let covered = BTreeSet::from(["n1".to_owned()]);
+            serving_scored(&observed, &rollout, at(STEP), &covered).map(|m| m.windows)
+        };
+        let scores = |late, elsewhere| Drifted { late, elsewhere };
+        assert_eq!(windows("2x", scores(1, 0)), Some(1000));
+        assert_eq!(windows("2x", scores(1, 50)), Some(51));
+        assert_eq!(windows("2x", scores(30, 50)), Some(30));
+        assert_eq!(windows("0.2", scores(30, 50)), None);
+    }
 }

@@ -10,6 +10,9 @@
 //!                                RollingBack ──every reachable node serves as before──▶ RolledBack
 //! ```
 //!
+//! Another target starts another rollout from wherever the last one is. A version that failed is no target
+//! until the spec changes.
+//!
 //! [`step`] looks at what is and gives the next status, one transition at a time. It never asks
 //! what it did before: a status that could not be written is derived again.
 
@@ -28,7 +31,7 @@ use vigia_model::histogram::ScoreHistogram;
 use self::forward::go_forward;
 use super::assign::is_forward;
 use super::choose::{self, Target};
-use super::nodes::NodeView;
+use super::nodes::{self, NodeView};
 use super::version::{self, Verdict, VersionView};
 use crate::events::{Note, Severity};
 use crate::observed::Merged;
@@ -80,6 +83,7 @@ pub fn step(observed: &Observed<'_>) -> Next {
     let status = observed.status;
     let target = choose::target(
         observed.spec,
+        observed.generation,
         observed.versions,
         status.serving.as_ref(),
         &status.failed,
@@ -92,7 +96,7 @@ pub fn step(observed: &Observed<'_>) -> Next {
     };
     next.status.observed_generation = observed.generation;
     if let Some(previous) = &status.previous
-        && version::good(observed.versions, &previous.digest).is_none()
+        && version::kept(observed.versions, &previous.digest).is_none()
     {
         next.status.previous = None;
     }
@@ -116,7 +120,7 @@ fn withdraw_serving(observed: &Observed<'_>, next: &mut Next) -> bool {
         return false;
     };
     let former = next.status.previous.take();
-    fail(&mut next.status, &serving.digest, &reason);
+    fail(observed, &mut next.status, &serving.digest, &reason);
     let to = former
         .as_ref()
         .map_or("no version".to_owned(), |f| f.name.clone());
@@ -168,8 +172,7 @@ fn begin(observed: &Observed<'_>, next: &mut Next) {
     let status = &mut next.status;
     let last = status.rollout.as_ref();
     if status.serving.as_ref().is_some_and(|s| s.digest == target.digest) {
-        // Git went back to what serves: the rollout that failed is not the last word any more,
-        // and what failed may be tried again when Git names it again.
+        // Git went back to what serves: the rollout that failed is not the last word any more.
         let undone = last.is_some_and(|r| r.version.digest != target.digest);
         if undone && observed.spec.promotion.mode == PromotionMode::GitOps {
             status.rollout = Some(RolloutStatus {
@@ -184,15 +187,20 @@ fn begin(observed: &Observed<'_>, next: &mut Next) {
         }
         return;
     }
-    let failed = status.failed.iter().any(|f| f.digest == target.digest);
-    if failed && last.is_some_and(|r| r.version.digest == target.digest) {
-        return;
+    if may_start(observed, next, &target) {
+        start(observed, next, target, "");
     }
-    if observed.nodes.is_empty() {
-        return;
-    }
-    status.failed.retain(|f| f.digest != target.digest);
-    start(observed, next, target, "");
+}
+
+/// Whether another version than the one that serves may be rolled out now: it did not fail under this spec.
+fn may_start(observed: &Observed<'_>, next: &Next, target: &ServedVersion) -> bool {
+    let serves = next
+        .status
+        .serving
+        .as_ref()
+        .is_some_and(|s| s.digest == target.digest);
+    let is_out = choose::is_out(&next.status.failed, &target.digest, observed.generation);
+    !serves && !is_out && !observed.nodes.is_empty()
 }
 
 fn start(observed: &Observed<'_>, next: &mut Next, version: ServedVersion, instead: &str) {
@@ -214,6 +222,7 @@ fn start(observed: &Observed<'_>, next: &mut Next, version: ServedVersion, inste
         "start",
         sentence,
     ));
+    next.status.failed.retain(|f| f.digest != version.digest);
     next.status.rollout = Some(RolloutStatus {
         version,
         phase: if observed.spec.rollout.paused {
@@ -253,7 +262,7 @@ fn turn_back(
         sentence,
     ));
     if let Some(reason) = failed {
-        fail(&mut next.status, &rollout.version.digest, reason);
+        fail(observed, &mut next.status, &rollout.version.digest, reason);
     }
     rollout.phase = RolloutPhase::RollingBack;
     rollout.step_ready_at = None;
@@ -261,8 +270,16 @@ fn turn_back(
     next.status.rollout = Some(rollout);
 }
 
-/// Nodes are on their way back: done when each that can be reached serves as before.
+/// Nodes are on their way back: done when each that can be reached serves as before. What is chosen
+/// meanwhile does not wait for that: one node that hangs must not stand in the way of the version that
+/// mends it.
 fn go_back(observed: &Observed<'_>, next: &mut Next, mut rollout: RolloutStatus) {
+    if let Target::Version(target) = next.target.clone()
+        && may_start(observed, next, &target)
+    {
+        let instead = format!(", while nodes go back from {}", rollout.version.name);
+        return start(observed, next, target, &instead);
+    }
     let serving = next.status.serving.as_ref();
     let back = |node: &&NodeView| {
         let serves = serving.is_none_or(|s| {
@@ -276,6 +293,10 @@ fn go_back(observed: &Observed<'_>, next: &mut Next, mut rollout: RolloutStatus)
     let reachable = || observed.nodes.iter().filter(|n| n.reachable);
     let (done, all) = (reachable().filter(back).count(), reachable().count());
     rollout.progress = format!("{done}/{all} nodes are back");
+    if done < all {
+        let waiting = nodes::names(reachable().filter(|n| !back(n)));
+        rollout.progress = format!("{}, waiting for {waiting}", rollout.progress);
+    }
     if done == all {
         rollout.phase = RolloutPhase::RolledBack;
         let to = serving.map_or("no version".to_owned(), |s| s.name.clone());
@@ -312,13 +333,12 @@ fn progress(observed: &Observed<'_>, index: usize, done: usize, of: usize) -> St
     format!("{}/{} {mode:?} {done}/{of}", index + 1, steps.len())
 }
 
-fn fail(status: &mut ModelStatus, digest: &str, reason: &str) {
-    if status.failed.iter().any(|f| f.digest == digest) {
-        return;
-    }
+fn fail(observed: &Observed<'_>, status: &mut ModelStatus, digest: &str, reason: &str) {
+    status.failed.retain(|f| f.digest != digest);
     status.failed.push(FailedVersion {
         digest: digest.to_owned(),
         reason: reason.to_owned(),
+        generation: observed.generation,
     });
     let surplus = status.failed.len().saturating_sub(MAX_FAILED);
     status.failed.drain(..surplus);

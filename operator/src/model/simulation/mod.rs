@@ -1,6 +1,7 @@
 //! Rollouts under every accident that we could think of, in any order: the operator killed between
 //! any two writes, decisions taken on what has changed since, nodes lost and returned, agents that
-//! refuse, versions revoked, deleted and added, targets changed and rollouts paused under way.
+//! refuse or hang, versions revoked, deleted, added and lost from the store, targets changed and rollouts paused
+//! under way.
 //!
 //! After each write the promises of a rollout are checked; at the end the accidents stop, and the
 //! cluster must come to rest where the spec says.
@@ -50,8 +51,16 @@ enum Op {
     Sync(usize),
     Lose(usize),
     Return(usize),
+    /// An agent stands still, and its node is Ready all the same.
+    Hang(usize),
+    /// The gate lets noisy versions through, or not.
+    Loosen(bool),
     Revoke(usize),
     Delete(usize),
+    /// A version is not known to be good any more, and nothing is known against it either.
+    Doubt(usize),
+    /// It is again.
+    Verify(usize),
     Name(usize),
     Pause(bool),
     Mode(bool),
@@ -69,9 +78,13 @@ fn op(nodes: usize, versions: usize) -> impl Strategy<Value = Op> {
         2 => Just(Op::Kill),
         12 => node.clone().prop_map(Op::Sync),
         2 => node.clone().prop_map(Op::Lose),
-        2 => node.prop_map(Op::Return),
+        2 => node.clone().prop_map(Op::Return),
+        1 => node.prop_map(Op::Hang),
+        1 => any::<bool>().prop_map(Op::Loosen),
         2 => version.clone().prop_map(Op::Revoke),
         1 => version.clone().prop_map(Op::Delete),
+        2 => version.clone().prop_map(Op::Doubt),
+        2 => version.clone().prop_map(Op::Verify),
         2 => version.prop_map(Op::Name),
         1 => any::<bool>().prop_map(Op::Pause),
         1 => any::<bool>().prop_map(Op::Mode),
@@ -82,6 +95,7 @@ fn op(nodes: usize, versions: usize) -> impl Strategy<Value = Op> {
 #[derive(Clone, Debug, Default)]
 struct SimNode {
     reachable: bool,
+    hangs: bool,
     plan: Vec<PlannedVersion>,
     states: BTreeMap<String, VersionState>,
     refused: BTreeSet<String>,
@@ -95,6 +109,8 @@ struct Sim {
     natures: BTreeMap<String, Nature>,
     nodes: BTreeMap<String, SimNode>,
     decided: Option<(u64, Next)>,
+    /// Noisy versions may have come to serve.
+    was_loose: bool,
     published: Option<Assignment>,
     now: Timestamp,
 }
@@ -170,6 +186,7 @@ impl Sim {
                 })
                 .collect(),
             decided: None,
+            was_loose: false,
             published: None,
             now: at(1000),
         }
@@ -193,6 +210,7 @@ impl Sim {
                     .filter(|d| node.plan.iter().any(|v| v.digest == **d))
                     .map(|d| (d.clone(), ("BadSignature".to_owned(), "forged".to_owned())))
                     .collect(),
+                allowed: 0.0,
             })
             .collect();
         nodes::sort(&mut views, "uid");
@@ -240,7 +258,7 @@ impl Sim {
     /// What a real agent does: it refuses what it must, and does what else it is told.
     fn sync(&mut self, name: &str) {
         let natures = &self.natures;
-        let Some(node) = self.nodes.get_mut(name).filter(|n| n.reachable) else {
+        let Some(node) = self.nodes.get_mut(name).filter(|n| n.reachable && !n.hangs) else {
             return;
         };
         node.states.clear();
@@ -296,16 +314,28 @@ impl Sim {
                     node.reachable = matches!(op, Op::Return(_));
                 }
             }
-            Op::Revoke(n) => self
-                .versions
-                .iter_mut()
-                .filter(|v| v.digest == digest(*n))
-                .for_each(|v| {
-                    v.verdict = Verdict::Bad {
-                        reason: "Revoked".to_owned(),
-                        message: "it is revoked".to_owned(),
-                    };
-                }),
+            Op::Hang(n) => {
+                if let Some(node) = self.nodes.get_mut(&name(n)) {
+                    node.hangs = true;
+                }
+            }
+            Op::Loosen(loose) => {
+                self.was_loose |= loose;
+                let bound = if *loose { "0.6" } else { "0.05" };
+                self.change_spec(|spec| bound.clone_into(&mut spec.rollout.gates[0].at_most));
+            }
+            Op::Revoke(n) => self.judge(*n, |_| Verdict::Bad {
+                reason: "Revoked".to_owned(),
+                message: "it is revoked".to_owned(),
+            }),
+            Op::Doubt(n) => self.judge(*n, |was| match was {
+                Verdict::Good => Verdict::Pending,
+                other => other,
+            }),
+            Op::Verify(n) => self.judge(*n, |was| match was {
+                Verdict::Pending => Verdict::Good,
+                other => other,
+            }),
             Op::Delete(n) => self.versions.retain(|v| v.digest != digest(*n)),
             Op::Name(n) => self.change_spec(|spec| {
                 if spec.promotion.mode == PromotionMode::GitOps {
@@ -324,6 +354,12 @@ impl Sim {
             Op::Pass(seconds) => self.pass(*seconds),
         }
         Ok(())
+    }
+
+    fn judge(&mut self, n: usize, verdict: impl Fn(Verdict) -> Verdict) {
+        for version in self.versions.iter_mut().filter(|v| v.digest == digest(n)) {
+            version.verdict = verdict(version.verdict.clone());
+        }
     }
 
     fn pass(&mut self, seconds: i64) {
@@ -349,6 +385,7 @@ impl Sim {
         let names: Vec<_> = self.nodes.keys().cloned().collect();
         for node in self.nodes.values_mut() {
             node.reachable = true;
+            node.hangs = false;
         }
         let mut quiet = 0;
         for _ in 0..400 {

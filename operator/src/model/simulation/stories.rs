@@ -14,6 +14,7 @@ proptest! {
         for op in &ops {
             sim.apply(op)?;
         }
+        sim.check_prompt()?;
         sim.settle()?;
         sim.check_end()?;
     }
@@ -117,4 +118,71 @@ fn a_canary_that_is_lost_is_stood_in_for_and_the_rollout_ends() {
         Some(&VersionState::Active),
         "it follows"
     );
+}
+
+#[test]
+fn a_store_that_lost_everything_takes_no_version_from_a_node() {
+    let mut sim = settled(&[Nature::Fine, Nature::Fine], &[0, 1]);
+    let told = |sim: &Sim| sim.nodes.values().map(|n| n.plan.clone()).collect::<Vec<_>>();
+    let (plans, status) = (told(&sim), sim.status());
+    for n in 0..2 {
+        sim.apply(&Op::Doubt(n)).expect("looked at again");
+    }
+    sim.settle().expect("comes to rest");
+    sim.check_end().expect("rests where the spec says");
+    assert_eq!((told(&sim), sim.status()), (plans, status));
+}
+
+#[test]
+fn a_first_version_that_failed_is_tried_again_when_the_spec_changes() {
+    let mut sim = settled(&[Nature::Noisy], &[]);
+    sim.settle().expect("comes to rest");
+    let phase = |sim: &Sim| sim.status().rollout.map(|r| r.phase);
+    assert_eq!(
+        (serving(&sim), phase(&sim)),
+        (None, Some(RolloutPhase::RolledBack))
+    );
+    sim.settle().expect("comes to rest");
+    assert_eq!(
+        phase(&sim),
+        Some(RolloutPhase::RolledBack),
+        "tried again by itself"
+    );
+    sim.apply(&Op::Loosen(true)).expect("a change of the spec");
+    sim.settle().expect("comes to rest");
+    sim.check_end().expect("rests where the spec says");
+    assert_eq!(serving(&sim).as_deref(), Some("m-v0"));
+}
+
+#[test]
+fn a_node_that_hangs_while_versions_go_back_stops_no_other_version() {
+    let mut sim = settled(&[Nature::Fine, Nature::Noisy, Nature::Fine], &[0]);
+    sim.apply(&Op::Name(1)).expect("a change of the spec");
+    let hung = sim.views()[0].name.clone();
+    let phase = |sim: &Sim| sim.status().rollout.map(|r| r.phase);
+    loop {
+        sim.reconcile().expect("goes on");
+        if phase(&sim) == Some(RolloutPhase::RollingBack) {
+            break;
+        }
+        for n in 0..3 {
+            sim.sync(&format!("n{n}"));
+        }
+        sim.pass(7);
+    }
+    sim.nodes.get_mut(&hung).expect("a node").hangs = true;
+    for _ in 0..20 {
+        sim.reconcile().expect("goes on");
+        for n in 0..3 {
+            sim.sync(&format!("n{n}"));
+        }
+        sim.pass(7);
+    }
+    let rollout = sim.status().rollout.expect("a rollout");
+    assert_eq!(rollout.phase, RolloutPhase::RollingBack);
+    assert!(rollout.progress.contains(&hung), "{}", rollout.progress);
+    sim.apply(&Op::Name(2)).expect("a change of the spec");
+    sim.check_prompt().expect("the next one is rolled out");
+    sim.settle().expect("comes to rest");
+    assert_eq!(serving(&sim).as_deref(), Some("m-v2"));
 }
