@@ -11,7 +11,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
 use kube::core::NamespaceResourceScope;
 use kube::core::object::HasStatus;
 use kube::{Api, Client, Resource, ResourceExt};
@@ -160,6 +160,23 @@ impl Door {
             api.patch(&desired.name_any(), &params(), &Patch::Apply(&body))
                 .await,
         )
+    }
+
+    /// Makes an object that is not there yet; never changes one that is.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] where there is one of this name, whosever it is, and [`Error`]'s others.
+    pub async fn create<K>(&self, object: &K) -> Result<(), Error>
+    where
+        K: Placed + Clone + Debug + Serialize + DeserializeOwned,
+    {
+        let params = PostParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PostParams::default()
+        };
+        let api = K::api(self.client.clone(), object.meta().namespace.as_deref());
+        let answer = api.create(&params, object).await;
+        self.sent::<K, _>(&what(object), answer).map(|_| ())
     }
 
     /// Makes the status be `status`, as long as the object is the one that was `observed`.

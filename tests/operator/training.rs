@@ -6,9 +6,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use futures::FutureExt as _;
 use jiff::Timestamp;
+use k8s_openapi::api::admissionregistration::v1::{
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
+use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::{Client, ResourceExt};
 use rand::RngExt;
@@ -128,7 +132,7 @@ async fn shop(world: &World) -> Result<()> {
     let model = objects::model(
         NS,
         "m",
-        json!({"promotion": {"mode": "Auto"}, "rollout": {"steps": [{"nodes": "100%", "mode": "Active"}]}}),
+        json!({"promotion": {"mode": "Auto"}, "rollout": {"steps": [{"nodes": "100%", "mode": "Active"}], "gates": []}}),
     )?;
     models.create(&PostParams::default(), &model).await?;
     let profiles = Api::namespaced(client.clone(), NS);
@@ -303,6 +307,94 @@ async fn enough_windows_become_a_signed_version_that_serves() -> Result<()> {
         })
     })
     .await
+}
+
+/// Refuses every Event about a TrainingRun, as a quota or a webhook of the namespace may.
+async fn refuse_events(client: &Client) -> Result<()> {
+    let policy: ValidatingAdmissionPolicy = serde_json::from_value(json!({
+    "metadata": {"name": "no-events-of-runs"},
+    "spec": {
+        "failurePolicy": "Fail",
+        "matchConstraints": {"resourceRules": [{
+            "apiGroups": ["events.k8s.io"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["events"]}]},
+        "validations": [{"expression": "object.regarding.kind != 'TrainingRun'", "message": "no Events"}],
+    }}))?;
+    let binding: ValidatingAdmissionPolicyBinding = serde_json::from_value(json!({
+        "metadata": {"name": "no-events-of-runs"},
+        "spec": {"policyName": "no-events-of-runs", "validationActions": ["Deny"]}}))?;
+    let params = PostParams::default();
+    Api::all(client.clone()).create(&params, &policy).await?;
+    Api::all(client.clone()).create(&params, &binding).await?;
+    let event: Event = serde_json::from_value(json!({
+        "metadata": {"generateName": "try-"}, "eventTime": "2026-01-01T00:00:00.000000Z", "type": "Normal",
+        "reason": "Try", "action": "Try", "reportingController": "test", "reportingInstance": "test",
+        "regarding": {"kind": "TrainingRun", "namespace": NS, "name": "p-1"}}))?;
+    let api: Api<Event> = Api::namespaced(client.clone(), NS);
+    let dry = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    eventually("such Events are refused", || async {
+        Ok(match api.create(&dry, &event).await {
+            Err(kube::Error::Api(status)) if status.message.contains("no Events") => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_of_others_and_events_that_are_refused_hold_up_no_training() -> Result<()> {
+    let world = World::new(&["n1"]).await?;
+    shop(&world).await?;
+    let client = &world.client;
+    refuse_events(client).await?;
+    // Another Model's, under the names that would be next.
+    let params = PostParams::default();
+    let other: Model = objects::model(NS, "other", json!({}))?;
+    Api::namespaced(client.clone(), NS)
+        .create(&params, &other)
+        .await?;
+    let version: ModelVersion = serde_json::from_value(json!({
+        "apiVersion": "vigia.dev/v1alpha1", "kind": "ModelVersion",
+        "metadata": {"namespace": NS, "name": "m-v1"},
+        "spec": {"modelRef": {"name": "other"}, "digest": format!("sha256:{:064}", 0)}}))?;
+    Api::namespaced(client.clone(), NS)
+        .create(&params, &version)
+        .await?;
+    let runs: Api<TrainingRun> = Api::namespaced(client.clone(), NS);
+    let run: TrainingRun = serde_json::from_value(json!({
+        "apiVersion": "vigia.dev/v1alpha1", "kind": "TrainingRun",
+        "metadata": {"namespace": NS, "name": "p-1"}, "spec": {"modelRef": {"name": "other"}}}))?;
+    runs.create(&params, &run).await?;
+    let phase = async |name: &str| -> Result<Option<RunPhase>> {
+        let run = runs.get_opt(name).await?;
+        Ok(run.and_then(|r| r.status).and_then(|s| s.phase))
+    };
+    eventually("the other Model's run has failed", || async {
+        Ok(match phase("p-1").await? {
+            Some(RunPhase::Failed) => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+    })
+    .await?;
+
+    report(&world, 1, &samples(240)).await?;
+    let outcome = train(client.clone(), world.grpc()).await?;
+    assert!(matches!(outcome, Outcome::Submitted { .. }), "{outcome:?}");
+    eventually("the policy's run has succeeded", || async {
+        Ok(match phase("p-2").await? {
+            Some(RunPhase::Succeeded) => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+    })
+    .await?;
+    assert_eq!(world.version(NS, "m-v1").await?.spec.model_ref.name, "other");
+    let made = world.version(NS, "m-v2").await?;
+    assert_eq!(made.spec.model_ref.name, "m");
+    assert_eq!(made.spec.provenance.context("provenance")?.training_run, "p-2");
+    assert!(world.events(NS, "p-2", "TrainingSucceeded").await?.is_empty());
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -41,17 +41,13 @@ impl Threshold {
         })
     }
 
-    /// Of the policies of a Model: the first by name that has a trigger, or the API's defaults, so that drift
-    /// is seen also where nothing is done about it.
+    /// Of the policies of a Model, the one that acts first: the first that has a trigger, or the API's
+    /// defaults, so that drift is seen also where nothing is done about it.
     pub fn of_policies<'a>(policies: impl IntoIterator<Item = &'a RetrainingPolicy>) -> Self {
-        let mut triggers: Vec<_> = policies
-            .into_iter()
-            .filter_map(|p| Some((p.metadata.name.clone(), Self::of(p.spec.drift.as_ref()?)?)))
-            .collect();
-        triggers.sort_by(|a, b| a.0.cmp(&b.0));
-        triggers
-            .first()
-            .map_or_else(Self::default, |(_, threshold)| *threshold)
+        let mut policies = policies.into_iter();
+        policies
+            .find_map(|policy| Self::of(policy.spec.drift.as_ref()?))
+            .unwrap_or_default()
     }
 
     fn distance(&self, validation: &ScoreHistogram, seen: &ScoreHistogram) -> Option<f64> {

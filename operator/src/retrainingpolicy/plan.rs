@@ -55,6 +55,10 @@ pub struct Observed<'a> {
     pub model: Option<ModelView>,
     /// Runs of the Model, whoever started them.
     pub runs: &'a [RunView],
+    /// Names of all runs of the namespace, those of other Models too.
+    pub taken: &'a [String],
+    /// An older policy of the same Model, which is the one that starts trainings.
+    pub older: Option<String>,
     /// Windows of the lookback that raised no alert.
     pub windows: u64,
     /// Drift of the serving version.
@@ -141,6 +145,15 @@ fn decide(o: &Observed<'_>, drift: Option<&Drift>, last: Option<&LastRun>) -> De
             ),
         };
     };
+    if let Some(older) = &o.older {
+        return Decision::Stuck {
+            reason: "Overlaps",
+            message: format!(
+                "RetrainingPolicy {older} names the same Model and is older, so it alone starts trainings: \
+                 delete one of the two, or change spec.modelRef"
+            ),
+        };
+    }
     if let Some(why) = &o.store_full {
         return Decision::Stuck {
             reason: "StoreFull",
@@ -300,7 +313,8 @@ fn number(policy: &str, run: &str) -> Option<u64> {
 /// `<policy>-<n>`, one more than any there is or was: the same until a run of this name is seen.
 fn next_name(o: &Observed<'_>) -> String {
     let last = o.status.last_run.iter().map(|r| r.name.as_str());
-    let names = o.runs.iter().map(|r| r.name.as_str()).chain(last);
+    // A run of another Model may have a name of this form too, where a person chose it.
+    let names = o.taken.iter().map(String::as_str).chain(last);
     let largest = names.filter_map(|name| number(o.name, name)).max().unwrap_or(0);
     format!("{}-{}", o.name, largest.saturating_add(1))
 }
@@ -365,6 +379,9 @@ mod tests {
         since_drift: u64,
         drift: Option<Drift>,
         full: Option<String>,
+        /// Runs of other Models.
+        others: Vec<String>,
+        older: Option<String>,
         now: i64,
     }
 
@@ -379,6 +396,8 @@ mod tests {
                 since_drift: 0,
                 drift: None,
                 full: None,
+                others: vec![],
+                older: None,
                 now: NOW,
             }
         }
@@ -413,12 +432,19 @@ mod tests {
                 status: &self.status,
                 model: self.model.clone(),
                 runs: &self.runs,
+                taken: &self.taken(),
+                older: self.older.clone(),
                 windows: self.windows,
                 drift: self.drift,
                 windows_since_drift: self.since_drift,
                 store_full: self.full.clone(),
                 now: at(self.now),
             })
+        }
+
+        fn taken(&self) -> Vec<String> {
+            let runs = self.runs.iter().map(|r| r.name.clone());
+            runs.chain(self.others.iter().cloned()).collect()
         }
 
         fn why(&self) -> String {
@@ -473,6 +499,21 @@ mod tests {
         });
         assert_eq!(world.why(), "Watching");
         assert_eq!(world.plan().status.drifted_evaluations, 2);
+    }
+
+    #[test]
+    fn a_name_that_another_models_run_has_is_left_to_it() {
+        let mut world = World::drifted();
+        world.others = vec!["p-3".into(), "p-x".into(), "q-9".into()];
+        assert_eq!(world.plan().start.expect("a run").0, "p-4");
+    }
+
+    #[test]
+    fn of_two_policies_of_a_model_the_older_one_acts() {
+        let mut world = World::drifted();
+        world.older = Some("first".into());
+        assert_eq!(world.why(), "Overlaps");
+        assert!(conditions::is_true(&world.plan().status.conditions, STALLED));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::runtime::reflector::ObjectRef;
-use kube::{Resource, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
 use vigia_crds::{Model, RetrainingPolicy, RunPhase, TrainingRun};
 
 use super::drifted;
@@ -15,6 +15,7 @@ use crate::apply;
 use crate::context::Context;
 use crate::controller::Error;
 use crate::events::{Note, Severity};
+use crate::model::choose;
 use crate::model::version::{Verdict, VersionView};
 use crate::observed::drift::{self, Drift, Threshold};
 
@@ -56,6 +57,11 @@ pub async fn reconcile(
         status: &status,
         model: model.as_deref().map(|m| view(m, &namespace, &context)),
         runs: &runs(&context, &namespace, model_name),
+        taken: &taken(&context, &namespace),
+        older: policies(&context, &namespace, model_name)
+            .first()
+            .filter(|first| first.name_any() != name)
+            .map(|first| first.name_any()),
         windows: all.0.saturating_sub(all.1),
         drift,
         windows_since_drift: drifted.map_or(0, |(all, _)| all),
@@ -79,7 +85,23 @@ pub async fn reconcile(
             spec,
             status: None,
         };
-        context.door.object(None, &run).await?;
+        match context.door.create(&run).await {
+            Ok(()) => {}
+            // Made before a kill, where the cache does not have it yet; or another's, which is left alone.
+            Err(conflict @ apply::Error::Conflict(_)) => {
+                let api: Api<TrainingRun> = Api::namespaced(context.client.clone(), &namespace);
+                let there = api.get_opt(&run.name_any()).await?;
+                if there.is_none_or(|there| {
+                    !there
+                        .owner_references()
+                        .iter()
+                        .any(|o| Some(&o.uid) == policy.uid().as_ref())
+                }) {
+                    return Err(conflict.into());
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
         tracing::info!(target: "audit", namespace, policy = name, run = run.name_any(), reason = run.spec.reason, "a policy started a training");
     }
     context.door.status(&*policy, plan.status).await?;
@@ -128,6 +150,26 @@ fn runs(context: &Context, namespace: &str, model: &str) -> Vec<RunView> {
         .collect()
 }
 
+/// Names of all runs of a namespace.
+fn taken(context: &Context, namespace: &str) -> Vec<String> {
+    let all = context.caches.runs.state();
+    let here = all.iter().filter(|r| r.namespace().as_deref() == Some(namespace));
+    here.map(|run| run.name_any()).collect()
+}
+
+/// The policies of a Model, the one that acts first: the oldest.
+fn policies(context: &Context, namespace: &str, model: &str) -> Vec<Arc<RetrainingPolicy>> {
+    let caches = &context.caches;
+    let names = caches.policy_names.of(namespace, model);
+    let mut policies: Vec<Arc<RetrainingPolicy>> = names
+        .iter()
+        .filter_map(|name| caches.policies.get(&ObjectRef::new(name).within(namespace)))
+        .filter(|policy| policy.metadata.deletion_timestamp.is_none())
+        .collect();
+    policies.sort_by_key(|policy| (policy.creation_timestamp(), policy.name_any()));
+    policies
+}
+
 fn view(model: &Model, namespace: &str, context: &Context) -> ModelView {
     let status = model.status.clone().unwrap_or_default();
     let versions = context.caches.versions_of(namespace, &model.name_any());
@@ -136,7 +178,8 @@ fn view(model: &Model, namespace: &str, context: &Context) -> ModelView {
     let serving = status.serving.as_ref();
     let place = serving.and_then(|s| views.iter().position(|v| v.digest == s.digest));
     let mut newer = views.iter().skip(place.map_or(0, |i| i + 1));
-    let failed = |digest: &String| status.failed.iter().any(|f| &f.digest == digest);
+    let generation = model.metadata.generation.unwrap_or(0);
+    let failed = |digest: &String| choose::is_out(&status.failed, digest, generation);
     let candidate = newer
         .rfind(|v| !matches!(v.verdict, Verdict::Bad { .. }) && !failed(&v.digest))
         .map(|v| v.name.clone());
@@ -180,18 +223,7 @@ async fn show(model: &Model, context: &Context) -> Result<(), Error> {
     if model.status.as_ref().is_none_or(|s| s.serving.is_none()) {
         return Ok(());
     }
-    let policies: Vec<Arc<RetrainingPolicy>> = context
-        .caches
-        .policy_names
-        .of(&namespace, &name)
-        .iter()
-        .filter_map(|policy| {
-            context
-                .caches
-                .policies
-                .get(&ObjectRef::new(policy).within(&namespace))
-        })
-        .collect();
+    let policies = policies(context, &namespace, &name);
     let threshold = Threshold::of_policies(policies.iter().map(|p| &**p));
     let now = Timestamp::now();
     let drift = drift_of(model, &threshold, context, now);
@@ -209,7 +241,7 @@ async fn show(model: &Model, context: &Context) -> Result<(), Error> {
             note: text,
             key: since,
         };
-        context.events.publish(&model.object_ref(&()), &note).await?;
+        context.events.mention(&model.object_ref(&()), &note).await;
     }
     context.door.status(model, status).await?;
     Ok(())

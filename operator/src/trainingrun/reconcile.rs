@@ -19,18 +19,19 @@ use super::data::{HOLDOUT, Prepared, shard_name};
 use super::plan::{self, JobView, Next, Observed};
 use super::windows::{self, Newest};
 use super::{RUN_UID, identity, job, lost};
+use crate::apply;
 use crate::context::Context;
 use crate::controller::Error;
 use crate::events::{Note, Severity};
 use crate::metrics::ReasonLabels;
+use crate::model::version::{MODEL_LABEL, SEQUENCE_LABEL};
 use crate::store::StoreError;
 
 /// Holds a TrainingRun until its Job and its files are gone.
 const FINALIZER: &str = "vigia.dev/training";
-/// Label of a ModelVersion: its Model.
-const MODEL_LABEL: &str = "vigia.dev/model";
-/// Label of a ModelVersion: its number among those of its Model.
-const SEQUENCE_LABEL: &str = "vigia.dev/sequence";
+
+/// Names of versions that are tried one after the other, where those of other Models have them.
+const MAX_TAKEN: u32 = 100;
 
 /// Brings a run one step further.
 pub(super) async fn reconcile(
@@ -138,8 +139,9 @@ async fn write(
         note: message,
         key: reason.to_owned(),
     };
-    // Before the status, so that a kill in between leaves nothing unsaid; said twice, they are one.
-    context.events.publish(&run.object_ref(&()), &note).await?;
+    // Before the status, so that a kill in between leaves nothing unsaid; said twice, they are one. Where
+    // nobody can be told (a quota of Events, a webhook), the run goes on all the same.
+    context.events.mention(&run.object_ref(&()), &note).await;
     context.door.status(run, to).await?;
     Ok(())
 }
@@ -349,34 +351,44 @@ async fn version(
     if let Some(version) = all.iter().find(mine) {
         return Ok(version.name_any());
     }
-    let sequence = 1 + all.iter().filter_map(sequence).max().unwrap_or(0);
-    let mut version = ModelVersion::new(
-        &format!("{model}-v{sequence}"),
-        ModelVersionSpec {
-            model_ref: LocalRef { name: model.clone() },
-            digest: digest.to_owned(),
-            source: None,
-            provenance: Some(Provenance {
-                training_run: run.name_any(),
-                data_digest: status.data_digest.clone().unwrap_or_default(),
-                samples: i64::try_from(samples).unwrap_or(i64::MAX),
-                metrics: status.metrics.clone(),
-            }),
-            revoked: false,
-        },
-    );
-    version.metadata.namespace = Some(namespace);
-    version.metadata.labels = Some(
-        [
-            (MODEL_LABEL, model.clone()),
-            (SEQUENCE_LABEL, sequence.to_string()),
-            (RUN_UID, uid.to_owned()),
-        ]
-        .map(|(key, value)| (key.to_owned(), value))
-        .into(),
-    );
-    context.door.object(None, &version).await?;
-    Ok(version.name_any())
+    let first = 1 + all.iter().filter_map(sequence).max().unwrap_or(0);
+    let provenance = Provenance {
+        training_run: run.name_any(),
+        data_digest: status.data_digest.clone().unwrap_or_default(),
+        samples: i64::try_from(samples).unwrap_or(i64::MAX),
+        metrics: status.metrics.clone(),
+    };
+    for sequence in first..first.saturating_add(MAX_TAKEN) {
+        let mut version = ModelVersion::new(
+            &format!("{model}-v{sequence}"),
+            ModelVersionSpec {
+                model_ref: LocalRef { name: model.clone() },
+                digest: digest.to_owned(),
+                source: None,
+                provenance: Some(provenance.clone()),
+                revoked: false,
+            },
+        );
+        version.metadata.namespace = Some(namespace.clone());
+        version.metadata.labels = Some(
+            [
+                (MODEL_LABEL, model.clone()),
+                (SEQUENCE_LABEL, sequence.to_string()),
+                (RUN_UID, uid.to_owned()),
+            ]
+            .map(|(key, value)| (key.to_owned(), value))
+            .into(),
+        );
+        match context.door.create(&version).await {
+            Ok(()) => return Ok(version.name_any()),
+            // The name is taken, as by a version of another Model. It is left alone.
+            Err(apply::Error::Conflict(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Error::Other(format!(
+        "the names {model}-v{first} and the {MAX_TAKEN} after it are taken in namespace {namespace}"
+    )))
 }
 
 /// The number of a version: its label's, or what its name ends with where people made it.
