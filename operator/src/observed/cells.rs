@@ -14,16 +14,21 @@ const DAY: i64 = 24 * HOUR;
 
 /// Sums over all nodes: what drift is measured on.
 pub(super) const ALL_SPANS: Spans = &[(2 * HOUR, 5 * SECOND), (DAY, MINUTE), (30 * DAY, HOUR)];
-/// Sums of one node: what gates compare nodes by.
-pub(super) const NODE_SPANS: Spans = &[(10 * MINUTE, 10 * SECOND), (HOUR, MINUTE), (DAY, HOUR)];
+/// Sums of one node: what gates compare nodes by, for longer than a step may hold.
+pub(super) const NODE_SPANS: Spans = &[
+    (10 * MINUTE, 10 * SECOND),
+    (HOUR, MINUTE),
+    (DAY, HOUR),
+    (8 * DAY, 6 * HOUR),
+];
 
-/// Start of the span that a time lies in, given the present; `None` past the horizon.
-pub(super) fn span_start(spans: Spans, start_ms: i64, now_ms: i64) -> Option<i64> {
+/// Start and length of the span that a time lies in, given the present; `None` past the horizon.
+pub(super) fn span_of(spans: Spans, start_ms: i64, now_ms: i64) -> Option<(i64, i64)> {
     let age = now_ms.saturating_sub(start_ms);
     spans
         .iter()
         .find(|(up_to, _)| age <= *up_to)
-        .map(|(_, span)| start_ms.div_euclid(*span) * span)
+        .map(|(_, span)| (start_ms.div_euclid(*span) * span, *span))
 }
 
 /// Something that adds up.
@@ -63,15 +68,32 @@ impl Sum for Scores {
     }
 }
 
+/// What is in a span.
+#[derive(Clone, Debug)]
+struct Cell<T> {
+    /// Length of the span.
+    length: i64,
+    /// Start of the first sum in it.
+    first: i64,
+    sum: T,
+}
+
 /// Sums by the start of their span.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Cells<T>(BTreeMap<i64, T>);
+pub(super) struct Cells<T>(BTreeMap<i64, Cell<T>>);
 
 impl<T: Sum> Cells<T> {
     /// Adds to the span that a time lies in.
     pub fn add(&mut self, spans: Spans, start_ms: i64, now_ms: i64, sum: &T) {
-        if let Some(start) = span_start(spans, start_ms, now_ms) {
-            self.0.entry(start).or_default().add(sum);
+        if let Some((start, length)) = span_of(spans, start_ms, now_ms) {
+            let cell = self.0.entry(start).or_insert_with(|| Cell {
+                length,
+                first: start_ms,
+                sum: T::default(),
+            });
+            cell.length = cell.length.max(length);
+            cell.first = cell.first.min(start_ms);
+            cell.sum.add(sum);
         }
     }
 
@@ -79,19 +101,36 @@ impl<T: Sum> Cells<T> {
     pub fn coarsen(&mut self, spans: Spans, now_ms: i64) {
         let moved = self
             .0
-            .keys()
-            .any(|start| span_start(spans, *start, now_ms) != Some(*start));
+            .iter()
+            .any(|(start, cell)| span_of(spans, cell.first, now_ms) != Some((*start, cell.length)));
         if moved {
-            for (start, sum) in std::mem::take(&mut self.0) {
-                self.add(spans, start, now_ms, &sum);
+            for cell in std::mem::take(&mut self.0).into_values() {
+                self.add(spans, cell.first, now_ms, &cell.sum);
             }
         }
     }
 
-    /// Spans that begin in a time, its end not included, so nothing from before it counts.
+    /// Spans all of whose sums began in a time, its end not included, so nothing from before it counts.
     pub fn between(&self, since_ms: i64, until_ms: i64) -> impl Iterator<Item = (i64, &T)> {
         let until_ms = until_ms.max(since_ms);
-        self.0.range(since_ms..until_ms).map(|(start, sum)| (*start, sum))
+        // The span that the time begins in may hold nothing from before it.
+        let cut = self.0.range(..since_ms).next_back();
+        cut.filter(|(_, cell)| cell.first >= since_ms)
+            .into_iter()
+            .chain(self.0.range(since_ms..until_ms))
+            .map(|(start, cell)| (*start, &cell.sum))
+    }
+
+    /// The span that a time cuts, where there are sums from before it too, and the share of it that comes
+    /// after. Of short spans there is none: what they hold is soon outweighed, and is left out.
+    pub fn cut(&self, since_ms: i64) -> Option<(f64, &T)> {
+        let (start, cell) = self.0.range(..since_ms).next_back()?;
+        let end = start + cell.length;
+        let is_cut = cell.first < since_ms && since_ms < end && cell.length >= HOUR;
+        is_cut.then(|| {
+            let share = (end - since_ms) as f64 / (end - cell.first) as f64;
+            (share, &cell.sum)
+        })
     }
 
     /// Start of the last span.
@@ -143,6 +182,49 @@ mod tests {
                 prop_assert_eq!(cells.between(since, i64::MAX).count(), 0);
             }
         }
+    }
+
+    #[test]
+    fn a_step_that_holds_for_days_keeps_its_windows() {
+        let since = 10 * DAY + 50 * MINUTE + 7 * SECOND;
+        let mut cells = Cells::<Rate>::default();
+        let (mut all, mut first_hours) = (0, 0);
+        for start in (since..since + 7 * DAY).step_by(10_000) {
+            cells.add(NODE_SPANS, start, start, &Rate { windows: 1, above: 0 });
+            all += 1;
+            if all % 60 == 0 {
+                cells.coarsen(NODE_SPANS, start);
+            }
+            if start < since + 3 * HOUR {
+                first_hours = cells.between(since, i64::MAX).map(|(_, r)| r.windows).sum();
+                assert_eq!(first_hours, all, "lost when they aged");
+            }
+        }
+        assert_eq!(first_hours, 3 * 360);
+        let sum: u32 = cells.between(since, i64::MAX).map(|(_, r)| r.windows).sum();
+        assert_eq!(sum, all);
+        assert!(cells.len() < 165, "{}", cells.len());
+    }
+
+    #[test]
+    fn a_long_span_that_is_cut_counts_by_its_share() {
+        let mut cells = Cells::<Rate>::default();
+        for minute in 0..60 {
+            cells.add(
+                NODE_SPANS,
+                minute * MINUTE,
+                5 * HOUR,
+                &Rate {
+                    windows: 10,
+                    above: 1,
+                },
+            );
+        }
+        let since = 45 * MINUTE;
+        assert_eq!(cells.between(since, i64::MAX).count(), 0);
+        let (share, rate) = cells.cut(since).expect("it is cut");
+        assert!((share - 0.25).abs() < 1e-9 && rate.windows == 600);
+        assert!(cells.cut(0).is_none() && cells.cut(HOUR).is_none());
     }
 
     #[test]

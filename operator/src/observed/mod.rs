@@ -1,7 +1,7 @@
 //! What agents reported of each version, merged: the ground of gates and of drift.
 //!
 //! Bounded at 5,000 nodes: sums over all nodes keep their histogram, sums of one node only the two numbers
-//! that a rate of alerts needs (about 3 KiB for a node and version that scores all day). Filled by ingest as
+//! that a rate of alerts needs (about 6 KiB for a node and version that scores for a week). Filled by ingest as
 //! reports become durable, and from the store after a restart.
 
 mod cells;
@@ -106,8 +106,9 @@ impl Observations {
 
     /// What a version of a Model scored since a time, on all nodes or some.
     ///
-    /// Never counts a window from before: spans of time that begin earlier are left out as a whole (at most
-    /// ten seconds for what is recent, a minute after a restart).
+    /// Never counts a window from before: spans of time with windows from before are left out as a whole (at
+    /// most ten seconds for what is recent, a minute after a restart). Only of some nodes' long spans, of an
+    /// hour or more, the share counts that comes after.
     pub fn scores(
         &self,
         namespace: &str,
@@ -128,11 +129,17 @@ impl Observations {
         let since_ms = since.as_millisecond();
         let mut merged = sum(version.all.between(since_ms, i64::MAX));
         if let Some(nodes) = nodes {
-            let cells = nodes.iter().filter_map(|node| version.nodes.get(node));
-            let rates = cells.flat_map(|cells| cells.between(since_ms, i64::MAX));
-            (merged.windows, merged.above_threshold) = rates.fold((0, 0), |(windows, above), (_, rate)| {
-                (windows + u64::from(rate.windows), above + u64::from(rate.above))
-            });
+            (merged.windows, merged.above_threshold) = (0, 0);
+            for cells in nodes.iter().filter_map(|node| version.nodes.get(node)) {
+                for (_, rate) in cells.between(since_ms, i64::MAX) {
+                    merged.windows += u64::from(rate.windows);
+                    merged.above_threshold += u64::from(rate.above);
+                }
+                if let Some((share, rate)) = cells.cut(since_ms) {
+                    merged.windows += (f64::from(rate.windows) * share) as u64;
+                    merged.above_threshold += (f64::from(rate.above) * share) as u64;
+                }
+            }
         }
         merged
     }

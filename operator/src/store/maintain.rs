@@ -27,7 +27,9 @@ const MERGE_SUMMARIES: usize = 16;
 /// Span that compacted summaries of one node are put into, up to which age, and how long they are kept.
 const NODE_SPAN_MS: i64 = 60_000;
 const NODE_FINE_MS: i64 = 30 * 60_000;
-const NODE_AGE_MS: i64 = 86_400_000;
+const NODE_COARSE_MS: i64 = 86_400_000;
+/// As long as a step of a rollout may hold, and a day.
+const NODE_AGE_MS: i64 = 8 * 86_400_000;
 /// The same of the sums over all nodes, which are kept as long as samples.
 const ALL_SPAN_MS: i64 = 5_000;
 const ALL_FINE_MS: i64 = 86_400_000;
@@ -68,6 +70,7 @@ pub(super) fn merge_summaries(all: Vec<Summary>, now_ms: i64) -> Vec<Summary> {
         let span = match of_all {
             true if age <= ALL_FINE_MS => ALL_SPAN_MS,
             false if age <= NODE_FINE_MS => NODE_SPAN_MS,
+            false if age > NODE_COARSE_MS => 6 * COARSE_SPAN_MS,
             _ => COARSE_SPAN_MS,
         };
         let start = summary.start_ms.div_euclid(span) * span;
