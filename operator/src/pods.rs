@@ -10,6 +10,9 @@ use k8s_openapi::api::core::v1::Pod;
 
 /// Annotation of a static pod's mirror: the UID that the kubelet runs it under.
 const STATIC_POD_UID: &str = "kubernetes.io/config.hash";
+/// Annotation of each mirror. A kubelet never runs a pod that has it as what it is, only the static pod that
+/// it stands for; so nobody can hide a pod of their own by writing it.
+const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// A pod, cut down.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +66,7 @@ impl PodView {
             cgroup_uid: meta
                 .annotations
                 .as_ref()
+                .filter(|a| a.contains_key(MIRROR))
                 .and_then(|a| a.get(STATIC_POD_UID))
                 .unwrap_or(&uid)
                 .clone(),
@@ -259,9 +263,15 @@ mod tests {
     fn a_static_pod_is_known_to_cgroups_by_its_hash() {
         let view = pod(
             json!({"metadata": {"namespace": "kube-system", "name": "etcd-a", "uid": "api",
-            "annotations": {"kubernetes.io/config.hash": "hash"}}}),
+            "annotations": {"kubernetes.io/config.hash": "hash", "kubernetes.io/config.mirror": "hash"}}}),
         );
         assert_eq!((view.uid.as_str(), view.cgroup_uid.as_str()), ("api", "hash"));
+        // Whoever writes pods may write a hash, and is traced all the same.
+        let view = pod(
+            json!({"metadata": {"namespace": "shop", "name": "hidden", "uid": "api",
+            "annotations": {"kubernetes.io/config.hash": "hash"}}}),
+        );
+        assert_eq!(view.cgroup_uid, "api");
     }
 
     #[test]

@@ -86,6 +86,7 @@ pub fn plan(
         let here: usize = pods.iter().map(|p| p.containers.len()).sum();
         let here = rounded(u32::try_from(here).unwrap_or(u32::MAX));
         let everywhere = elsewhere.containers_of(&namespace, &name).unwrap_or(0).max(here);
+        let models = u32::try_from(profile.spec.models.len()).unwrap_or(u32::MAX);
         let shared_by = match profile.spec.detection.alert_budget.per {
             BudgetPer::Pod => u32::try_from(widest).unwrap_or(u32::MAX),
             BudgetPer::Profile => everywhere,
@@ -94,7 +95,11 @@ pub fn plan(
             window_ms: i64::try_from(std::time::Duration::from(profile.spec.window).as_millis())
                 .unwrap_or(i64::MAX),
             consecutive_windows: profile.spec.detection.consecutive_windows,
-            alerts_per_hour: alerts_per_hour(&profile.spec.detection.alert_budget, shared_by),
+            // Each Model scores each window, and each of them may be wrong.
+            alerts_per_hour: alerts_per_hour(
+                &profile.spec.detection.alert_budget,
+                shared_by.saturating_mul(models.max(1)),
+            ),
             sample_per_mille: sample_per_mille(everywhere),
             models: profile.spec.models.iter().map(|m| m.name.clone()).collect(),
             namespace,
@@ -200,8 +205,8 @@ mod tests {
         assert_eq!(uids, ["uid-a", "uid-b"]);
         assert_eq!(profile.pods[0].containers[0].id, "id-a-app");
         assert_eq!((profile.window_ms, profile.consecutive_windows), (10_000, 2));
-        // One alert a day and pod, of which the widest has two containers.
-        assert_eq!(profile.alerts_per_hour, "0.020833333333");
+        // One alert a day and pod, of which the widest has two containers, scored by two Models.
+        assert_eq!(profile.alerts_per_hour, "0.010416666667");
         assert_eq!(profile.sample_per_mille, 1000);
         assert_eq!(profile.models, ["m1", "gone"]);
         assert_eq!(spec.models, [planned("m1")]);

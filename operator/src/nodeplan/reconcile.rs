@@ -60,10 +60,13 @@ impl Elsewhere for Here<'_> {
     }
 
     fn model(&self, namespace: &str, name: &str) -> Wish {
+        // A reconcile that was under way when its Model went may have put an assignment after it.
+        if self.context.caches.model(namespace, name).is_none() {
+            return Wish::Absent;
+        }
         match self.context.assignments.get(namespace, name) {
             Some(assignment) => Wish::Planned(assignment.of_node(self.node)),
-            None if self.context.caches.model(namespace, name).is_some() => Wish::Undecided,
-            None => Wish::Absent,
+            None => Wish::Undecided,
         }
     }
 }
