@@ -446,6 +446,15 @@ async fn a_refusing_node_turns_a_rollout_back_and_a_pause_holds_it() -> Result<(
         .await?;
     phase(&world, ns, "m-v3", RolloutPhase::Complete).await?;
 
+    eventually("its drift is said", || async {
+        let conditions = of_model(&world, ns).await?;
+        Ok(match conditions::find(&conditions, "Drifted") {
+            Some(c) if c.message.contains("m-v3") => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+    })
+    .await?;
+
     // At rest, whatever asks again, nothing is written.
     let before = world.writes(ns).await?;
     let operator = world.operator();
