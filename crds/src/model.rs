@@ -269,6 +269,11 @@ pub struct ModelStatus {
     #[serde(default)]
     #[schemars(length(max = 16))]
     pub failed: Vec<FailedVersion>,
+    /// Digests of the versions that were revoked, oldest first, the last 256 of them: no ModelVersion of
+    /// these runs again, also where the one that was revoked is deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(max = 71)))]
+    pub revoked: Vec<String>,
     /// How far the serving version's scores have moved from those of its validation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<DriftStatus>,
@@ -345,7 +350,8 @@ pub struct FailedVersion {
 pub struct DriftStatus {
     /// Digest of the version whose scores these are.
     pub digest: String,
-    /// Jensen-Shannon divergence (base 2, 0..1), two decimals.
+    /// By the `metric` of the RetrainingPolicy that acts for the Model, two decimals: the Jensen-Shannon
+    /// divergence (base 2, 0..1), also where there is no policy, or the population stability index (from 0).
     pub value: String,
     /// Windows that it was computed from, rounded down to a power of two so that a status does
     /// not change with each window.

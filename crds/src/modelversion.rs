@@ -44,10 +44,10 @@ use crate::LocalRef;
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[x_kube(validation = Rule::new("self.modelRef == oldSelf.modelRef && self.digest == oldSelf.digest && has(self.source) == has(oldSelf.source) && (!has(self.source) || self.source == oldSelf.source)")
+#[x_kube(validation = Rule::new("self.modelRef == oldSelf.modelRef && self.digest == oldSelf.digest && has(self.source) == has(oldSelf.source) && (!has(self.source) || self.source == oldSelf.source) && has(self.provenance) == has(oldSelf.provenance) && (!has(self.provenance) || self.provenance == oldSelf.provenance)")
     .message("a ModelVersion is immutable: create another one for another artifact (only revoked may be set)"))]
 #[x_kube(validation = Rule::new("!oldSelf.revoked || self.revoked")
-    .message("revoked cannot be taken back: create another ModelVersion if the artifact is good after all"))]
+    .message("revoked cannot be taken back, and holds for the digest: if the artifact is good after all, train it anew or sign it with another key, and create a ModelVersion of the digest that it then has"))]
 #[serde(rename_all = "camelCase")]
 pub struct ModelVersionSpec {
     /// The Model that this is a version of.
@@ -68,7 +68,8 @@ pub struct ModelVersionSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provenance: Option<Provenance>,
 
-    /// Set it to withdraw the version: nodes go back to the one before. It cannot be taken back.
+    /// Set it to withdraw the version: nodes go back to the one before. It cannot be taken back, and the Model
+    /// remembers the digest: another ModelVersion of it is revoked too.
     #[serde(default)]
     pub revoked: bool,
 }

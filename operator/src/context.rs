@@ -17,6 +17,7 @@ use crate::events::Events;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::model::assign::Assignments;
+use crate::model::revoked::Revocations;
 use crate::modelversion::Artifacts;
 use crate::observed::Observations;
 use crate::pods::Pods;
@@ -50,6 +51,8 @@ pub struct Context {
     pub key: Arc<OperatorKey>,
     /// What nodes are told of each Model.
     pub assignments: Assignments,
+    /// Versions that were revoked.
+    pub revocations: Revocations,
     /// What is known of the artifacts that were verified.
     pub artifacts: Artifacts,
     /// How many containers share each profile's budget.

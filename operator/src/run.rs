@@ -116,6 +116,7 @@ pub async fn assemble(
         observations,
         key,
         assignments: Default::default(),
+        revocations: Default::default(),
         artifacts: Default::default(),
         shares: Default::default(),
         shutdown,

@@ -99,7 +99,7 @@ async fn of_model(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn versions_go_forward_through_gates_and_back() -> Result<()> {
-    let world = World::new(&NODES).await?;
+    let mut world = World::new(&NODES).await?;
     let ns = "shop";
     let v1 = artifact::signed(1);
     let steps = json!([
@@ -268,6 +268,27 @@ async fn versions_go_forward_through_gates_and_back() -> Result<()> {
         of_version(&world, ns, "m-v4").await
     })
     .await?;
+
+    // Deleted and created again under another name, it is revoked still, for this operator and the next.
+    let versions: Api<ModelVersion> = Api::namespaced(world.client.clone(), ns);
+    versions
+        .delete("m-v4", &kube::api::DeleteParams::default())
+        .await?;
+    objects::version(&world.client, ns, "m", "m-v4-again", &v4, &artifact::digest(&v4)).await?;
+    condition("m-v4-again", (READY, "False", "Revoked"), async || {
+        of_version(&world, ns, "m-v4-again").await
+    })
+    .await?;
+    world.kill().await;
+    world.start().await?;
+    objects::version(&world.client, ns, "m", "m-v4-more", &v4, &artifact::digest(&v4)).await?;
+    condition("m-v4-more", (READY, "False", "Revoked"), async || {
+        of_version(&world, ns, "m-v4-more").await
+    })
+    .await?;
+    for node in NODES {
+        assert_eq!(world.active(node, "m").await?.as_deref(), Some("m-v1"));
+    }
     Ok(())
 }
 

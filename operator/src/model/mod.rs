@@ -16,6 +16,7 @@ pub mod conditions;
 pub mod gates;
 pub mod nodes;
 mod reconcile;
+pub mod revoked;
 pub mod rollout;
 pub mod version;
 

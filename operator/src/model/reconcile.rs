@@ -13,6 +13,7 @@ use vigia_model::histogram::ScoreHistogram;
 
 use super::assign::{Assignment, is_forward};
 use super::nodes::{self, NodeView};
+use super::revoked;
 use super::rollout::{self, Observed, Scores};
 use super::version::{self, VersionView};
 use crate::context::Context;
@@ -33,7 +34,7 @@ async fn reconcile(model: Arc<Model>, context: Arc<Context>) -> Result<Option<Du
     }
     let namespace = model.namespace().unwrap_or_default();
     let name = model.name_any();
-    let versions: Vec<VersionView> = context
+    let mut versions: Vec<VersionView> = context
         .caches
         .versions_of(&namespace, &name)
         .iter()
@@ -41,6 +42,8 @@ async fn reconcile(model: Arc<Model>, context: Arc<Context>) -> Result<Option<Du
         .collect();
     let nodes = nodes_of(&model, &namespace, &name, &context);
     let current = model.status.clone().unwrap_or_default();
+    let revoked = context.revocations.with(Some(&current), &namespace, &name);
+    revoked::latch(&mut versions, &revoked);
     confirm_absence(&current, &versions, &namespace, &context).await?;
     let generation = model.metadata.generation.unwrap_or(0);
     let now = Timestamp::now();
@@ -58,6 +61,7 @@ async fn reconcile(model: Arc<Model>, context: Arc<Context>) -> Result<Option<Du
         now,
     });
     let mut status = next.status;
+    status.revoked = revoked;
     let wanted = super::conditions::of(&status, &next.target, &versions, &nodes);
     status.conditions = conditions::apply(&status.conditions, &wanted, generation, now);
     // Before the write, so that a kill after it leaves nothing unsaid; said twice, they are one.

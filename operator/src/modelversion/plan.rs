@@ -204,7 +204,7 @@ pub fn status(version: &ModelVersion, finding: &Finding, now: Timestamp) -> Mode
                 false,
                 false,
                 "Revoked",
-                "withdrawn by spec.revoked: it runs nowhere",
+                "its digest is withdrawn by spec.revoked, here or of another ModelVersion: it runs nowhere",
             ),
             old.size_bytes,
             old.signer.clone(),

@@ -76,6 +76,12 @@ async fn look(version: &ModelVersion, context: &Arc<Context>) -> Result<Finding,
         });
     };
     let digest = version.spec.digest.clone();
+    let revoked = context
+        .revocations
+        .with(model.status.as_ref(), &namespace, &model.name_any());
+    if revoked.contains(&digest) {
+        return Ok(Finding::Revoked);
+    }
     let trusted = trusted(&model, &context.key.public());
     let without = |reason, message| {
         let keys = trusted.iter().map(|key| key.id().to_string());

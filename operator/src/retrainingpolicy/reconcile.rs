@@ -16,6 +16,7 @@ use crate::context::Context;
 use crate::controller::Error;
 use crate::events::{Note, Severity};
 use crate::model::choose;
+use crate::model::revoked;
 use crate::model::version::{Verdict, VersionView};
 use crate::observed::drift::{self, Drift, Threshold};
 
@@ -174,6 +175,10 @@ fn view(model: &Model, namespace: &str, context: &Context) -> ModelView {
     let status = model.status.clone().unwrap_or_default();
     let versions = context.caches.versions_of(namespace, &model.name_any());
     let mut views: Vec<VersionView> = versions.iter().map(|v| VersionView::of(v)).collect();
+    let revoked = context
+        .revocations
+        .with(Some(&status), namespace, &model.name_any());
+    revoked::latch(&mut views, &revoked);
     views.sort_by(|a, b| a.age.cmp(&b.age));
     let serving = status.serving.as_ref();
     let place = serving.and_then(|s| views.iter().position(|v| v.digest == s.digest));

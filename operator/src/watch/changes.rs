@@ -121,6 +121,7 @@ pub(super) fn model(context: &Context, change: &Change<'_, Model>) {
     context.triggers.models.namespaced(&namespace, &name);
     if change.new.is_none() {
         context.assignments.remove(&namespace, &name);
+        context.revocations.remove(&namespace, &name);
     }
     for policy in context.caches.policy_names.of(&namespace, &name) {
         context.triggers.policies.namespaced(&namespace, &policy);
@@ -154,6 +155,10 @@ pub(super) fn version(context: &Context, change: &Change<'_, ModelVersion>) {
         let Some(namespace) = version.namespace() else {
             continue;
         };
+        if version.spec.revoked {
+            let (model, digest) = (&version.spec.model_ref.name, &version.spec.digest);
+            context.revocations.put(&namespace, model, digest);
+        }
         context
             .triggers
             .versions
