@@ -294,6 +294,16 @@ async fn enough_windows_become_a_signed_version_that_serves() -> Result<()> {
         assert_eq!(world.events(NS, "p-1", reason).await?.len(), 1, "{reason}");
     }
 
+    // It is over, and holds nothing up: its namespace can go where there is no operator any more.
+    eventually("the run has no finalizer", || async {
+        let held = self::run(&world).await?.map(|run| run.finalizers().to_vec());
+        Ok(match held.as_deref() {
+            Some([]) => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+    })
+    .await?;
+
     // Who deletes the run takes everything of it away.
     let api: Api<TrainingRun> = Api::namespaced(world.client.clone(), NS);
     api.delete("p-1", &DeleteParams::default()).await?;

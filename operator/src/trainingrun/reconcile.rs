@@ -10,7 +10,8 @@ use kube::api::ListParams;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
 use vigia_crds::{
-    LocalRef, Model, ModelVersion, ModelVersionSpec, Provenance, Task, TrainingRun, TrainingRunStatus,
+    LocalRef, Model, ModelVersion, ModelVersionSpec, Provenance, RunPhase, Task, TrainingRun,
+    TrainingRunStatus,
 };
 use vigia_model::artifact;
 use vigia_model::schema::Schema;
@@ -27,7 +28,8 @@ use crate::metrics::ReasonLabels;
 use crate::model::version::{MODEL_LABEL, SEQUENCE_LABEL};
 use crate::store::StoreError;
 
-/// Holds a TrainingRun until its Job and its files are gone.
+/// Holds a TrainingRun that is under way until its Job and its files are gone. One that is over is not held:
+/// nothing of it runs, and its namespace must be deletable where there is no operator any more.
 const FINALIZER: &str = "vigia.dev/training";
 
 /// Names of versions that are tried one after the other, where those of other Models have them.
@@ -42,8 +44,9 @@ pub(super) async fn reconcile(
     if run.metadata.deletion_timestamp.is_some() {
         return end(&run, &uid, &context).await;
     }
-    context.door.finalizer(&*run, FINALIZER, true).await?;
     let status = run.status.clone().unwrap_or_default();
+    let is_over = matches!(status.phase, Some(RunPhase::Succeeded | RunPhase::Failed));
+    context.door.finalizer(&*run, FINALIZER, !is_over).await?;
     let generation = run.metadata.generation.unwrap_or(0);
     let store = &context.store;
     let observed = Observed {
