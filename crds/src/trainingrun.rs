@@ -84,39 +84,87 @@ pub(crate) fn default_timeout() -> Duration {
 }
 
 /// What is fitted.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[x_kube(validation = Rule::new("!has(self.components) || self.types.exists(t, !(t in ['Deviation', 'IsolationForest', 'ZScore']))")
+    .message("estimator.components stand in front of estimators that measure distances: name one in types, for example KMeans or PCA"))]
+#[serde(rename_all = "camelCase")]
 pub struct Estimator {
-    /// The kind of estimator.
-    #[serde(rename = "type")]
-    pub type_: EstimatorType,
-    /// Trees of the whole forest; workers share them evenly. Between 10 and 500.
+    /// The estimators of the model, each once; several make an ensemble. Between 1 and 8.
+    #[serde(default = "default_types")]
+    #[schemars(length(min = 1, max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub types: Vec<EstimatorType>,
+    /// Principal components in front of the estimators that measure distances, and those that PCA
+    /// keeps. Absent: no projection, and PCA keeps what explains 95 % of the variance. Between 1 and 64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 64))]
+    pub components: Option<i32>,
+    /// Trees of the whole isolation forest; workers share them evenly. Between 10 and 500.
+    #[serde(default = "default_trees")]
     #[schemars(range(min = 10, max = 500))]
     pub trees: i32,
-    /// Windows that each tree sees (ψ of Liu, Ting and Zhou 2008). Between 16 and 256.
+    /// Windows that each tree of it sees (ψ of Liu, Ting and Zhou 2008). Between 16 and 256.
+    #[serde(default = "default_sample_size")]
     #[schemars(range(min = 16, max = 256))]
     pub sample_size: i32,
     /// The same data and seed give the same bytes.
+    #[serde(default = "default_seed")]
     pub seed: i32,
+}
+
+fn default_types() -> Vec<EstimatorType> {
+    vec![EstimatorType::Deviation, EstimatorType::IsolationForest]
+}
+
+fn default_trees() -> i32 {
+    100
+}
+
+fn default_sample_size() -> i32 {
+    256
+}
+
+fn default_seed() -> i32 {
+    42
 }
 
 impl Default for Estimator {
     fn default() -> Self {
         Self {
-            type_: EstimatorType::IsolationForest,
-            trees: 100,
-            sample_size: 256,
-            seed: 42,
+            types: default_types(),
+            components: None,
+            trees: default_trees(),
+            sample_size: default_sample_size(),
+            seed: default_seed(),
         }
     }
 }
 
 /// The kinds of estimator.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum EstimatorType {
-    /// Isolation forest, beside a deviation score that also sees what training never saw.
-    #[default]
+    /// Surprise of each system call on its own; sees what training never saw.
+    Deviation,
+    /// Isolation forest.
     IsolationForest,
+    /// Largest standardised deviation of one feature.
+    ZScore,
+    /// Distance from the plane of the principal components.
+    #[serde(rename = "PCA")]
+    Pca,
+    /// Distance to the nearest cluster's centre; as many clusters as have the best silhouette.
+    KMeans,
+    /// Density under Gaussians with full covariances; as many as cross-validation finds best.
+    GaussianMixture,
+    /// Local outlier factor among up to 512 remembered windows.
+    #[serde(rename = "LOF")]
+    Lof,
+    /// Distance to the nearest core point of DBSCAN's clusters.
+    #[serde(rename = "DBSCAN")]
+    Dbscan,
+    /// Classification trees, taught with windows that are made from normal ones to be suspicious
+    /// and malicious.
+    RandomForest,
 }
 
 /// Which windows a run trains on: those of the Model's profiles that raised no alert.

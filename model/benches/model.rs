@@ -14,6 +14,9 @@ use std::time::Instant;
 use support::{Random, oracle, random_forest};
 use vigia_model::artifact::{self, Metadata, Task};
 use vigia_model::deviation::{Deviation, Moments};
+use vigia_model::estimators::front::Front;
+use vigia_model::estimators::mlp::{Head, Layer, Mlp};
+use vigia_model::estimators::vector::{Staged, VectorEstimator};
 use vigia_model::forest::Forest;
 use vigia_model::keys::{SigningKey, TrustedKeys};
 use vigia_model::pipeline::{EstimatorSpec, PipelineSpec};
@@ -24,7 +27,7 @@ const TREES: usize = 100;
 const FEATURES: usize = 32;
 const ROWS: usize = 4096;
 
-/// scikit-learn in a process of its own: one word in, nanoseconds a vector out.
+/// A Python program in a process of its own: one word in, nanoseconds a vector out.
 struct Peer {
     child: Child,
     input: ChildStdin,
@@ -32,16 +35,12 @@ struct Peer {
 }
 
 impl Peer {
-    fn start() -> Option<Self> {
+    fn start(script: &str, arguments: &[usize]) -> Option<Self> {
         let python = std::env::var_os("BENCH_PYTHON")?;
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/bench/sklearn_forest.py");
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/bench/");
         let mut child = Command::new(python)
-            .args([
-                script,
-                &TREES.to_string(),
-                &FEATURES.to_string(),
-                &ROWS.to_string(),
-            ])
+            .arg(format!("{folder}{script}"))
+            .args(arguments.iter().map(usize::to_string))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -133,7 +132,7 @@ fn forest() {
         "{TREES} trees of depth 8, {FEATURES} features, {ROWS} rows, bit-equal to the recursive oracle"
     );
 
-    let mut peer = Peer::start();
+    let mut peer = Peer::start("sklearn_forest.py", &[TREES, FEATURES, ROWS]);
     let (mut batched, mut single, mut their_batched, mut their_single) = (vec![], vec![], vec![], vec![]);
     for _ in 0..ROUNDS {
         let ns = nanoseconds(8, || forest.score_batch(black_box(&rows), black_box(&mut scores)));
@@ -223,7 +222,68 @@ fn load() {
     .print();
 }
 
+/// An autoencoder as the trainer makes it for 32 features, scaler included, a row at a time.
+fn mlp() {
+    const WIDTHS: [usize; 5] = [FEATURES, 16, 8, 16, FEATURES];
+    let mut random = Random(5);
+    let layer = |(inputs, outputs): (usize, usize), random: &mut Random| Layer {
+        weights: (0..inputs * outputs)
+            .map(|_| 0.3 * random.normal() as f32)
+            .collect(),
+        bias: (0..outputs).map(|_| 0.1 * random.normal() as f32).collect(),
+    };
+    let sizes = WIDTHS.windows(2).map(|w| (w[0], w[1]));
+    let layers = sizes.map(|size| layer(size, &mut random)).collect();
+    let staged = Staged {
+        front: Front {
+            mean: vec![0.5; FEATURES],
+            scale: vec![1.5; FEATURES],
+            components: None,
+        },
+        estimator: VectorEstimator::Mlp(Mlp {
+            layers,
+            head: Head::Reconstruction,
+        }),
+    };
+    staged.check(FEATURES).expect("a well-formed network");
+    let rows: Vec<f32> = (0..ROWS * FEATURES).map(|_| random.normal() as f32).collect();
+    let mut peer = Peer::start("mlp.py", &WIDTHS);
+    let (mut ours, mut theirs, mut torchs) = (vec![], vec![], vec![]);
+    for _ in 0..ROUNDS {
+        let ns = nanoseconds(8, || {
+            for row in rows.chunks(FEATURES) {
+                black_box(staged.score(black_box(row)));
+            }
+        });
+        ours.push(ns / ROWS as f64 / 1e3);
+        if let Some(peer) = &mut peer {
+            theirs.push(peer.ask("numpy") / 1e3);
+            torchs.push(peer.ask("torch") / 1e3);
+        }
+    }
+    if let Some(peer) = peer {
+        peer.stop();
+    }
+    let measured = |values: Vec<f64>| Some(values).filter(|v| v.first().is_some_and(|v| v.is_finite()));
+    let peers = [("torch", measured(torchs)), ("numpy", measured(theirs))];
+    Row {
+        name: "mlp.row",
+        unit: "us/row",
+        ours,
+        peers: peers
+            .into_iter()
+            .filter_map(|(name, v)| Some((name, v?)))
+            .collect(),
+        target: 0.3,
+        note: format!(
+            "scaler and autoencoder {WIDTHS:?}, one row at a time; the peers run the network alone"
+        ),
+    }
+    .print();
+}
+
 fn main() {
     forest();
+    mlp();
     load();
 }

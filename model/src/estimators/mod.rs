@@ -4,9 +4,13 @@
 //! Each is plain serialisable data with a `check` for what comes from outside, and a scorer that allocates
 //! nothing per step and does not panic, whatever it is fed. What fits them is in the trainer.
 
+pub mod dbscan;
 pub mod forecast;
 pub mod front;
+pub mod gaussian;
 pub mod kmeans;
+pub mod lof;
+pub mod mlp;
 pub mod ngram;
 pub mod reconstruction;
 pub mod repertoire;
@@ -14,6 +18,7 @@ pub mod sequence;
 pub mod stream;
 pub mod table;
 pub mod tracked;
+pub mod trees;
 pub mod vector;
 pub mod zscore;
 

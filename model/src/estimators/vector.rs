@@ -3,9 +3,14 @@
 //! Every one is data that scores as it is: flat tables, walked in order, in `f32`. A score is finite for every
 //! finite vector, larger is odder, and its calibration says what it means.
 
+use super::dbscan::Dbscan;
 use super::front::Front;
+use super::gaussian::GaussianMixture;
 use super::kmeans::KMeans;
+use super::lof::Lof;
+use super::mlp::Mlp;
 use super::reconstruction::Reconstruction;
+use super::trees::ClassTrees;
 use super::zscore::ZScore;
 use super::{Refused, rule};
 use crate::schema::MAX_FEATURES;
@@ -35,6 +40,16 @@ pub enum VectorEstimator {
     Reconstruction(Reconstruction),
     /// Distance to the nearest cluster's centre.
     KMeans(KMeans),
+    /// How unlikely it is under a mixture of Gaussians.
+    GaussianMixture(GaussianMixture),
+    /// How much sparser it lies than its neighbours.
+    Lof(Lof),
+    /// Distance to the nearest core point of a cluster.
+    Dbscan(Dbscan),
+    /// Probability that it is not normal, by trees.
+    RandomForest(ClassTrees),
+    /// A network: an autoencoder or a classifier.
+    Mlp(Mlp),
 }
 
 impl VectorEstimator {
@@ -43,6 +58,11 @@ impl VectorEstimator {
             Self::ZScore(e) => e,
             Self::Reconstruction(e) => e,
             Self::KMeans(e) => e,
+            Self::GaussianMixture(e) => e,
+            Self::Lof(e) => e,
+            Self::Dbscan(e) => e,
+            Self::RandomForest(e) => e,
+            Self::Mlp(e) => e,
         }
     }
 }

@@ -16,16 +16,28 @@ pub enum EstimatorKind {
     Pca,
     /// Distance to the nearest cluster's centre.
     KMeans,
+    /// How unlikely a window is under a mixture of Gaussians.
+    GaussianMixture,
+    /// Local outlier factor among remembered windows.
+    Lof,
+    /// Distance to the nearest core point of DBSCAN's clusters.
+    Dbscan,
+    /// Classification trees: normal, suspicious, malicious.
+    RandomForest,
 }
 
 impl EstimatorKind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 9] = [
         Self::Deviation,
         Self::IsolationForest,
         Self::ZScore,
         Self::Pca,
         Self::KMeans,
+        Self::GaussianMixture,
+        Self::Lof,
+        Self::Dbscan,
+        Self::RandomForest,
     ];
 
     /// What is trained where nothing is said.
@@ -39,6 +51,10 @@ impl EstimatorKind {
             Self::ZScore => "z-score",
             Self::Pca => "pca",
             Self::KMeans => "kmeans",
+            Self::GaussianMixture => "gaussian-mixture",
+            Self::Lof => "lof",
+            Self::Dbscan => "dbscan",
+            Self::RandomForest => "random-forest",
         }
     }
 

@@ -431,6 +431,8 @@ fn prepared() -> Prepared {
         model: "m".into(),
         task: "Anomaly".into(),
         workers: 2,
+        estimators: vec![],
+        components: 0,
         trees: 10,
         sample_size: 16,
         seed: 1,

@@ -1,7 +1,8 @@
 //! What a run trains on and how: fixed before its Job starts, and what its workers are told.
 
 use serde::{Deserialize, Serialize};
-use vigia_crds::{LocalRef, TrainingRun};
+use vigia_crds::{EstimatorType, LocalRef, TrainingRun};
+use vigia_model::pipeline::EstimatorKind;
 use vigia_proto::v1::RunPlan;
 
 /// Name of the held-out windows among the run's files in the store.
@@ -21,6 +22,12 @@ pub struct Prepared {
     pub task: String,
     /// Workers, each with a shard.
     pub workers: u32,
+    /// Kinds of estimator, as artifacts name them; none in a run from before there was a choice.
+    #[serde(default)]
+    pub estimators: Vec<String>,
+    /// Principal components in front of them; 0 for none.
+    #[serde(default)]
+    pub components: u32,
     /// Trees of the whole forest.
     pub trees: u32,
     /// Windows that each tree sees.
@@ -35,6 +42,21 @@ pub struct Prepared {
     pub windows: u64,
     /// When the run was created; goes into the artifact.
     pub created_unix_ms: i64,
+}
+
+/// The API's name of an estimator, as trainers and artifacts have it.
+const fn kind_of(kind: EstimatorType) -> EstimatorKind {
+    match kind {
+        EstimatorType::Deviation => EstimatorKind::Deviation,
+        EstimatorType::IsolationForest => EstimatorKind::IsolationForest,
+        EstimatorType::ZScore => EstimatorKind::ZScore,
+        EstimatorType::Pca => EstimatorKind::Pca,
+        EstimatorType::KMeans => EstimatorKind::KMeans,
+        EstimatorType::GaussianMixture => EstimatorKind::GaussianMixture,
+        EstimatorType::Lof => EstimatorKind::Lof,
+        EstimatorType::Dbscan => EstimatorKind::Dbscan,
+        EstimatorType::RandomForest => EstimatorKind::RandomForest,
+    }
 }
 
 impl Prepared {
@@ -52,6 +74,12 @@ impl Prepared {
             model,
             task: task.to_owned(),
             workers: at_least_one(run.spec.workers),
+            estimators: estimator
+                .types
+                .iter()
+                .map(|&kind| kind_of(kind).to_string())
+                .collect(),
+            components: estimator.components.map_or(0, at_least_one),
             trees: at_least_one(estimator.trees),
             sample_size: at_least_one(estimator.sample_size),
             seed: u64::from(estimator.seed.unsigned_abs()),
@@ -82,8 +110,55 @@ impl Prepared {
             windows: self.windows,
             created_unix_ms: self.created_unix_ms,
             submitted: false,
-            estimators: vec![],
-            components: 0,
+            estimators: self.estimators.clone(),
+            components: self.components,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn plan(estimator: serde_json::Value) -> RunPlan {
+        let run: TrainingRun = serde_json::from_value(json!({
+            "apiVersion": "vigia.dev/v1alpha1", "kind": "TrainingRun",
+            "metadata": {"name": "r", "namespace": "shop"},
+            "spec": {"modelRef": {"name": "m"}, "estimator": estimator},
+        }))
+        .expect("a TrainingRun");
+        Prepared::new(&run, "Anomaly", "s", "d", 9).plan("shop", "r")
+    }
+
+    #[test]
+    fn workers_are_told_which_estimators_to_train() {
+        let usual = plan(json!({}));
+        assert_eq!(usual.estimators, ["deviation", "isolation-forest"]);
+        assert_eq!((usual.components, usual.trees), (0, 100));
+        let types = [
+            "Deviation",
+            "IsolationForest",
+            "ZScore",
+            "PCA",
+            "KMeans",
+            "GaussianMixture",
+            "LOF",
+            "DBSCAN",
+            "RandomForest",
+        ];
+        let all = plan(json!({"types": types, "components": 8}));
+        assert_eq!(all.estimators, EstimatorKind::ALL.map(|kind| kind.to_string()));
+        assert_eq!(all.components, 8);
+    }
+
+    #[test]
+    fn a_run_prepared_before_there_was_a_choice_is_still_read() {
+        let prepared: Prepared = serde_json::from_value(json!({
+            "model": "m", "task": "Anomaly", "workers": 2, "trees": 10, "sample_size": 16, "seed": 1,
+            "schema": "s", "data_digest": "d", "windows": 9, "created_unix_ms": 0,
+        }))
+        .expect("a plan");
+        assert!(prepared.plan("shop", "r").estimators.is_empty());
     }
 }

@@ -326,6 +326,8 @@ mod tests {
             model: "m".into(),
             task: "anomaly".into(),
             workers: 2,
+            estimators: vec![],
+            components: 0,
             trees: 100,
             sample_size: 256,
             seed: 1,

@@ -2,11 +2,17 @@
 //!
 //! Pure functions of data and settings: the same of both give the same model.
 
+pub mod contrast;
+pub mod dbscan;
+pub mod folds;
 pub mod forecast;
+pub mod gaussian;
 pub mod kmeans;
+pub mod lof;
 pub mod scaling;
 pub mod sequence;
 pub mod tracked;
+pub mod trees;
 pub mod vectors;
 
 /// Why data makes no estimator.

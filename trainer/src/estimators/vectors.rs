@@ -10,11 +10,24 @@ use vigia_model::estimators::vector::{Staged, VectorEstimator};
 use vigia_model::estimators::zscore::ZScore;
 use vigia_model::pipeline::EstimatorKind;
 
+use super::contrast::contrast;
 use super::scaling::{Components, scaler};
-use super::{EstimatorError, kmeans};
+use super::trees::{self, Growth};
+use super::{EstimatorError, dbscan, gaussian, kmeans, lof};
 
 /// Share of the variance that is explained where nobody says how many components.
 const EXPLAINED: f64 = 0.95;
+/// Least variance of a Gaussian's feature, in those of training: a covariance of few windows has directions in which
+/// nothing ever moved.
+const REGULAR: f64 = 0.05;
+/// Neighbours of the local outlier factor, and what its distances are smoothed by, in standard deviations: windows of
+/// an idle container are often the same to the last call.
+const NEIGHBOURS: usize = 20;
+const SMOOTHING: f32 = 0.1;
+/// Trees of the random forest, their depth, and windows of a leaf.
+const TREES: u32 = 100;
+const DEPTH: u8 = 10;
+const LEAF: usize = 3;
 /// Fewest windows that anything is learnt from.
 const LEAST: usize = 2;
 
@@ -79,8 +92,9 @@ pub fn fit(
         ));
     }
     let front = scaler(moments, settings.floor)?;
-    let scaled = front.table(&sorted(rows));
-    let components = settings.components;
+    let rows = sorted(rows);
+    let scaled = front.table(&rows);
+    let (components, seed) = (settings.components, settings.seed);
     let fitted = |(estimator, metrics), front| Fitted {
         staged: Staged { front, estimator },
         metrics,
@@ -95,7 +109,26 @@ pub fn fit(
         EstimatorKind::Pca => fitted(reconstruction(&scaled, components), front),
         EstimatorKind::KMeans => {
             let (front, rows) = projected(front, scaled, components);
-            fitted(clusters(&rows, settings.seed)?, front)
+            fitted(clusters(&rows, seed)?, front)
+        }
+        EstimatorKind::GaussianMixture => {
+            let (front, rows) = projected(front, scaled, components);
+            fitted(mixture(&rows, seed)?, front)
+        }
+        EstimatorKind::Lof => {
+            let (front, rows) = projected(front, scaled, components);
+            let model = lof::fit(&rows, NEIGHBOURS, SMOOTHING, seed)?;
+            fitted((VectorEstimator::Lof(model), vec![]), front)
+        }
+        EstimatorKind::Dbscan => {
+            let (front, rows) = projected(front, scaled, components);
+            fitted(dense(&rows, seed)?, front)
+        }
+        EstimatorKind::RandomForest => {
+            let (front, _) = projected(front, scaled, components);
+            let (contrasted, classes) = contrast(&rows, seed);
+            let forest = trees::grow(&front.table(&contrasted), &classes, growth(seed))?;
+            fitted((VectorEstimator::RandomForest(forest), vec![]), front)
         }
     })
 }
@@ -125,6 +158,34 @@ fn clusters(rows: &Table, seed: u64) -> Result<Found, EstimatorError> {
         ("KMeansSilhouette", silhouette),
     ];
     Ok((VectorEstimator::KMeans(found.model), metrics))
+}
+
+fn mixture(rows: &Table, seed: u64) -> Result<Found, EstimatorError> {
+    let (model, likelihood) = gaussian::best(rows, REGULAR, seed)?;
+    let metrics = vec![
+        ("GaussianMixtureComponents", model.components.len() as f64),
+        ("GaussianMixtureHeldOutLogLikelihood", likelihood),
+    ];
+    Ok((VectorEstimator::GaussianMixture(model), metrics))
+}
+
+fn dense(rows: &Table, seed: u64) -> Result<Found, EstimatorError> {
+    let (model, found) = dbscan::fit(rows, seed)?;
+    let noise = found.labels.iter().filter(|label| label.is_none()).count();
+    let metrics = vec![
+        ("DbscanClusters", found.clusters as f64),
+        ("DbscanNoise", noise as f64 / found.labels.len() as f64),
+    ];
+    Ok((VectorEstimator::Dbscan(model), metrics))
+}
+
+const fn growth(seed: u64) -> Growth {
+    Growth {
+        trees: TREES,
+        depth: DEPTH,
+        leaf: LEAF,
+        seed,
+    }
 }
 
 /// The front with its projection, where one is wanted and there is a direction to project on.

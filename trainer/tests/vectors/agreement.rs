@@ -1,12 +1,19 @@
 //! Each estimator beside scikit-learn's on the same rows. Tolerances are relative, or absolute below 1.
 
 use crate::support::{
-    CLUSTERS, ROWS, answers, assert_close, fitted, moments, numbers, settings, train_and_probes,
+    CLUSTERS, ROWS, WIDTH, answers, assert_close, blobs, fitted, moments, numbers, settings, table,
+    train_and_probes,
 };
+use vigia_model::estimators::dbscan::Dbscan;
+use vigia_model::estimators::front::Front;
+use vigia_model::estimators::mlp::{Head, Layer, Mlp};
+use vigia_model::estimators::table::Table;
+use vigia_model::estimators::trees::{ClassTrees, TreeNode};
 use vigia_model::estimators::vector::{Staged, VectorEstimator};
 use vigia_model::pipeline::EstimatorKind;
-use vigia_trainer::estimators::kmeans;
 use vigia_trainer::estimators::scaling::{Components, scaler};
+use vigia_trainer::estimators::trees::{self, Growth};
+use vigia_trainer::estimators::{dbscan, gaussian, kmeans, lof};
 
 /// What `f32` costs where sums are the same.
 const ROUNDING: f64 = 1e-4;
@@ -115,4 +122,212 @@ fn silhouettes_are_the_same_and_choose_the_same_k() {
     let (best, silhouette) = kmeans::best(&scaled, 1).expect("fits");
     assert_eq!(best.model.centres.len(), most + 2);
     assert_close("silhouette", &[silhouette], &[theirs[most]], ITERATED);
+}
+
+#[test]
+fn gaussian_mixtures_have_the_same_likelihood_and_memberships() {
+    let (rows, probes) = train_and_probes();
+    let wide_rows = blobs(2, 400, 40, 2, 1.5);
+    let (wide_train, wide_probes) = wide_rows.split_at(380);
+    let answers = answers();
+    for (name, rows, probes, k) in [
+        ("gaussian_mixture", rows, probes, CLUSTERS),
+        (
+            "gaussian_mixture_wide",
+            table(wide_train),
+            wide_probes.to_vec(),
+            2,
+        ),
+    ] {
+        let theirs = &answers[name];
+        let front = scaler(&moments(&rows), 0.0).expect("rows");
+        let (model, likelihood) = gaussian::fit(&front.table(&rows), k, 1e-3, 1).expect("fits");
+        let expected = theirs["log_likelihood"].as_f64().expect("a number");
+        assert_close(name, &[likelihood], &[expected], ITERATED);
+        let (mut logs, mut memberships) = (vec![], vec![]);
+        for probe in front.table(&table(&probes)).rows() {
+            let mut shares = vec![0.0; k];
+            logs.push(f64::from(model.log_density(probe, &mut shares)));
+            shares.sort_by(f32::total_cmp);
+            memberships.extend(wide(&shares));
+        }
+        assert_close(name, &logs, &numbers(&theirs["scores"]), ITERATED);
+        let shares = theirs["memberships"].as_array().expect("rows");
+        let shares: Vec<f64> = shares.iter().flat_map(numbers).collect();
+        assert_close(name, &memberships, &shares, 0.01);
+    }
+}
+
+#[test]
+fn cross_validation_chooses_as_many_gaussians_as_made_the_rows() {
+    let (rows, _) = train_and_probes();
+    let model = staged(EstimatorKind::GaussianMixture, Some(4));
+    let VectorEstimator::GaussianMixture(mixture) = &model.estimator else {
+        panic!("{model:?}")
+    };
+    assert_eq!(mixture.components.len(), CLUSTERS);
+    assert_eq!(rows.len(), ROWS);
+}
+
+#[test]
+fn local_outlier_factors_of_new_rows() {
+    let (rows, probes) = train_and_probes();
+    let front = scaler(&moments(&rows), 0.0).expect("rows");
+    let model = lof::fit(&front.table(&rows), 20, 1e-10, 1).expect("fits");
+    let staged = Staged {
+        front,
+        estimator: VectorEstimator::Lof(model),
+    };
+    let ours: Vec<f64> = probes.iter().map(|p| f64::from(staged.score(p))).collect();
+    assert_close("factor", &ours, &numbers(&answers()["lof"]), ROUNDING);
+}
+
+#[test]
+fn dbscan_finds_the_same_core_and_the_same_clusters() {
+    let (rows, probes) = train_and_probes();
+    let answers = &answers()["dbscan"];
+    let front = scaler(&moments(&rows), 0.0).expect("rows");
+    let scaled = front.table(&rows);
+    let found = dbscan::find(&scaled, 2.0, 10);
+    let whole = |values: Vec<f64>| values.into_iter().map(|x| x as i64).collect::<Vec<_>>();
+    let core: Vec<i64> = found.core.iter().map(|&i| i as i64).collect();
+    assert_eq!(core, whole(numbers(&answers["core"])));
+    let labels: Vec<i64> = found
+        .labels
+        .iter()
+        .map(|label| label.map_or(-1, |l| l as i64))
+        .collect();
+    assert_eq!(labels, whole(numbers(&answers["labels"])));
+    let points = found.core.iter().flat_map(|&i| scaled.row(i)).copied().collect();
+    let staged = Staged {
+        front,
+        estimator: VectorEstimator::Dbscan(Dbscan {
+            core: Table::new(rows.width(), points),
+            eps: 2.0,
+        }),
+    };
+    let ours: Vec<f64> = probes.iter().map(|p| 2.0 * f64::from(staged.score(p))).collect();
+    assert_close("distance", &ours, &numbers(&answers["distances"]), ROUNDING);
+}
+
+/// Three classes that overlap, as in `make.py`.
+fn noisy() -> (Vec<Vec<f32>>, Vec<u8>) {
+    let rows = blobs(3, ROWS + 40, WIDTH, 3, 0.6);
+    let classes = (0..rows.len()).map(|i| (i % 3) as u8).collect();
+    (rows, classes)
+}
+
+#[test]
+fn a_forest_of_scikit_learns_scores_the_same_here() {
+    let answers = &answers()["random_forest"];
+    let mut forest = ClassTrees {
+        roots: vec![],
+        nodes: vec![],
+    };
+    for tree in answers["trees"].as_array().expect("trees") {
+        let first = forest.nodes.len();
+        forest.roots.push(first as u32);
+        let lists = ["feature", "threshold", "left", "right"].map(|key| numbers(&tree[key]));
+        for (i, shares) in tree["value"].as_array().expect("rows").iter().enumerate() {
+            let [feature, threshold, left, right] = [0, 1, 2, 3].map(|list: usize| lists[list][i]);
+            forest.nodes.push(if left < 0.0 {
+                let shares = numbers(shares);
+                TreeNode::Leaf([shares[0] as f32, shares[1] as f32, shares[2] as f32])
+            } else {
+                TreeNode::Split {
+                    feature: feature as u16,
+                    threshold: threshold as f32,
+                    left: (first + left as usize) as u32,
+                    right: (first + right as usize) as u32,
+                }
+            });
+        }
+    }
+    let (rows, _) = noisy();
+    let ours: Vec<f64> = rows[ROWS..]
+        .iter()
+        .flat_map(|row| wide(&forest.classes(row)))
+        .collect();
+    let theirs = answers["small"].as_array().expect("rows");
+    let theirs: Vec<f64> = theirs.iter().flat_map(numbers).collect();
+    assert_close("probability", &ours, &theirs, ROUNDING);
+    let staged = Staged {
+        front: Front {
+            mean: vec![0.0; WIDTH],
+            scale: vec![1.0; WIDTH],
+            components: None,
+        },
+        estimator: VectorEstimator::RandomForest(forest),
+    };
+    assert_eq!(staged.check(WIDTH), Ok(()));
+}
+
+#[test]
+fn a_forest_grown_here_gives_the_probabilities_of_one_grown_there() {
+    let (rows, classes) = noisy();
+    let growth = Growth {
+        trees: 500,
+        depth: 12,
+        leaf: 1,
+        seed: 1,
+    };
+    let forest = trees::grow(&table(&rows[..ROWS]), &classes[..ROWS], growth).expect("grows");
+    let theirs = &answers()["random_forest"]["large"];
+    let (mut apart, mut count) = (0.0, 0.0);
+    for (row, theirs) in rows[ROWS..].iter().zip(theirs.as_array().expect("rows")) {
+        for (ours, theirs) in wide(&forest.classes(row)).iter().zip(numbers(theirs)) {
+            // Two of scikit-learn's own forests of 500 trees with different seeds differ by up to .06.
+            assert!((ours - theirs).abs() < 0.1, "{ours} and {theirs}");
+            apart += (ours - theirs).abs();
+            count += 1.0;
+        }
+    }
+    assert!(apart / count < 0.02, "{}", apart / count);
+}
+
+fn layers(value: &serde_json::Value) -> Vec<Layer> {
+    let list = |value| numbers(value).into_iter().map(|x| x as f32).collect();
+    let layers = value["layers"].as_array().expect("layers");
+    layers
+        .iter()
+        .map(|layer| Layer {
+            weights: list(&layer["weights"]),
+            bias: list(&layer["bias"]),
+        })
+        .collect()
+}
+
+#[test]
+fn an_autoencoder_of_scikit_learns_scores_the_same_here() {
+    let (rows, probes) = train_and_probes();
+    let answers = &answers()["autoencoder"];
+    let front = scaler(&moments(&rows), 0.0).expect("rows");
+    let of = |model| Staged {
+        front: front.clone(),
+        estimator: VectorEstimator::Mlp(model),
+    };
+    let theirs = of(Mlp {
+        layers: layers(answers),
+        head: Head::Reconstruction,
+    });
+    assert_eq!(theirs.check(WIDTH), Ok(()));
+    let scored: Vec<f64> = probes.iter().map(|p| f64::from(theirs.score(p))).collect();
+    assert_close("error", &scored, &numbers(&answers["errors"]), ROUNDING);
+}
+
+#[test]
+fn a_classifying_network_of_scikit_learns_gives_the_same_here() {
+    let (rows, _) = noisy();
+    let answers = &answers()["mlp_classifier"];
+    let train = table(&rows[..ROWS]);
+    let front = scaler(&moments(&train), 0.0).expect("rows");
+    let probes = front.table(&table(&rows[ROWS..]));
+    let theirs = Mlp {
+        layers: layers(answers),
+        head: Head::Classes,
+    };
+    let given: Vec<f64> = probes.rows().flat_map(|row| wide(&theirs.classes(row))).collect();
+    let expected = answers["probabilities"].as_array().expect("rows");
+    let expected: Vec<f64> = expected.iter().flat_map(numbers).collect();
+    assert_close("probability", &given, &expected, ROUNDING);
 }
