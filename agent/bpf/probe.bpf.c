@@ -8,8 +8,13 @@
  * again and adds nothing to a count. Counters only ever grow; user space takes
  * differences, so that a drain that comes late loses nothing.
  *
- * Latencies and 2-grams cost as much as counting does, so they are taken in a duty cycle: while VIGIA_CYCLE is not 0
- * and the entry hook is attached. Counting goes on unchanged meanwhile.
+ * Latencies and 2-grams cost as much as counting does, so each target has a mode: none of them, all the time, or in a
+ * duty cycle's active phases. The entry hook is attached only while some target wants it, and notes a time and
+ * nothing else. Counting goes on unchanged meanwhile.
+ *
+ * What is found on every call is found in arrays, which the JIT compiles to an address: a hash map costs a call, a
+ * hash and a comparison each time. So counters have places in small per-CPU arrays that the first target and call to
+ * come keep, and hash maps take what finds its place taken.
  *
  * A target is a slot. Cgroups (and, for the command line, processes) point to a
  * slot; what they create points to the same one before it can make its first
@@ -37,6 +42,17 @@ struct tally {
 	__u64 errors;
 };
 
+/* What a target wants beside counts. */
+enum { MODE_COUNTS = 1, MODE_SAMPLED = 2, MODE_FULL = 3 };
+
+/* Slot to mode: the slots that are in use. Written by user space. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192);
+	__type(key, __u32);
+	__type(value, __u32);
+} SLOTS SEC(".maps");
+
 /* Cgroup id to slot. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -60,13 +76,47 @@ struct {
 	__type(value, struct tally);
 } TALLIES SEC(".maps");
 
+/* Who keeps a place in an array. */
+struct owner {
+	/* slot and number as one word, so that it changes hands at once; 0 for nobody. */
+	__u64 key;
+	/* The targets' generation at which the owner was last found alive. */
+	__u32 checked;
+	__u32 pad;
+};
+
+/* Places for tallies. A value is as large as per-CPU maps allow, so that it is read at once. */
+#define PLACES 1024
+#define GROUPS 4
+
+struct tally_place {
+	struct owner owner;
+	struct tally tally;
+};
+
+struct tally_places {
+	struct tally_place of[PLACES];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, GROUPS);
+	__type(key, __u32);
+	__type(value, struct tally_places);
+} TALLY_PLACES SEC(".maps");
+
 /* Buckets by the logarithm of nanoseconds, base 2; the last one holds all that is longer, some four seconds. */
 #define BUCKETS 32
+/* Calls that came before, of which a call's own value keeps count; GRAMS takes the others. */
+#define BEFORE 4
 
 /* Bucket counts may wrap: user space takes differences. */
 struct latency {
 	__u64 sum_ns;
 	__u32 buckets[BUCKETS];
+	/* Each taken by the first that came; with a count of 0 nobody has it. */
+	__u64 before_count[BEFORE];
+	__u16 before[BEFORE];
 };
 
 /* By the same key as tallies. */
@@ -76,6 +126,24 @@ struct {
 	__type(key, struct tally_key);
 	__type(value, struct latency);
 } LATENCIES SEC(".maps");
+
+#define LATENCY_PLACES 128
+
+struct latency_place {
+	struct owner owner;
+	struct latency latency;
+};
+
+struct latency_places {
+	struct latency_place of[LATENCY_PLACES];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, GROUPS);
+	__type(key, __u32);
+	__type(value, struct latency_places);
+} LATENCY_PLACES_MAP SEC(".maps");
 
 struct gram_key {
 	__u32 slot;
@@ -90,46 +158,74 @@ struct {
 	__type(value, __u64);
 } GRAMS SEC(".maps");
 
-/* The call that a task is in, and the one before. */
+/*
+ * The call that a thread is in, and the one before. By the thread's id modulo the table's size, which costs an address
+ * where task storage costs two calls; threads that meet in one place lose a latency, which is counted. A place is a
+ * cache line, because neighbours run on other CPUs.
+ */
 struct progress {
 	__u64 entered_ns;
-	__u32 cycle;
-	__u16 current;
-	__u16 started;
+	__u32 pid;
+	/* Of the entry, and of the call before: what was seen in another phase must not be mixed in. */
+	__u32 phase;
+	__u16 last;
+	__u16 has_last;
+	__u32 pad[11];
 };
 
+#define THREADS 8192
+
 struct {
-	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, THREADS);
+	__type(key, __u32);
 	__type(value, struct progress);
 } PROGRESS SEC(".maps");
 
 struct control {
-	/* Number of the duty cycle's active phase, 0 between them: what a task did in another one must not be mixed in. */
-	__u32 cycle;
-	/* Raised with each change of CGROUPS by user space. */
+	/* Number of the duty cycle's active phase, 0 between them, never ALWAYS. */
+	__u32 phase;
+	/* Raised with each change of CGROUPS and SLOTS by user space, and with each cgroup that is removed. */
 	__u32 generation;
 };
 
-/* Written by user space. */
+enum { USERS = 0, OURS = 1 };
+
+/* The phase of a target that is in one all the time. */
+#define ALWAYS 0xffffffff
+
+/* The first is written by user space, the second by the kernel side, so that neither undoes the other's change. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, 2);
 	__type(key, __u32);
 	__type(value, struct control);
 } CONTROL SEC(".maps");
 
-/* The cgroup seen last, and its slot, 0 for none. */
+/* What our own programs take: one run in so many is timed. */
+#define TIMED_IN 1024
+enum { PROGRAM_EXIT = 0, PROGRAM_ENTER = 1, PROGRAMS = 2 };
+
+struct cost {
+	__u64 runs;
+	__u64 timed_runs;
+	__u64 timed_ns;
+};
+
+/* The cgroup seen last, by address, its slot, 0 for none, and that one's mode. */
 struct seen {
-	__u64 cgroup;
+	__u64 address;
 	__u32 generation;
 	__u32 slot;
+	__u32 mode;
+	__u32 pad;
+	struct cost costs[PROGRAMS];
 };
 
 /*
- * Spares most look-ups in CGROUPS, because calls come in runs of one task. Ids of cgroups are never used again, and what
- * the kernel side binds by itself is bound before it is seen, so only changes by user space make this stale.
+ * Spares most look-ups in CGROUPS, because calls come in runs of one task. A cgroup's address is two loads away where its
+ * id is four or five. It cannot be another cgroup's before its own was removed, and what the kernel side binds by itself
+ * is bound before it is seen: so only removals and changes by user space make this stale.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -164,41 +260,185 @@ static __always_inline __u64 cgroup_of(struct task_struct *task)
 	return task->cgroups->subsys[bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id)]->cgroup->kn->id;
 }
 
-/* A task's slot, 0 for none. */
-static __always_inline __u32 slot_of(struct task_struct *task, struct control *control)
+/* What stands for that cgroup as long as it exists. */
+static __always_inline __u64 address_of(struct task_struct *task)
 {
-	__u32 *slot = 0;
+	if (VIGIA_BY & BY_CGROUP_V2)
+		return (__u64)task->cgroups->dfl_cgrp;
+	return (__u64)task->cgroups->subsys[bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id)];
+}
+
+/* A task's slot, 0 for none, and its mode. */
+static __always_inline __u32 slot_of(struct task_struct *task, struct seen *seen, __u32 generation, __u32 *mode)
+{
+	__u32 *found;
 
 	if (VIGIA_BY & (BY_CGROUP_V2 | BY_CGROUP_V1)) {
-		/* Read before the look-up: a change after it makes what is remembered stale. */
-		__u32 zero = 0, generation = *(volatile __u32 *)&control->generation;
-		struct seen *seen = bpf_map_lookup_elem(&SEEN, &zero);
-		__u64 id = cgroup_of(task);
+		__u64 address = address_of(task);
 
-		if (!seen)
-			return 0;
-		if (seen->cgroup != id || seen->generation != generation) {
-			slot = bpf_map_lookup_elem(&CGROUPS, &id);
-			seen->cgroup = id;
+		if (seen->address != address || seen->generation != generation) {
+			__u64 id = cgroup_of(task);
+			__u32 slot;
+
+			found = bpf_map_lookup_elem(&CGROUPS, &id);
+			slot = found ? *found : 0;
+			found = slot ? bpf_map_lookup_elem(&SLOTS, &slot) : 0;
+			seen->address = address;
 			seen->generation = generation;
-			seen->slot = slot ? *slot : 0;
+			/* A slot that is in use no more is none. */
+			seen->slot = found ? slot : 0;
+			seen->mode = found ? *found : 0;
 		}
+		*mode = seen->mode;
 		if (seen->slot || !(VIGIA_BY & BY_PROCESS))
 			return seen->slot;
 	}
 	if (VIGIA_BY & BY_PROCESS) {
-		__u32 tgid = task->tgid;
+		__u32 tgid = task->tgid, slot;
 
-		slot = bpf_map_lookup_elem(&PROCESSES, &tgid);
+		found = bpf_map_lookup_elem(&PROCESSES, &tgid);
+		if (!found)
+			return 0;
+		slot = *found;
+		*mode = MODE_COUNTS;
+		if (VIGIA_DETAIL) {
+			found = bpf_map_lookup_elem(&SLOTS, &slot);
+			if (found)
+				*mode = *found;
+		}
+		return slot;
 	}
-	return slot ? *slot : 0;
+	return 0;
 }
 
-static __always_inline struct control *control(void)
+static __always_inline struct control *control(__u32 whose)
+{
+	return bpf_map_lookup_elem(&CONTROL, &whose);
+}
+
+static __always_inline struct seen *seen_last(void)
 {
 	__u32 zero = 0;
 
-	return bpf_map_lookup_elem(&CONTROL, &zero);
+	return bpf_map_lookup_elem(&SEEN, &zero);
+}
+
+/* Read before any look-up: a change after it makes what is remembered stale. */
+static __always_inline __u32 generation_of(struct control *users, struct control *ours)
+{
+	return *(volatile __u32 *)&users->generation + *(volatile __u32 *)&ours->generation;
+}
+
+/* The phase that a target is in, 0 for none. */
+static __always_inline __u32 phase_of(struct control *control, __u32 mode)
+{
+	if (mode == MODE_FULL)
+		return ALWAYS;
+	return mode == MODE_SAMPLED ? *(volatile __u32 *)&control->phase : 0;
+}
+
+static __always_inline __u64 begin(struct cost *cost)
+{
+	return (++cost->runs & (TIMED_IN - 1)) ? 0 : bpf_ktime_get_ns();
+}
+
+static __always_inline void end(struct cost *cost, __u64 begun)
+{
+	if (begun) {
+		cost->timed_ns += bpf_ktime_get_ns() - begun;
+		cost->timed_runs += 1;
+	}
+}
+
+/*
+ * Whether a place is free to take: nobody's, or of a target that is gone. Asked once for each change of the targets,
+ * else a place that two want would cost its loser a look-up each time.
+ */
+static __always_inline int vacant(struct owner *owner, __u32 generation)
+{
+	__u32 slot;
+
+	if (!owner->key)
+		return 1;
+	if (owner->checked == generation)
+		return 0;
+	slot = (__u32)owner->key;
+	if (!bpf_map_lookup_elem(&SLOTS, &slot))
+		return 1;
+	owner->checked = generation;
+	return 0;
+}
+
+static __always_inline __u64 word_of(struct tally_key *key)
+{
+	return (__u64)key->nr << 32 | key->slot;
+}
+
+/* Takes a place whose counters are zero already; user space reads the key first. */
+static __always_inline void take(struct owner *owner, __u64 key, __u32 generation)
+{
+	owner->checked = generation;
+	__sync_lock_test_and_set(&owner->key, key);
+}
+
+static __always_inline struct tally *tally_of(struct tally_key *key, __u32 generation)
+{
+	__u32 group = key->slot & (GROUPS - 1);
+	__u32 at = (key->nr + (key->slot >> 2) * 131) & (PLACES - 1);
+	struct tally_places *places = bpf_map_lookup_elem(&TALLY_PLACES, &group);
+	struct tally_place *place;
+	struct tally *tally;
+
+	if (places) {
+		place = &places->of[at];
+		if (place->owner.key == word_of(key))
+			return &place->tally;
+		if (vacant(&place->owner, generation)) {
+			/* Of the former owner's counters none must be seen as ours. */
+			*(volatile __u64 *)&place->owner.key = 0;
+			place->tally.calls = 0;
+			place->tally.errors = 0;
+			take(&place->owner, word_of(key), generation);
+			return &place->tally;
+		}
+	}
+	tally = bpf_map_lookup_elem(&TALLIES, key);
+	if (!tally) {
+		struct tally zero = {};
+
+		/* Another CPU may have made it meanwhile: only the second look-up tells. */
+		bpf_map_update_elem(&TALLIES, key, &zero, BPF_NOEXIST);
+		tally = bpf_map_lookup_elem(&TALLIES, key);
+	}
+	return tally;
+}
+
+static __always_inline struct latency *latency_of(struct tally_key *key, __u32 generation)
+{
+	__u32 group = key->slot & (GROUPS - 1);
+	__u32 at = (key->nr + (key->slot >> 2) * 37) & (LATENCY_PLACES - 1);
+	struct latency_places *places = bpf_map_lookup_elem(&LATENCY_PLACES_MAP, &group);
+	static const struct latency zero;
+	struct latency_place *place;
+	struct latency *latency;
+
+	if (places) {
+		place = &places->of[at];
+		if (place->owner.key == word_of(key))
+			return &place->latency;
+		if (vacant(&place->owner, generation)) {
+			*(volatile __u64 *)&place->owner.key = 0;
+			place->latency = zero;
+			take(&place->owner, word_of(key), generation);
+			return &place->latency;
+		}
+	}
+	latency = bpf_map_lookup_elem(&LATENCIES, key);
+	if (!latency) {
+		bpf_map_update_elem(&LATENCIES, key, &zero, BPF_NOEXIST);
+		latency = bpf_map_lookup_elem(&LATENCIES, key);
+	}
+	return latency;
 }
 
 /* The number of the system call that ends; calls of the 32-bit ABI get bit 31, as their numbers mean other calls. */
@@ -221,41 +461,92 @@ static __always_inline __u32 number(struct task_struct *task, struct pt_regs *re
 	return nr;
 }
 
-/* Also of tasks that are in a call when a phase begins, or came from another one: those have no start. */
-static __always_inline void measure(struct task_struct *task, struct tally_key *key, __u32 cycle)
+/* The logarithm, base 2, by halves; there is no instruction for it. */
+static __always_inline __u32 logarithm(__u64 of)
 {
-	struct progress *progress = bpf_task_storage_get(&PROGRESS, task, 0, 0);
-	struct latency *latency;
-	__u64 ns, rest;
-	__u32 bucket = 0;
+	__u32 log = 0, rest = of;
 
-	if (!progress || progress->cycle != cycle || !progress->started)
+	if (of >> 32)
+		rest = 0xffffffff;
+	if (rest >> 16) { log += 16; rest >>= 16; }
+	if (rest >> 8) { log += 8; rest >>= 8; }
+	if (rest >> 4) { log += 4; rest >>= 4; }
+	if (rest >> 2) { log += 2; rest >>= 2; }
+	if (rest >> 1) log += 1;
+	return log & (BUCKETS - 1);
+}
+
+static __always_inline void follow(struct latency *latency, struct gram_key *key)
+{
+	__u64 *count, zero = 0;
+
+#pragma unroll
+	for (int at = 0; at < BEFORE; at++) {
+		if (latency->before_count[at] && latency->before[at] != key->first)
+			continue;
+		latency->before[at] = key->first;
+		latency->before_count[at] += 1;
 		return;
-	progress->started = 0;
-	ns = bpf_ktime_get_ns() - progress->entered_ns;
+	}
+	count = bpf_map_lookup_elem(&GRAMS, key);
+	if (!count) {
+		bpf_map_update_elem(&GRAMS, key, &zero, BPF_NOEXIST);
+		count = bpf_map_lookup_elem(&GRAMS, key);
+	}
+	if (count)
+		*count += 1;
+	else
+		lose(LOST_DETAIL);
+}
 
-	latency = bpf_map_lookup_elem(&LATENCIES, key);
-	if (!latency) {
-		static const struct latency zero;
+static __always_inline struct progress *progress_of(__u32 pid)
+{
+	__u32 at = pid & (THREADS - 1);
 
-		bpf_map_update_elem(&LATENCIES, key, &zero, BPF_NOEXIST);
-		latency = bpf_map_lookup_elem(&LATENCIES, key);
-		if (!latency) {
+	return bpf_map_lookup_elem(&PROGRESS, &at);
+}
+
+/* Also of threads that are in a call when a phase begins, or were in another one: those have no start. */
+static __always_inline void measure(struct task_struct *task, struct tally_key *key, __u32 phase, __u32 generation)
+{
+	__u32 pid = task->pid;
+	struct progress *progress = progress_of(pid);
+	struct latency *latency;
+	struct gram_key gram;
+	__u64 ns = 0;
+	int ours;
+
+	if (!progress)
+		return;
+	ours = progress->pid == pid && progress->phase == phase;
+	if (ours && progress->entered_ns)
+		ns = bpf_ktime_get_ns() - progress->entered_ns;
+
+	gram.slot = key->slot;
+	gram.first = progress->last;
+	/* Bit 15 marks the 32-bit ABI. */
+	gram.second = (key->nr & 0x7fff) | (key->nr >> 31) << 15;
+	if (ours && (ns || progress->has_last)) {
+		latency = latency_of(key, generation);
+		if (latency) {
+			/* A thread that met ours in its place may have written it just now. */
+			if (ns && !(ns >> 63)) {
+				latency->sum_ns += ns;
+				latency->buckets[logarithm(ns)] += 1;
+			}
+			if (progress->has_last)
+				follow(latency, &gram);
+		} else {
 			lose(LOST_DETAIL);
-			return;
 		}
 	}
-	latency->sum_ns += ns;
-	/* The logarithm, by halves; there is no instruction for it. */
-	rest = ns;
-	if (rest >> 32)
-		rest = 0xffffffff;
-	if (rest >> 16) { bucket += 16; rest >>= 16; }
-	if (rest >> 8) { bucket += 8; rest >>= 8; }
-	if (rest >> 4) { bucket += 4; rest >>= 4; }
-	if (rest >> 2) { bucket += 2; rest >>= 2; }
-	if (rest >> 1) bucket += 1;
-	latency->buckets[bucket & (BUCKETS - 1)] += 1;
+	progress->entered_ns = 0;
+	progress->last = gram.second;
+	progress->has_last = 1;
+	if (!ours) {
+		progress->pid = pid;
+		progress->phase = phase;
+	}
 }
 
 SEC("tp_btf/sys_exit")
@@ -264,90 +555,73 @@ int vigia_count(__u64 *ctx)
 	struct task_struct *task = (void *)bpf_get_current_task_btf();
 	struct pt_regs *regs = (void *)ctx[0];
 	__s64 ret = ctx[1];
-	struct control *ctl = control();
+	struct control *ctl = control(USERS), *ours = control(OURS);
+	struct seen *seen = seen_last();
+	__u32 generation, mode = 0, phase;
 	struct tally_key key;
 	struct tally *tally;
-	__u64 error;
+	__u64 begun;
 
-	if (!ctl)
+	if (!ctl || !ours || !seen)
 		return 0;
-	key.slot = slot_of(task, ctl);
+	begun = begin(&seen->costs[PROGRAM_EXIT]);
+	generation = generation_of(ctl, ours);
+	key.slot = slot_of(task, seen, generation, &mode);
 	if (!key.slot)
 		return 0;
 	key.nr = number(task, regs);
 	/* A new task leaves the call that made it, too; one call is one count. */
 	if (ret == 0 && IS_CLONE(key.nr))
 		return 0;
-	error = (__u64)ret > -4096UL;
 
-	tally = bpf_map_lookup_elem(&TALLIES, &key);
-	if (!tally) {
-		struct tally zero = {};
-
-		/* Another CPU may have made it meanwhile: only the second look-up tells. */
-		bpf_map_update_elem(&TALLIES, &key, &zero, BPF_NOEXIST);
-		tally = bpf_map_lookup_elem(&TALLIES, &key);
-		if (!tally) {
-			lose(LOST_CALLS);
-			return 0;
-		}
+	tally = tally_of(&key, generation);
+	if (tally) {
+		tally->calls += 1;
+		tally->errors += (__u64)ret > -4096UL;
+	} else {
+		lose(LOST_CALLS);
 	}
-	tally->calls += 1;
-	tally->errors += error;
-
-	if (VIGIA_DETAIL && ctl->cycle)
-		measure(task, &key, ctl->cycle);
+	if (VIGIA_DETAIL) {
+		phase = phase_of(ctl, mode);
+		if (phase)
+			measure(task, &key, phase, generation);
+	}
+	end(&seen->costs[PROGRAM_EXIT], begun);
 	return 0;
 }
 
-/* Attached in the active phase of the duty cycle only. */
+/* Attached only while a target is in a phase. */
 SEC("tp_btf/sys_enter")
 int vigia_enter(__u64 *ctx)
 {
 	struct task_struct *task = (void *)bpf_get_current_task_btf();
-	struct control *ctl = control();
+	struct control *ctl = control(USERS), *ours = control(OURS);
+	struct seen *seen = seen_last();
 	struct progress *progress;
-	struct gram_key key;
-	__u32 cycle;
-	__u64 *count;
+	__u32 mode = 0, phase, pid;
+	__u64 begun;
 
-	if (!ctl)
+	(void)ctx;
+	if (!ctl || !ours || !seen)
 		return 0;
-	cycle = ctl->cycle;
-	if (!cycle)
+	begun = begin(&seen->costs[PROGRAM_ENTER]);
+	if (!slot_of(task, seen, generation_of(ctl, ours), &mode))
 		return 0;
-	key.slot = slot_of(task, ctl);
-	if (!key.slot)
+	phase = phase_of(ctl, mode);
+	if (!phase)
 		return 0;
-	progress = bpf_task_storage_get(&PROGRESS, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (!progress) {
-		lose(LOST_DETAIL);
+	pid = task->pid;
+	progress = progress_of(pid);
+	if (!progress)
 		return 0;
+	if (progress->pid != pid || progress->phase != phase) {
+		if (progress->entered_ns && progress->pid != pid && progress->phase == phase)
+			lose(LOST_DETAIL);
+		progress->pid = pid;
+		progress->phase = phase;
+		progress->has_last = 0;
 	}
-	key.first = progress->current;
-	key.second = ctx[1] & 0x7fff;
-#if defined(VIGIA_ARCH_x86_64)
-	if (task->thread_info.status & TS_COMPAT)
-		key.second |= 1 << 15;
-#endif
-	progress->current = key.second;
-	progress->started = 1;
-	if (progress->cycle == cycle) {
-		count = bpf_map_lookup_elem(&GRAMS, &key);
-		if (count) {
-			*count += 1;
-		} else {
-			__u64 zero = 0;
-
-			bpf_map_update_elem(&GRAMS, &key, &zero, BPF_NOEXIST);
-			count = bpf_map_lookup_elem(&GRAMS, &key);
-			if (count)
-				*count += 1;
-			else
-				lose(LOST_DETAIL);
-		}
-	}
-	progress->cycle = cycle;
+	end(&seen->costs[PROGRAM_ENTER], begun);
 	/* Last, so that our own work is not in it. */
 	progress->entered_ns = bpf_ktime_get_ns();
 	return 0;
@@ -385,12 +659,17 @@ SEC("tp_btf/cgroup_rmdir")
 int vigia_cgroup_gone(__u64 *ctx)
 {
 	struct cgroup *cgroup = (void *)ctx[0];
+	struct control *ours;
 	__u64 id;
 
 	if (!in_our_hierarchy(cgroup))
 		return 0;
 	id = cgroup->kn->id;
 	bpf_map_delete_elem(&CGROUPS, &id);
+	/* Its address may be another's from now on. */
+	ours = control(OURS);
+	if (ours)
+		__sync_fetch_and_add(&ours->generation, 1);
 	return 0;
 }
 

@@ -8,7 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Task;
+use crate::{Capture, CaptureMode, Task};
 
 /// What one node should trace and run. The object's name is the node's.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
@@ -67,6 +67,9 @@ pub struct PlannedProfile {
     pub alerts_per_hour: String,
     /// Share of windows whose feature vector is sent for training, in per mille.
     pub sample_per_mille: i32,
+    /// What is seen of system calls, and of which.
+    #[serde(default, skip_serializing_if = "Capture::is_default")]
+    pub capture: Capture,
     /// Names of the Models, of the profile's namespace.
     pub models: Vec<String>,
     /// Pods, sorted by UID.
@@ -187,6 +190,9 @@ pub struct ProfileOnNode {
     pub name: String,
     /// Containers traced.
     pub containers: i32,
+    /// How much is kept of their calls.
+    #[serde(default)]
+    pub mode: CaptureMode,
 }
 
 /// A version on a node.

@@ -64,6 +64,10 @@ pub struct TraceProfileSpec {
         .message("window must be a duration between 1s and 5m, for example 10s"))]
     pub window: Duration,
 
+    /// What is seen of system calls, and of which.
+    #[serde(default)]
+    pub capture: Capture,
+
     /// Models, of this namespace, that score the windows. None: windows are traced and collected.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4))]
@@ -95,6 +99,87 @@ pub(crate) fn duration_schema(_: &mut schemars::SchemaGenerator) -> schemars::Sc
         "maxLength": 32,
         "pattern": "^([0-9]+(\\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$",
     })
+}
+
+/// What is seen of system calls, and of which.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Capture {
+    /// How much is kept of a call: Counts costs the least, Full the most.
+    pub mode: CaptureMode,
+    /// With mode Sampled: the share of time in which latencies and pairs are kept is one in this
+    /// many. Between 2 and 1000.
+    #[schemars(range(min = 2, max = 1000))]
+    pub sample_one_in: i32,
+    /// Which system calls windows are made of.
+    #[serde(skip_serializing_if = "SyscallFilter::is_default")]
+    pub syscalls: SyscallFilter,
+}
+
+impl Default for Capture {
+    fn default() -> Self {
+        Self {
+            mode: CaptureMode::Counts,
+            sample_one_in: 16,
+            syscalls: SyscallFilter::default(),
+        }
+    }
+}
+
+impl Capture {
+    /// Whether it says nothing but defaults.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// How much is kept of a system call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+pub enum CaptureMode {
+    /// Calls and errors.
+    #[default]
+    Counts,
+    /// Calls and errors; in one part of the time also how long calls take and which follows which.
+    Sampled,
+    /// Calls and errors, how long calls take and which follows which.
+    Full,
+}
+
+impl CaptureMode {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Counts => "Counts",
+            Self::Sampled => "Sampled",
+            Self::Full => "Full",
+        }
+    }
+}
+
+/// Which system calls windows are made of. Others are in no window, no feature and no report.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SyscallFilter {
+    /// Names of system calls, and classes of them: file, network, process, memory, ipc, signal,
+    /// desc. Nothing here stands for all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 32)))]
+    #[x_kube(validation = Rule::new("self.all(s, s.matches('^[a-z0-9_]+$'))")
+        .message("include lists names of system calls such as openat (lower-case letters, digits and '_'), or classes such as network"))]
+    pub include: Vec<String>,
+    /// The same, for what is left out of what `include` names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 32)))]
+    #[x_kube(validation = Rule::new("self.all(s, s.matches('^[a-z0-9_]+$'))")
+        .message("exclude lists names of system calls such as futex (lower-case letters, digits and '_'), or classes such as memory"))]
+    pub exclude: Vec<String>,
+}
+
+impl SyscallFilter {
+    /// Whether all are in.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// When a score becomes an alert.

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use vigia_agent::probe::{Probe, ProbeConfig};
+use vigia_agent::probe::{Mode, Probe, ProbeConfig};
 
 use crate::ground::{Cgroup, grounds};
 use crate::workload::{inside, this};
@@ -124,18 +124,19 @@ pub fn detail() {
     for _ in 0..ROUNDS {
         let untraced = getppid(&target, CALLS);
         let slot = probe.add_target(target.id()).expect("a target");
-        probe.set_detail(true).expect("a phase");
+        probe.set_mode(slot, Mode::Full).expect("full");
         full.push(getppid(&target, CALLS) / untraced);
-        probe.set_detail(false).expect("it ends");
+        probe.set_mode(slot, Mode::Sampled).expect("sampled");
         let ns = std::thread::scope(|scope| {
             // Some two seconds, so that several phases fall into it.
             let running = scope.spawn(|| getppid(&target, 15 * CALLS));
             let mut on = true;
             while !running.is_finished() {
-                probe.set_detail(on).expect("a phase");
+                probe.set_phase(on).expect("a phase");
                 std::thread::sleep(if on { ON } else { ON * (ONE_IN - 1) });
                 on = !on;
             }
+            probe.set_phase(false).expect("it ends");
             running.join().expect("the workload runs")
         });
         sampled.push(ns / untraced);

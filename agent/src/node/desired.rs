@@ -6,9 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use vigia_crds::{NodePlanSpec, PlannedModel, PlannedProfile, Task, VersionMode};
+use vigia_crds::{CaptureMode, NodePlanSpec, PlannedModel, PlannedProfile, Task, VersionMode};
+
+use vigia_model::syscalls::{Arch, Filter};
 
 use crate::containers::ContainerId;
+use crate::probe::Mode;
 
 /// A namespaced name: of a TraceProfile or of a Model.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,6 +41,12 @@ pub struct Profile {
     pub sample_per_mille: u32,
     /// Models that score.
     pub models: Vec<Key>,
+    /// How much is kept of a call.
+    pub mode: Mode,
+    /// With [`Mode::Sampled`], the share of time in which more than counts is kept is one in this many.
+    pub one_in: u32,
+    /// Calls that windows are made of.
+    pub filter: Filter,
 }
 
 /// A container to trace.
@@ -135,6 +144,12 @@ impl Desired {
         desired
     }
 
+    /// Whether a profile wants more than counts.
+    #[must_use]
+    pub fn wants_detail(&self) -> bool {
+        self.profiles.values().any(|profile| profile.mode != Mode::Counts)
+    }
+
     fn add_targets(&mut self, key: &Key, planned: &PlannedProfile) {
         for pod in &planned.pods {
             for container in &pod.containers {
@@ -179,7 +194,25 @@ fn profile(planned: &PlannedProfile) -> Result<Profile, String> {
                 name: name.clone(),
             })
             .collect(),
+        mode: mode(planned.capture.mode),
+        one_in: u32::try_from(planned.capture.sample_one_in)
+            .unwrap_or(2)
+            .clamp(2, 1000),
+        filter: Filter::parse(
+            Arch::NATIVE,
+            &planned.capture.syscalls.include,
+            &planned.capture.syscalls.exclude,
+        )
+        .map_err(|error| error.to_string())?,
     })
+}
+
+fn mode(wanted: CaptureMode) -> Mode {
+    match wanted {
+        CaptureMode::Counts => Mode::Counts,
+        CaptureMode::Sampled => Mode::Sampled,
+        CaptureMode::Full => Mode::Full,
+    }
 }
 
 fn model(planned: &PlannedModel) -> Result<Model, String> {
@@ -221,7 +254,7 @@ fn model(planned: &PlannedModel) -> Result<Model, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vigia_crds::{PlannedContainer, PlannedPod, PlannedVersion};
+    use vigia_crds::{Capture, PlannedContainer, PlannedPod, PlannedVersion};
 
     fn planned(name: &str) -> PlannedProfile {
         PlannedProfile {
@@ -232,6 +265,7 @@ mod tests {
             alerts_per_hour: "0.042".to_owned(),
             sample_per_mille: 100,
             models: vec!["m".to_owned()],
+            capture: Capture::default(),
             pods: vec![PlannedPod {
                 name: "pod-0".to_owned(),
                 uid: "uid-0".to_owned(),
@@ -288,20 +322,26 @@ mod tests {
     fn a_bad_part_is_named_and_the_rest_holds() {
         let mut bad = planned("bad");
         bad.alerts_per_hour = "many".to_owned();
+        let mut typo = planned("typo");
+        typo.capture.syscalls.include = vec!["raed".to_owned()];
         let two = planned_model(&[VersionMode::Active, VersionMode::Active]);
         let desired = Desired::parse(
             &NodePlanSpec {
-                profiles: vec![bad, planned("good")],
+                profiles: vec![bad, typo, planned("good")],
                 models: vec![two],
             },
             1,
         );
         assert_eq!(desired.profiles.len(), 1);
-        assert_eq!(desired.problems.len(), 2);
-        assert!(
-            desired.problems[0].contains("shop/bad")
-                && desired.problems[1].contains("two versions are Active")
-        );
+        assert_eq!(desired.problems.len(), 3);
+        for (problem, said) in
+            desired
+                .problems
+                .iter()
+                .zip(["shop/bad", "\"raed\"", "two versions are Active"])
+        {
+            assert!(problem.contains(said), "{problem}");
+        }
     }
 
     #[test]

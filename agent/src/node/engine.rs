@@ -9,14 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::desired::{Desired, Key};
+use super::duty::Duty;
 use super::models::load::Loaded;
 use super::models::shelf::{Refusal, Shelf, Step, VersionKey};
 use super::report::Findings;
 use super::score::{Scored, Scorer, WindowKey};
 use super::targets::{self, Action, Traced};
 use crate::containers::{ContainerId, Finder};
-use crate::probe::{Hierarchy, Probe, ProbeConfig, ProbeError, ProbeStats, Slot, Tally};
-use crate::window::{Closed, Now, Totals, Windows};
+use crate::probe::{Gram, Hierarchy, Latency, Mode, Probe, ProbeConfig, ProbeError, ProbeStats, Slot, Tally};
+use crate::window::{Closed, Known, New, Now, Totals, Windows};
 
 /// How often containers are looked for.
 const SCAN: Duration = Duration::from_secs(1);
@@ -41,6 +42,8 @@ pub struct Tick {
     pub scored: Vec<Scored>,
     /// Windows that were closed, short ones included.
     pub windows: usize,
+    /// These windows, and what is new in them.
+    pub closed: Vec<(Closed<WindowKey>, New)>,
     /// Containers that came or went.
     pub changed: bool,
 }
@@ -69,7 +72,13 @@ pub struct Engine {
     windows: Windows<WindowKey>,
     shelf: Shelf<Arc<Loaded>>,
     scorer: Scorer,
+    duty: Duty,
+    /// Why latencies and pairs cannot be kept, where a profile wants them.
+    no_detail: Option<String>,
+    known: BTreeMap<WindowKey, Known>,
     tallies: Vec<Tally>,
+    latencies: Vec<Latency>,
+    grams: Vec<Gram>,
     stats: ProbeStats,
 }
 
@@ -90,7 +99,12 @@ impl Engine {
             windows: Windows::default(),
             shelf: Shelf::new(serving),
             scorer,
+            duty: Duty::default(),
+            no_detail: None,
+            known: BTreeMap::new(),
             tallies: Vec::new(),
+            latencies: Vec::new(),
+            grams: Vec::new(),
             stats: ProbeStats::default(),
         }
     }
@@ -116,23 +130,23 @@ impl Engine {
     /// When [`Self::tick`] has something to do, by the monotonic clock.
     #[must_use]
     pub fn wake_at(&self) -> Duration {
-        self.windows
-            .next_due()
-            .map_or(self.scan_at, |due| due.min(self.scan_at))
+        let next = [self.windows.next_due(), self.duty.next()];
+        next.into_iter().flatten().fold(self.scan_at, Duration::min)
     }
 
     /// Does what is due.
     pub fn tick(&mut self, now: Now) -> Tick {
-        self.ensure_probe(now);
+        let mut closed = self.ensure_probe(now);
+        self.turn_duty(now);
         let actions = self.scan(now);
         let due = self.windows.next_due().is_some_and(|due| due <= now.mono);
         if actions.is_empty() && !due && !self.dirty {
-            return Tick::default();
+            return self.finish(closed, false);
         }
         let Some(totals) = self.drain() else {
-            return Tick::default();
+            return self.finish(closed, false);
         };
-        let mut closed = self.windows.close_due(now, &totals);
+        closed.extend(self.windows.close_due(now, &totals));
         let changed = !actions.is_empty();
         for action in actions {
             match action {
@@ -142,47 +156,106 @@ impl Engine {
         }
         self.match_windows(now, &totals);
         self.dirty = false;
-        self.finish(&closed, changed)
+        self.set_modes();
+        self.finish(closed, changed)
     }
 
     /// Closes every window where it is, for the last time.
     pub fn end(&mut self, now: Now) -> Tick {
-        let Some(totals) = self.drain() else {
-            return Tick::default();
-        };
-        let keys: Vec<WindowKey> = self.windows.keys().cloned().collect();
-        let closed: Vec<_> = keys
-            .iter()
-            .filter_map(|key| self.windows.end(key, now, &totals))
-            .collect();
-        self.finish(&closed, false)
+        let closed = self.close_all(now);
+        self.finish(closed, false)
     }
 
-    fn finish(&mut self, closed: &[Closed<WindowKey>], changed: bool) -> Tick {
-        let (findings, scored) = self.scorer.score(closed, &self.desired, &self.shelf);
+    fn close_all(&mut self, now: Now) -> Vec<Closed<WindowKey>> {
+        let Some(totals) = self.drain() else {
+            return Vec::new();
+        };
+        let keys: Vec<WindowKey> = self.windows.keys().cloned().collect();
+        keys.iter()
+            .filter_map(|key| self.windows.end(key, now, &totals))
+            .collect()
+    }
+
+    /// What is left out of windows is left out here, before anything is made of them.
+    fn finish(&mut self, mut closed: Vec<Closed<WindowKey>>, changed: bool) -> Tick {
+        if closed.is_empty() && !changed {
+            return Tick::default();
+        }
+        let mut met = Vec::with_capacity(closed.len());
+        for window in &mut closed {
+            if let Some(profile) = self.desired.profiles.get(&window.key.profile) {
+                window.window.calls.retain(|call| profile.filter.has(call.nr));
+                window.detail.retain(|nr| profile.filter.has(nr));
+            }
+            met.push(self.known.entry(window.key.clone()).or_default().meet(window));
+        }
+        let open: BTreeSet<&WindowKey> = self.windows.keys().collect();
+        self.known.retain(|key, _| open.contains(key));
+        let (findings, scored) = self.scorer.score(&closed, &met, &self.desired, &self.shelf);
         Tick {
             findings,
             scored,
             windows: closed.len(),
+            closed: closed.into_iter().zip(met).collect(),
             changed,
         }
     }
 
-    fn ensure_probe(&mut self, now: Now) {
-        if self.probe.is_some() || now.mono < self.retry_at {
-            return;
+    /// Loads the probe where there is none, and anew where it lacks what a profile wants; gives the windows that this
+    /// cuts short.
+    fn ensure_probe(&mut self, now: Now) -> Vec<Closed<WindowKey>> {
+        let wants_detail = self.desired.wants_detail();
+        let lacks = |probe: &Probe| wants_detail && !probe.has_detail();
+        if !wants_detail {
+            self.no_detail = None;
         }
+        let again = self.probe.as_ref().is_some_and(lacks) && (self.no_detail.is_none() || self.dirty);
+        if (self.probe.is_some() && !again) || (self.probe.is_none() && now.mono < self.retry_at) {
+            return Vec::new();
+        }
+        let cut = if again { self.close_all(now) } else { Vec::new() };
+        // The old tables go before there are new ones.
+        self.probe = None;
+        self.traced.clear();
+        self.scan_at = Duration::ZERO;
         self.retry_at = now.mono + RETRY;
-        let loaded = Hierarchy::detect(&self.config.cgroup_root).and_then(|hierarchy| {
-            let config = ProbeConfig {
-                cgroups: Some(hierarchy.kind),
-                processes: false,
-                tallies: self.config.tallies,
-                ..ProbeConfig::default()
-            };
+        let root = self.config.cgroup_root.clone();
+        let loaded = Hierarchy::detect(&root).and_then(|hierarchy| {
             tracing::info!(kind = ?hierarchy.kind, root = %hierarchy.root.display(), "cgroup hierarchy");
-            Ok((Probe::load(config)?, Finder::new(&hierarchy.root)))
+            Ok((
+                self.load_probe(&hierarchy, wants_detail)?,
+                Finder::new(&hierarchy.root),
+            ))
         });
+        self.take_probe(loaded);
+        cut
+    }
+
+    /// With detail where it is wanted and can be had, else without: counting is worth more than nothing.
+    fn load_probe(&mut self, hierarchy: &Hierarchy, detail: bool) -> Result<Probe, ProbeError> {
+        let config = |detail| ProbeConfig {
+            cgroups: Some(hierarchy.kind),
+            processes: false,
+            tallies: self.config.tallies,
+            detail,
+            ..ProbeConfig::default()
+        };
+        self.no_detail = None;
+        if detail {
+            match Probe::load(config(true)) {
+                Ok(probe) => return Ok(probe),
+                Err(error) => {
+                    let probe = Probe::load(config(false))?;
+                    tracing::error!(%error, "latencies and pairs of calls cannot be kept");
+                    self.no_detail = Some(format!("only counts are kept: {error}"));
+                    return Ok(probe);
+                }
+            }
+        }
+        Probe::load(config(false))
+    }
+
+    fn take_probe(&mut self, loaded: Result<(Probe, Finder), ProbeError>) {
         match loaded {
             Ok((probe, finder)) => {
                 self.probe = Some(probe);
@@ -201,6 +274,52 @@ impl Engine {
         }
     }
 
+    /// The mode of a container, and one in how much of the time for [`Mode::Sampled`]: the most that a profile wants.
+    fn wanted(desired: &Desired, id: &ContainerId) -> (Mode, u32) {
+        let profiles = desired.targets.get(id).into_iter().flat_map(|t| &t.profiles);
+        let wanted = profiles
+            .filter_map(|key| desired.profiles.get(key))
+            .map(|profile| (profile.mode, std::cmp::Reverse(profile.one_in)));
+        wanted
+            .max()
+            .map_or((Mode::Counts, 1), |(mode, one_in)| (mode, one_in.0))
+    }
+
+    fn turn_duty(&mut self, now: Now) {
+        if !self.probe.as_ref().is_some_and(Probe::has_detail) {
+            return;
+        }
+        let sampled = self.traced.keys().map(|id| Self::wanted(&self.desired, id));
+        let one_in = sampled
+            .filter(|(mode, _)| *mode == Mode::Sampled)
+            .map(|(_, one_in)| one_in)
+            .min();
+        if let Some(active) = self.duty.turn(now.mono, one_in) {
+            // Who takes part is settled before the phase begins.
+            if active {
+                self.set_modes();
+            }
+            if let Some(Err(error)) = self.probe.as_mut().map(|probe| probe.set_phase(active)) {
+                self.fail(&error);
+            }
+        }
+    }
+
+    fn set_modes(&mut self) {
+        let Some(probe) = self.probe.as_mut().filter(|probe| probe.has_detail()) else {
+            return;
+        };
+        for (id, traced) in &self.traced {
+            let mode = match Self::wanted(&self.desired, id) {
+                (Mode::Sampled, one_in) if !self.duty.takes_part(one_in) => Mode::Counts,
+                (mode, _) => mode,
+            };
+            if let Err(error) = probe.set_mode(traced.slot, mode) {
+                return self.fail(&error);
+            }
+        }
+    }
+
     fn scan(&mut self, now: Now) -> Vec<Action> {
         if now.mono < self.scan_at {
             return Vec::new();
@@ -216,12 +335,18 @@ impl Engine {
     fn drain(&mut self) -> Option<Totals> {
         let probe = self.probe.as_mut()?;
         self.tallies.clear();
-        let drained = probe.drain(&mut self.tallies).and_then(|()| probe.stats());
+        self.latencies.clear();
+        self.grams.clear();
+        let drained = probe
+            .drain(&mut self.tallies)
+            .and_then(|()| probe.drain_detail(&mut self.latencies, &mut self.grams))
+            .and_then(|()| probe.stats());
         match drained {
             Ok(stats) => {
                 self.stats = stats;
                 self.health = ProbeHealth::Ready;
-                Some(Totals::new(&self.tallies, stats.lost_calls))
+                let totals = Totals::new(&self.tallies, stats.lost_calls);
+                Some(totals.with_detail(&self.latencies, &self.grams))
             }
             Err(error) => {
                 self.fail(&error);
@@ -323,6 +448,12 @@ impl Engine {
     #[must_use]
     pub fn traced(&self) -> &BTreeMap<ContainerId, Traced> {
         &self.traced
+    }
+
+    /// Why latencies and pairs cannot be kept, where a profile wants them.
+    #[must_use]
+    pub fn no_detail(&self) -> Option<&str> {
+        self.no_detail.as_deref()
     }
 
     /// How the probe is.

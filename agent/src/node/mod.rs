@@ -6,6 +6,7 @@
 pub mod cluster;
 pub mod config;
 pub mod desired;
+pub mod duty;
 pub mod engine;
 pub mod http;
 pub mod metrics;

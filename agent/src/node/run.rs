@@ -232,6 +232,9 @@ impl Agent {
         }
         self.metrics.windows.inc_by(tick.windows as u64);
         self.metrics.scored(&tick.scored, tick.changed);
+        self.metrics
+            .containers
+            .closed(&tick.closed, self.engine.desired());
         self.outbox.push(tick.findings, self.engine.stats().lost_calls);
     }
 
@@ -311,6 +314,7 @@ impl Agent {
             tracing::warn!(%error, "old artifacts stay");
         }
         self.keep_serving();
+        self.metrics.containers.retain(self.engine.desired());
         self.followed = Some(plan.clone());
     }
 
@@ -354,6 +358,7 @@ impl Agent {
             traced: &traced,
             health: self.engine.health(),
             lost: self.engine.stats().lost_calls,
+            no_detail: self.engine.no_detail(),
         };
         self.status = status::build(&view, &self.status, Timestamp::now());
         self.statuses.send_if_modified(|statuses| {

@@ -15,6 +15,7 @@ use vigia_model::calibration::{AlertBudget, Severity};
 use vigia_model::histogram::ScoreHistogram;
 use vigia_model::pipeline::Scratch;
 use vigia_model::schema::Schema;
+use vigia_model::syscalls;
 use vigia_proto::v1;
 
 use crate::containers::ContainerId;
@@ -22,11 +23,13 @@ use crate::node::desired::{Desired, Key, Profile, Target};
 use crate::node::models::load::Loaded;
 use crate::node::models::shelf::Shelf;
 use crate::node::report::{Findings, Sums};
-use crate::window::Closed;
+use crate::window::{Closed, New, number};
 
 /// How much of a window's oddness lasts into the next: nothing is known of a container in advance, and 1 keeps the
 /// alert budget however windows hang together.
 const DEPENDENCE: f32 = 1.0;
+/// What a verdict names, at most.
+const DRIVERS: usize = 3;
 /// Feature vectors of one drain, at most.
 const SAMPLES: usize = 512;
 
@@ -88,13 +91,14 @@ impl Scorer {
     pub fn score(
         &mut self,
         closed: &[Closed<WindowKey>],
+        new: &[New],
         desired: &Desired,
         shelf: &Shelf<Arc<Loaded>>,
     ) -> (Findings, Vec<Scored>) {
         let mut findings = Findings::default();
         let mut sums = Sums::default();
         let mut all = Vec::new();
-        for window in closed {
+        for (window, new) in closed.iter().zip(new) {
             let profile = desired.profiles.get(&window.key.profile);
             let target = desired.targets.get(&window.key.container);
             let (Some(profile), Some(target)) = (profile, target) else {
@@ -123,7 +127,9 @@ impl Scorer {
                     sums.add(one.summary);
                     if mode == VersionMode::Active {
                         above_active |= one.above;
-                        findings.alerts.extend(one.verdict);
+                        findings
+                            .alerts
+                            .extend(one.verdict.map(|verdict| with_new(verdict, window, new)));
                     }
                     all.push(one.scored);
                 }
@@ -274,6 +280,40 @@ struct One {
     summary: v1::ScoreSummary,
     verdict: Option<v1::Verdict>,
     scored: Scored,
+}
+
+/// Names what the container did for the first time, where there is room beside what drove the score: no score is made
+/// of pairs of calls, but who looks into an alert wants to know of them.
+fn with_new(mut verdict: v1::Verdict, closed: &Closed<WindowKey>, new: &New) -> v1::Verdict {
+    let window = &closed.window;
+    let seconds = window.seconds().max(f64::MIN_POSITIVE);
+    let name = |nr: u32| syscalls::name(window.arch, nr).unwrap_or("unknown");
+    let calls = new.calls.iter().filter_map(|nr| {
+        let call = window.calls.iter().find(|call| call.nr == *nr)?;
+        Some((name(*nr).to_owned(), call.count))
+    });
+    let pairs = new.pairs.iter().filter_map(|key| {
+        let pair = closed
+            .detail
+            .pairs
+            .iter()
+            .find(|pair| (pair.first, pair.second) == *key)?;
+        let (first, second) = (name(number(pair.first)), name(number(pair.second)));
+        Some((format!("{first}>{second}"), pair.count))
+    });
+    for (told, count) in calls.chain(pairs) {
+        if verdict.drivers.len() >= DRIVERS {
+            break;
+        }
+        if !verdict.drivers.iter().any(|driver| driver.syscall == told) {
+            verdict.drivers.push(v1::Driver {
+                syscall: told,
+                observed_per_second: count as f64 / seconds,
+                expected_per_second: 0.0,
+            });
+        }
+    }
+    verdict
 }
 
 /// What keeps the profile's alert budget.

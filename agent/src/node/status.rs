@@ -5,15 +5,19 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use vigia_crds::conditions::{self, READY, RECONCILING, STALLED, Wanted};
-use vigia_crds::{NodePlanStatus, ProfileOnNode, VersionOnNode, VersionState};
+use vigia_crds::{CaptureMode, NodePlanStatus, ProfileOnNode, VersionOnNode, VersionState};
 
 use super::desired::{Desired, Key};
 use super::engine::ProbeHealth;
 use super::models::shelf::Shelf;
 use crate::containers::ContainerId;
+use crate::probe::Mode;
 
 /// Condition: the probe can count.
 pub const PROBE_READY: &str = "ProbeReady";
+
+/// Condition: all is kept that profiles want of a call.
+pub const CAPTURE_READY: &str = "CaptureReady";
 
 /// Longest message of a refused version.
 const MESSAGE: usize = 512;
@@ -30,6 +34,8 @@ pub struct View<'a, M> {
     pub health: &'a ProbeHealth,
     /// Calls not counted, since the start.
     pub lost: u64,
+    /// Why latencies and pairs cannot be kept, where a profile wants them.
+    pub no_detail: Option<&'a str>,
 }
 
 /// The status for these facts; times of what has not changed are those of `current`.
@@ -66,6 +72,12 @@ fn profiles<M>(view: &View<'_, M>) -> Vec<ProfileOnNode> {
             namespace: key.namespace.clone(),
             name: key.name.clone(),
             containers,
+            mode: match view.desired.profiles.get(key).map(|profile| profile.mode) {
+                Some(_) if view.no_detail.is_some() => CaptureMode::Counts,
+                Some(Mode::Full) => CaptureMode::Full,
+                Some(Mode::Sampled) => CaptureMode::Sampled,
+                Some(Mode::Counts) | None => CaptureMode::Counts,
+            },
         })
         .collect()
 }
@@ -160,6 +172,10 @@ fn conditions<M>(view: &View<'_, M>, versions: &[VersionOnNode]) -> Vec<Wanted> 
             None => Wanted::new(STALLED, false, "Running", ""),
         },
         probe,
+        match view.no_detail {
+            Some(message) => Wanted::new(CAPTURE_READY, false, "CountsOnly", message),
+            None => Wanted::new(CAPTURE_READY, true, "AsWanted", ""),
+        },
     ]
 }
 
@@ -191,6 +207,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::time::Duration;
     use vigia_crds::{Task, VersionMode};
+    use vigia_model::syscalls::Filter;
 
     fn key(name: &str) -> Key {
         Key {
@@ -219,6 +236,9 @@ mod tests {
             alerts_per_hour: 1.0,
             sample_per_mille: 0,
             models: vec![key("m")],
+            mode: Mode::Counts,
+            one_in: 16,
+            filter: Filter::default(),
         };
         let model = Model {
             task: Task::Anomaly,
@@ -255,6 +275,7 @@ mod tests {
             traced: &[&id],
             health,
             lost: 5,
+            no_detail: None,
         };
         build(&view, current, at(second))
     }

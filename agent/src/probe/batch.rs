@@ -4,9 +4,12 @@
 //! drain; `BPF_MAP_LOOKUP_BATCH` (Linux 5.6) does it in about two.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd};
+
+use aya::maps::MapData;
 
 use super::kernel::last_error;
+use super::tally::{self, place_size, places_of};
 
 const MAP_LOOKUP_ELEM: libc::c_int = 1;
 const MAP_UPDATE_ELEM: libc::c_int = 2;
@@ -131,19 +134,43 @@ impl PerCpuReader {
         read_batches(map, 8, value_size, batch, &mut self.keys, &mut self.values, each)
     }
 
-    /// One element of a per-CPU array of u64, summed over the CPUs.
-    pub(super) fn sum(&self, map: BorrowedFd<'_>, index: u32) -> io::Result<u64> {
-        let mut values = vec![0u8; 8 * self.cpus];
+    /// Every element of a per-CPU hash map as [`Self::read`] gives it, and before them those that have places in a
+    /// per-CPU array of `groups` elements, one CPU's at a time.
+    pub(super) fn read_all(
+        &mut self,
+        map: &MapData,
+        places: &MapData,
+        groups: u32,
+        size: usize,
+        mut each: impl FnMut(&[u8], &[u8]),
+    ) -> io::Result<()> {
+        let count = places_of(size);
+        for group in 0..groups {
+            let element = self.element(places.fd().as_fd(), group, count * place_size(size))?;
+            tally::places(element, count, size, &mut each);
+        }
+        self.read(map.fd().as_fd(), size, each)
+    }
+
+    /// One element of a per-CPU array with `size` bytes (a multiple of 8) for each CPU: one value after the other.
+    pub(super) fn element(&mut self, map: BorrowedFd<'_>, index: u32, size: usize) -> io::Result<&[u8]> {
+        self.values.resize(size * self.cpus, 0);
         let key = index.to_ne_bytes();
         let mut attr = ElementAttr {
             map_fd: map.as_raw_fd().cast_unsigned(),
             key: key.as_ptr() as u64,
-            value: values.as_mut_ptr() as u64,
+            value: self.values.as_mut_ptr() as u64,
             ..Default::default()
         };
-        // SAFETY: the key has the array's key size (4); the buffer holds 8 bytes for every possible CPU, which is
-        // what the kernel writes for a per-CPU value of 8 bytes. Both outlive the call.
+        // SAFETY: the key has the array's key size (4); the buffer holds `size` bytes for every possible CPU, which
+        // is what the kernel writes for a per-CPU value that callers state the size of. Both outlive the call.
         unsafe { bpf(MAP_LOOKUP_ELEM, &mut attr) }?;
+        Ok(&self.values[..size * self.cpus])
+    }
+
+    /// One element of a per-CPU array of u64, summed over the CPUs.
+    pub(super) fn sum(&mut self, map: BorrowedFd<'_>, index: u32) -> io::Result<u64> {
+        let values = self.element(map, index, 8)?;
         Ok(values
             .chunks_exact(8)
             .map(|cpu| word(cpu, 0))

@@ -16,9 +16,11 @@ pub struct ProbeConfig {
     pub tallies: u32,
     /// Most cgroups (nested ones included), and most processes, that are bound to slots at once.
     pub bindings: u32,
-    /// Whether latencies and 2-grams will be wanted in a duty cycle; see [`Probe::set_detail`]. Room for as many
+    /// Whether latencies and 2-grams will be wanted of some target; see [`super::Probe::set_mode`]. Room for as many
     /// 2-grams as tallies and a quarter as many latencies is then made in the kernel.
     pub detail: bool,
+    /// What is kept of a target from its first call on. More than counts needs `detail`.
+    pub mode: Mode,
 }
 
 impl Default for ProbeConfig {
@@ -30,7 +32,47 @@ impl Default for ProbeConfig {
             tallies: 16_384,
             bindings: 8_192,
             detail: false,
+            mode: Mode::Counts,
         }
+    }
+}
+
+/// What is kept of a target beside its counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mode {
+    /// Nothing.
+    #[default]
+    Counts,
+    /// Latencies and 2-grams, in the active phases of the duty cycle.
+    Sampled,
+    /// Latencies and 2-grams, all the time.
+    Full,
+}
+
+impl Mode {
+    /// As the kernel side has it.
+    pub(super) fn word(self) -> [u8; 4] {
+        (self as u32 + 1).to_ne_bytes()
+    }
+}
+
+/// What one of the probe's programs takes, as it says itself: one run in a thousand reads the clock at its begin and
+/// its end. The kernel's own way into a tracepoint is not in it, nor are runs for tasks that are no target.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ProgramCost {
+    /// Runs, those for other tasks included.
+    pub runs: u64,
+    /// Runs that were timed.
+    pub timed_runs: u64,
+    /// What those took together, in nanoseconds.
+    pub timed_ns: u64,
+}
+
+impl ProgramCost {
+    /// Nanoseconds of one run for a target; none before one was timed.
+    #[must_use]
+    pub fn mean_ns(&self) -> Option<f64> {
+        (self.timed_runs > 0).then(|| self.timed_ns as f64 / self.timed_runs as f64)
     }
 }
 
@@ -47,4 +89,8 @@ pub struct ProbeStats {
     pub lost_bindings: u64,
     /// Latencies and 2-grams not kept because a table was full, since loading.
     pub lost_detail: u64,
+    /// The program that counts, on a call's exit.
+    pub exit: ProgramCost,
+    /// The program that notes when a call begins; attached while a target wants it.
+    pub enter: ProgramCost,
 }

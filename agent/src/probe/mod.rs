@@ -19,10 +19,10 @@ use std::os::fd::AsFd;
 
 use aya::programs::tp_btf::BtfTracePointLink;
 
-pub use config::{ProbeConfig, ProbeStats};
+pub use config::{Mode, ProbeConfig, ProbeStats, ProgramCost};
 pub use error::ProbeError;
 pub use hierarchy::{Hierarchy, HierarchyKind};
-use object::{DETAIL, Object, hooks};
+use object::{DETAIL, GROUPS, Object, hooks};
 pub use tally::{Gram, Latency, Slot, Tally};
 
 /// The kernel's programs and maps, and who is counted.
@@ -31,13 +31,14 @@ pub struct Probe {
     config: ProbeConfig,
     reader: batch::PerCpuReader,
     attached: Vec<BtfTracePointLink>,
-    /// The entry hook, in an active phase of the duty cycle.
+    /// The entry hook, while a target is in a phase.
     detail: Option<BtfTracePointLink>,
     /// Active phases so far.
-    cycles: u32,
+    phases: u32,
+    /// In one now.
+    active: bool,
     /// Changes of the targets so far.
     generation: u32,
-    detail_wanted: bool,
     next_slot: u32,
     targets: BTreeMap<Slot, Bound>,
 }
@@ -45,6 +46,7 @@ pub struct Probe {
 /// What user space has bound to a slot. What the kernel side bound by itself goes when it dies.
 #[derive(Default)]
 struct Bound {
+    mode: Mode,
     cgroups: BTreeSet<u64>,
     processes: BTreeSet<u32>,
 }
@@ -62,9 +64,9 @@ impl Probe {
             reader: batch::PerCpuReader::new(kernel::possible_cpus()?),
             attached: Vec::new(),
             detail: None,
-            cycles: 0,
+            phases: 0,
+            active: false,
             generation: 0,
-            detail_wanted: false,
             next_slot: 1,
             targets: BTreeMap::new(),
         })
@@ -147,6 +149,7 @@ impl Probe {
             self.detail = None;
             self.attached.clear();
         }
+        batch::delete(self.object.slots.fd().as_fd(), &slot.0.to_ne_bytes()).map_err(unbind)?;
         for id in &bound.cgroups {
             batch::delete(self.object.cgroups.fd().as_fd(), &id.to_ne_bytes()).map_err(unbind)?;
         }
@@ -164,7 +167,13 @@ impl Probe {
         self.forget_counters()
     }
 
-    /// Appends every counter of every target, summed over the CPUs, in no order.
+    /// Whether it was loaded for latencies and 2-grams.
+    #[must_use]
+    pub fn has_detail(&self) -> bool {
+        self.config.detail
+    }
+
+    /// Appends every counter of every target, summed over the CPUs, sorted by slot and call.
     ///
     /// # Errors
     ///
@@ -173,71 +182,114 @@ impl Probe {
         if self.targets.is_empty() {
             return Ok(());
         }
-        let targets = &self.targets;
-        self.reader
-            .read(self.object.tallies.fd().as_fd(), Tally::SIZE, |key, cpus| {
-                if targets.contains_key(&tally::slot(key)) {
-                    into.push(Tally::read(key, cpus));
+        let (targets, from) = (&self.targets, into.len());
+        let take = |key: &[u8], cpus: &[u8]| {
+            if targets.contains_key(&tally::slot(key)) {
+                let read = Tally::read(key, cpus);
+                if !into[from..].last_mut().is_some_and(|last| last.merge(&read)) {
+                    into.push(read);
                 }
-            })
+            }
+        };
+        self.reader
+            .read_all(
+                &self.object.tallies,
+                &self.object.tally_places,
+                GROUPS,
+                Tally::SIZE,
+                take,
+            )
             .map_err(|source| ProbeError::Map {
                 what: "read the counters",
                 source,
-            })
+            })?;
+        tally::unite(into, from, |one| (one.slot, one.syscall), Tally::merge);
+        Ok(())
+    }
+
+    /// Sets what is kept of a target beside its counts. One that is gone is left alone.
+    ///
+    /// # Errors
+    ///
+    /// When the probe was loaded without [`ProbeConfig::detail`], or the kernel refuses.
+    pub fn set_mode(&mut self, slot: Slot, mode: Mode) -> Result<(), ProbeError> {
+        let Some(bound) = self.targets.get_mut(&slot) else {
+            return Ok(());
+        };
+        if bound.mode == mode {
+            return Ok(());
+        }
+        bound.mode = mode;
+        self.write_slot(slot, mode)?;
+        self.targets_changed()
     }
 
     /// Begins or ends an active phase of the duty cycle: while it lasts, how long calls take and which follows which
-    /// is kept beside the counters, at about their cost again. Without a target it begins with the first one.
+    /// is kept of [`Mode::Sampled`] targets, at about the cost of counting again.
     ///
     /// Calls that are under way when a phase begins have no latency, and the first call of a thread in a phase has
     /// no predecessor, so that phases do not mix.
     ///
     /// # Errors
     ///
-    /// When the probe was loaded without [`ProbeConfig::detail`], or the kernel refuses.
-    pub fn set_detail(&mut self, active: bool) -> Result<(), ProbeError> {
-        self.detail_wanted = active;
-        if active && !self.attached.is_empty() {
-            self.begin_detail()
-        } else {
-            self.end_detail()
+    /// When the kernel refuses.
+    pub fn set_phase(&mut self, active: bool) -> Result<(), ProbeError> {
+        if active && !self.active {
+            // 0 is no phase, and the last number stands for targets that are in one all the time.
+            self.phases = self.phases % (u32::MAX - 1) + 1;
         }
-    }
-
-    fn begin_detail(&mut self) -> Result<(), ProbeError> {
-        if self.detail.is_some() {
+        self.active = active;
+        // Nobody hears of it while there is no target; the next one is told with its binding.
+        if self.targets.is_empty() {
             return Ok(());
         }
-        self.cycles = self.cycles.checked_add(1).unwrap_or(1);
-        self.write_control(self.cycles)?;
-        self.detail = Some(self.object.attach(&DETAIL)?);
-        Ok(())
+        self.targets_changed()
     }
 
-    fn end_detail(&mut self) -> Result<(), ProbeError> {
-        self.detail = None;
-        self.write_control(0)
+    fn entry_wanted(&self) -> bool {
+        self.targets.values().any(|bound| match bound.mode {
+            Mode::Counts => false,
+            Mode::Sampled => self.active,
+            Mode::Full => true,
+        })
     }
 
-    /// Tells the kernel side the phase, and that the targets have changed.
-    fn write_control(&mut self, cycle: u32) -> Result<(), ProbeError> {
+    fn write_slot(&self, slot: Slot, mode: Mode) -> Result<(), ProbeError> {
+        batch::update(
+            self.object.slots.fd().as_fd(),
+            &slot.0.to_ne_bytes(),
+            &mode.word(),
+        )
+        .map_err(|source| ProbeError::Map {
+            what: "tell the kernel side of a target",
+            source,
+        })
+    }
+
+    /// Tells the kernel side the phase, and that the targets have changed; the entry hook comes last and goes first.
+    fn targets_changed(&mut self) -> Result<(), ProbeError> {
+        let wanted = self.entry_wanted();
+        if !wanted {
+            self.detail = None;
+        }
         self.generation = self.generation.wrapping_add(1);
         let mut control = [0; 8];
-        control[..4].copy_from_slice(&cycle.to_ne_bytes());
+        let phase = if self.active { self.phases } else { 0 };
+        control[..4].copy_from_slice(&phase.to_ne_bytes());
         control[4..].copy_from_slice(&self.generation.to_ne_bytes());
         batch::update(self.object.control.fd().as_fd(), &0u32.to_ne_bytes(), &control).map_err(|source| {
             ProbeError::Map {
                 what: "tell the kernel side of a change",
                 source,
             }
-        })
+        })?;
+        if wanted && self.detail.is_none() {
+            self.detail = Some(self.object.attach(&DETAIL)?);
+        }
+        Ok(())
     }
 
-    fn targets_changed(&mut self) -> Result<(), ProbeError> {
-        self.write_control(if self.detail.is_some() { self.cycles } else { 0 })
-    }
-
-    /// Appends every latency and every 2-gram of every target, summed over the CPUs, in no order.
+    /// Appends every latency and every 2-gram of every target, summed over the CPUs, sorted by slot and call.
     ///
     /// # Errors
     ///
@@ -247,17 +299,32 @@ impl Probe {
         latencies: &mut Vec<Latency>,
         grams: &mut Vec<Gram>,
     ) -> Result<(), ProbeError> {
+        if !self.config.detail || self.targets.is_empty() {
+            return Ok(());
+        }
         let targets = &self.targets;
+        let (from, grams_from) = (latencies.len(), grams.len());
         let refused = |source| ProbeError::Map {
             what: "read latencies and 2-grams",
             source,
         };
-        self.reader
-            .read(self.object.latencies.fd().as_fd(), Latency::SIZE, |key, cpus| {
-                if targets.contains_key(&tally::slot(key)) {
-                    latencies.push(Latency::read(key, cpus));
+        let take = |key: &[u8], cpus: &[u8]| {
+            if targets.contains_key(&tally::slot(key)) {
+                let read = Latency::read(key, cpus);
+                if !latencies[from..].last_mut().is_some_and(|last| last.merge(&read)) {
+                    latencies.push(read);
                 }
-            })
+                Latency::grams(key, cpus, |gram| grams.push(gram));
+            }
+        };
+        self.reader
+            .read_all(
+                &self.object.latencies,
+                &self.object.latency_places,
+                GROUPS,
+                Latency::SIZE,
+                take,
+            )
             .map_err(refused)?;
         self.reader
             .read(self.object.grams.fd().as_fd(), Gram::SIZE, |key, cpus| {
@@ -265,7 +332,15 @@ impl Probe {
                     grams.push(Gram::read(key, cpus));
                 }
             })
-            .map_err(refused)
+            .map_err(refused)?;
+        tally::unite(latencies, from, |one| (one.slot, one.syscall), Latency::merge);
+        tally::unite(
+            grams,
+            grams_from,
+            |one| (one.slot, one.first, one.second),
+            Gram::merge,
+        );
+        Ok(())
     }
 
     /// What the probe is doing, and what was lost since it was loaded.
@@ -273,21 +348,26 @@ impl Probe {
     /// # Errors
     ///
     /// When the kernel refuses the read.
-    pub fn stats(&self) -> Result<ProbeStats, ProbeError> {
-        let read = |cause: u32| {
-            self.reader
-                .sum(self.object.lost.fd().as_fd(), cause)
-                .map_err(|source| ProbeError::Map {
-                    what: "read what was lost",
-                    source,
-                })
+    pub fn stats(&mut self) -> Result<ProbeStats, ProbeError> {
+        let refused = |source| ProbeError::Map {
+            what: "read what was lost",
+            source,
         };
+        let (reader, lost) = (&mut self.reader, self.object.lost.fd().as_fd());
+        let mut read = |cause: u32| reader.sum(lost, cause).map_err(refused);
+        let (lost_calls, lost_bindings, lost_detail) = (read(0)?, read(1)?, read(2)?);
+        let [exit, enter] = reader
+            .element(self.object.seen.fd().as_fd(), 0, tally::SEEN_SIZE)
+            .map(tally::costs)
+            .map_err(refused)?;
         Ok(ProbeStats {
             targets: self.targets.len(),
             attached: self.attached.len() + usize::from(self.detail.is_some()),
-            lost_calls: read(0)?,
-            lost_bindings: read(1)?,
-            lost_detail: read(2)?,
+            lost_calls,
+            lost_bindings,
+            lost_detail,
+            exit,
+            enter,
         })
     }
 
@@ -297,8 +377,13 @@ impl Probe {
         }
         let slot = Slot(self.next_slot);
         self.next_slot = self.next_slot.checked_add(1).ok_or(ProbeError::OutOfSlots)?;
-        self.targets.insert(slot, Bound::default());
-        Ok(slot)
+        self.write_slot(slot, self.config.mode)?;
+        let bound = Bound {
+            mode: self.config.mode,
+            ..Bound::default()
+        };
+        self.targets.insert(slot, bound);
+        self.undo_on_error(slot, Self::targets_changed)
     }
 
     fn undo_on_error(
@@ -321,14 +406,11 @@ impl Probe {
             .map(|hook| self.object.attach(hook))
             .collect::<Result<_, _>>();
         self.attached = links?;
-        if self.detail_wanted {
-            self.begin_detail()
-        } else {
-            Ok(())
-        }
+        Ok(())
     }
 
-    /// Deletes counters whose target is gone, also those that a CPU made just after the target was unbound.
+    /// Deletes counters whose target is gone, also those that a CPU made just after the target was unbound. Places in
+    /// arrays are left: the kernel side gives them to the next who asks.
     fn forget_counters(&mut self) -> Result<(), ProbeError> {
         let targets = &self.targets;
         let forget = |source| ProbeError::Map {

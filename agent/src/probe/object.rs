@@ -41,6 +41,10 @@ pub(super) const DETAIL: Hook = Hook {
     tracepoint: "sys_enter",
 };
 
+/// As in probe.bpf.c: groups of places, and threads whose call is kept.
+pub(super) const GROUPS: u32 = 4;
+const THREADS: u32 = 8192;
+
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probe.bpf.o"));
 
 /// Programs and maps in the kernel.
@@ -50,9 +54,13 @@ pub(super) struct Object {
     pub(super) processes: MapData,
     pub(super) tallies: MapData,
     pub(super) lost: MapData,
+    pub(super) tally_places: MapData,
     pub(super) latencies: MapData,
+    pub(super) latency_places: MapData,
     pub(super) grams: MapData,
     pub(super) control: MapData,
+    pub(super) slots: MapData,
+    pub(super) seen: MapData,
 }
 
 impl Object {
@@ -68,8 +76,6 @@ impl Object {
 
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
-            // aya has no type for task storage; only the kernel side uses it.
-            .allow_unsupported_maps()
             .override_global("VIGIA_BY", &by, true)
             .override_global("VIGIA_DETAIL", &u32::from(config.detail), true)
             .map_max_entries(
@@ -81,7 +87,10 @@ impl Object {
                 },
             )
             .map_max_entries("GRAMS", if config.detail { config.tallies } else { 1 })
+            .map_max_entries("LATENCY_PLACES_MAP", if config.detail { GROUPS } else { 1 })
+            .map_max_entries("PROGRESS", if config.detail { THREADS } else { 1 })
             .map_max_entries("TALLIES", config.tallies)
+            .map_max_entries("SLOTS", config.bindings)
             .map_max_entries(
                 "CGROUPS",
                 if config.cgroups.is_some() {
@@ -103,6 +112,8 @@ impl Object {
         let (cgroups, processes) = (map("CGROUPS")?, map("PROCESSES")?);
         let (tallies, lost) = (map("TALLIES")?, map("LOST")?);
         let (latencies, grams, control) = (map("LATENCIES")?, map("GRAMS")?, map("CONTROL")?);
+        let (tally_places, latency_places) = (map("TALLY_PLACES")?, map("LATENCY_PLACES_MAP")?);
+        let (slots, seen) = (map("SLOTS")?, map("SEEN")?);
         // BTF of the whole kernel was parsed for a moment: some 30 MB that the allocator would keep.
         drop(btf);
         kernel::return_free_memory();
@@ -112,9 +123,13 @@ impl Object {
             processes,
             tallies,
             lost,
+            tally_places,
             latencies,
+            latency_places,
             grams,
             control,
+            slots,
+            seen,
         })
     }
 

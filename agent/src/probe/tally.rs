@@ -1,5 +1,6 @@
 //! What the kernel side keeps, as it comes out: totals that only grow.
 
+use super::ProgramCost;
 use super::batch::{half, word};
 
 /// What the counters of one target are kept under. Never used again for another target.
@@ -25,6 +26,16 @@ impl Tally {
     pub const COMPAT: u32 = 1 << 31;
     /// Bytes for each CPU.
     pub(super) const SIZE: usize = 16;
+
+    /// Adds what other CPUs, or another table, have of the same.
+    pub(super) fn merge(&mut self, other: &Self) -> bool {
+        let same = (self.slot, self.syscall) == (other.slot, other.syscall);
+        if same {
+            self.calls = self.calls.wrapping_add(other.calls);
+            self.errors = self.errors.wrapping_add(other.errors);
+        }
+        same
+    }
 
     pub(super) fn read(key: &[u8], cpus: &[u8]) -> Self {
         let sum = |at| {
@@ -57,7 +68,43 @@ pub struct Latency {
 impl Latency {
     /// Number of buckets.
     pub const BUCKETS: usize = 32;
-    pub(super) const SIZE: usize = 8 + 4 * Self::BUCKETS;
+    /// Predecessors that are kept beside it; those are [`Gram`]s.
+    const BEFORE: usize = 4;
+    const BEFORE_AT: usize = 8 + 4 * Self::BUCKETS;
+    pub(super) const SIZE: usize = Self::BEFORE_AT + 10 * Self::BEFORE;
+
+    /// Adds what other CPUs, or another table, have of the same.
+    pub(super) fn merge(&mut self, other: &Self) -> bool {
+        let same = (self.slot, self.syscall) == (other.slot, other.syscall);
+        if same {
+            self.sum_ns = self.sum_ns.wrapping_add(other.sum_ns);
+            for (bucket, more) in self.buckets.iter_mut().zip(&other.buckets) {
+                *bucket = bucket.wrapping_add(*more);
+            }
+        }
+        same
+    }
+
+    /// The 2-grams that are kept beside a latency, of each CPU by itself.
+    pub(super) fn grams(key: &[u8], cpus: &[u8], mut each: impl FnMut(Gram)) {
+        let (slot, nr) = (slot(key), half(key, 4));
+        let second = (nr & 0x7fff | nr >> 31 << 15) as u16;
+        for cpu in cpus.chunks_exact(Self::SIZE) {
+            for at in 0..Self::BEFORE {
+                let count = word(cpu, Self::BEFORE_AT + 8 * at);
+                let first_at = Self::BEFORE_AT + 8 * Self::BEFORE + 2 * at;
+                let first = u16::from_ne_bytes([cpu[first_at], cpu[first_at + 1]]);
+                if count > 0 {
+                    each(Gram {
+                        slot,
+                        first,
+                        second,
+                        count,
+                    });
+                }
+            }
+        }
+    }
 
     pub(super) fn read(key: &[u8], cpus: &[u8]) -> Self {
         let mut latency = Self {
@@ -98,6 +145,15 @@ pub struct Gram {
 impl Gram {
     pub(super) const SIZE: usize = 8;
 
+    /// Adds what other CPUs, or another table, have of the same.
+    pub(super) fn merge(&mut self, other: &Self) -> bool {
+        let same = (self.slot, self.first, self.second) == (other.slot, other.first, other.second);
+        if same {
+            self.count = self.count.wrapping_add(other.count);
+        }
+        same
+    }
+
     pub(super) fn read(key: &[u8], cpus: &[u8]) -> Self {
         let count = cpus
             .chunks_exact(Self::SIZE)
@@ -109,6 +165,75 @@ impl Gram {
             second: u16::from_ne_bytes([pair[2], pair[3]]),
             count,
         }
+    }
+}
+
+/// Bytes in front of the value of a place: who keeps it.
+const OWNER: usize = 16;
+
+/// Bytes of a place with a value of `size`.
+pub(super) const fn place_size(size: usize) -> usize {
+    OWNER + size
+}
+
+/// Places in one element, by the size of their values; as in probe.bpf.c.
+pub(super) const fn places_of(size: usize) -> usize {
+    match size {
+        Tally::SIZE => 1024,
+        _ => 128,
+    }
+}
+
+/// Bytes of what each CPU has seen last, and of the programs' costs, which are behind it.
+pub(super) const SEEN_SIZE: usize = SEEN + 2 * COST;
+const SEEN: usize = 24;
+const COST: usize = 24;
+
+/// Costs of the exit and the entry program.
+pub(super) fn costs(cpus: &[u8]) -> [ProgramCost; 2] {
+    [0, 1].map(|program| {
+        let mut cost = ProgramCost::default();
+        for cpu in cpus.chunks_exact(SEEN_SIZE) {
+            let at = SEEN + program * COST;
+            cost.runs += word(cpu, at);
+            cost.timed_runs += word(cpu, at + 8);
+            cost.timed_ns += word(cpu, at + 16);
+        }
+        cost
+    })
+}
+
+/// The places of a per-CPU array's element: key and value of each that is kept, CPU by CPU, those of one place together.
+pub(super) fn places(element: &[u8], places: usize, value: usize, mut each: impl FnMut(&[u8], &[u8])) {
+    let size = OWNER + value;
+    for place in 0..places {
+        for cpu in element.chunks_exact(places * size) {
+            let one = &cpu[place * size..][..size];
+            if word(one, 0) != 0 {
+                each(&one[..8], &one[OWNER..]);
+            }
+        }
+    }
+}
+
+/// Sorts what was read from `from` on, and makes one of what is of the same target and call.
+pub(super) fn unite<T, K: Ord>(
+    all: &mut Vec<T>,
+    from: usize,
+    key: impl Fn(&T) -> K,
+    merge: impl Fn(&mut T, &T) -> bool,
+) {
+    all[from..].sort_unstable_by_key(key);
+    let mut last = from;
+    for at in from + 1..all.len() {
+        let (kept, rest) = all.split_at_mut(at);
+        if !merge(&mut kept[last], &rest[0]) {
+            last += 1;
+            all.swap(last, at);
+        }
+    }
+    if from < all.len() {
+        all.truncate(last + 1);
     }
 }
 
@@ -138,11 +263,60 @@ mod tests {
 
         let mut one = 100u64.to_ne_bytes().to_vec();
         one.extend((0..32u32).flat_map(|n| if n == 4 { u32::MAX } else { n }.to_ne_bytes()));
-        let latency = Latency::read(&key, &[one.clone(), one].concat());
+        one.extend([6u64, 0, 1, 0].iter().flat_map(|n| n.to_ne_bytes()));
+        one.extend([9u16, 8, 7, 6].iter().flat_map(|n| n.to_ne_bytes()));
+        let cpus = [one.clone(), one].concat();
+        let mut grams = Vec::new();
+        Latency::grams(&key, &cpus, |gram| {
+            grams.push((gram.first, gram.second, gram.count))
+        });
+        assert_eq!(grams, [(9, 3, 6), (7, 3, 1), (9, 3, 6), (7, 3, 1)]);
+        let latency = Latency::read(&key, &cpus);
         assert_eq!(
             (latency.sum_ns, latency.buckets[3], latency.buckets[4]),
             (200, 6, u32::MAX - 1)
         );
+    }
+
+    #[test]
+    fn what_two_tables_have_of_one_call_is_one_tally() {
+        let tally = |slot, syscall, calls| Tally {
+            slot: Slot(slot),
+            syscall,
+            calls,
+            errors: 1,
+        };
+        let mut all = vec![
+            tally(9, 9, 9),
+            tally(2, 1, 5),
+            tally(1, 1, 1),
+            tally(2, 1, 6),
+            tally(1, 1, 2),
+            tally(1, 3, 1),
+        ];
+        unite(&mut all, 1, |one| (one.slot, one.syscall), Tally::merge);
+        let got: Vec<_> = all
+            .iter()
+            .map(|one| (one.slot.0, one.syscall, one.calls, one.errors))
+            .collect();
+        assert_eq!(got, [(9, 9, 9, 1), (1, 1, 3, 2), (1, 3, 1, 1), (2, 1, 11, 2)]);
+        let mut none: Vec<Tally> = vec![];
+        unite(&mut none, 0, |one| one.slot, Tally::merge);
+        assert!(none.is_empty());
+    }
+
+    #[test]
+    fn places_that_nobody_keeps_are_passed_over() {
+        let place = |key: u64, value: u64| [key, 0, value].map(u64::to_ne_bytes).concat();
+        let (cpu0, cpu1) = (
+            [place(5, 1), place(0, 7)].concat(),
+            [place(5, 2), place(6, 3)].concat(),
+        );
+        let mut seen = Vec::new();
+        places(&[cpu0, cpu1].concat(), 2, 8, |key, value| {
+            seen.push((word(key, 0), word(value, 0)));
+        });
+        assert_eq!(seen, [(5, 1), (5, 2), (6, 3)]);
     }
 
     #[test]

@@ -8,8 +8,8 @@ use vigia_agent::node::engine::{Engine, EngineConfig, ProbeHealth, Tick};
 use vigia_agent::node::models::load::{Pinned, load};
 use vigia_agent::node::models::shelf::{Step, VersionKey};
 use vigia_agent::node::score::Scorer;
-use vigia_agent::window::Now;
-use vigia_crds::{Task, VersionMode};
+use vigia_agent::window::{Detail, Now};
+use vigia_crds::{CaptureMode, Task, VersionMode};
 
 use crate::ground::{Ground, grounds};
 use crate::model::{Signed, key, signed};
@@ -226,4 +226,90 @@ fn a_node_without_cgroups_says_so_and_goes_on() {
             .windows,
         0
     );
+}
+
+#[test]
+fn what_a_profile_wants_of_calls_is_kept_and_what_it_leaves_out_is_nowhere() {
+    for ground in grounds() {
+        let mut node = Node::new(&ground);
+        node.plan(&[]);
+        node.tick();
+        let tick = node.window(100, 10);
+        assert_eq!(
+            tick.closed[0].0.detail,
+            Detail::default(),
+            "counts alone by default"
+        );
+
+        // From counts to all: the probe is loaded anew.
+        node.pod.capture.mode = CaptureMode::Full;
+        node.pod.capture.syscalls.exclude = vec!["fchdir".to_owned()];
+        node.plan(&[]);
+        node.seconds += 1;
+        node.tick();
+        assert_eq!((node.engine.no_detail(), node.engine.traced().len()), (None, 1));
+        node.window(100, 10);
+        let getppid = u32::try_from(libc::SYS_getppid).expect("small");
+        let fchdir = u32::try_from(libc::SYS_fchdir).expect("small");
+        for _ in 0..14 {
+            let tick = node.window(100, 10);
+            let (closed, new) = &tick.closed[0];
+            assert_eq!((new.calls.as_slice(), new.pairs.as_slice()), (&[][..], &[][..]));
+            let calls: Vec<(u32, u64)> = closed.window.calls.iter().map(|c| (c.nr, c.count)).collect();
+            assert!(calls.contains(&(getppid, 100)), "{calls:?}");
+            assert!(calls.iter().all(|(nr, _)| *nr != fchdir), "{calls:?}");
+            let durations = &closed.detail.durations;
+            let measured = durations.iter().find(|one| one.nr == getppid).expect("measured");
+            assert_eq!(measured.buckets.iter().sum::<u32>(), 100);
+            assert!(durations.iter().all(|one| one.nr != fchdir));
+            let again = closed
+                .detail
+                .pairs
+                .iter()
+                .find(|pair| (u32::from(pair.first), u32::from(pair.second)) == (getppid, getppid));
+            assert_eq!(again.map(|pair| pair.count), Some(99));
+        }
+        node.pod
+            .container
+            .as_ref()
+            .expect("is there")
+            .run_kinds(2000..2001);
+        node.seconds += 1;
+        assert_eq!(
+            node.tick().closed[0].1.calls,
+            [2000],
+            "after its habits, a new call is told"
+        );
+    }
+}
+
+#[test]
+fn in_a_duty_cycle_a_part_is_measured_and_all_is_counted() {
+    let ground = grounds().remove(0);
+    let mut node = Node::new(&ground);
+    node.pod.capture.mode = CaptureMode::Sampled;
+    node.pod.capture.sample_one_in = 2;
+    node.plan(&[]);
+    node.tick();
+    let base = Duration::from_secs(node.seconds);
+    let (mut wall, mut measured, mut counted) = (node.seconds * 1000, 0, 0);
+    for _ in 0..60 {
+        wall += 50;
+        node.pod.container.as_ref().expect("is there").run(100, 0);
+        let tick = node.engine.tick(Now {
+            mono: base + Duration::from_millis(wall - node.seconds * 1000),
+            wall_ms: wall,
+        });
+        for (closed, _) in tick.closed {
+            let getppid = u32::try_from(libc::SYS_getppid).expect("small");
+            let of = |calls: &[u32]| calls.iter().map(|n| u64::from(*n)).sum::<u64>();
+            let kept = closed.detail.durations.iter().filter(|one| one.nr == getppid);
+            measured += kept.map(|one| of(&one.buckets)).sum::<u64>();
+            let calls = closed.window.calls.iter().filter(|call| call.nr == getppid);
+            counted += calls.map(|call| call.count).sum::<u64>();
+        }
+    }
+    assert!(counted >= 4_000, "{counted} counted");
+    let share = measured as f64 / counted as f64;
+    assert!((0.3..0.7).contains(&share), "{measured} of {counted}");
 }

@@ -112,6 +112,22 @@ impl Cgroup {
         assert!(status.success());
     }
 
+    /// Runs a process in it that makes one call of each of these numbers, and waits for its end.
+    pub fn run_kinds(&self, numbers: std::ops::Range<i64>) {
+        let mut command = Command::new("/bin/true");
+        let make = move || {
+            for number in numbers.clone() {
+                // SAFETY: callers name numbers of no system call; it only fails.
+                unsafe { libc::syscall(number) };
+            }
+            Ok(())
+        };
+        let procs = self.procs();
+        // SAFETY: as in `command`: system calls alone.
+        unsafe { command.pre_exec(move || fs::write(&procs, "0").and_then(|()| make())) };
+        assert!(command.status().expect("a child can be run").success());
+    }
+
     fn command(&self, getppid: u32, failing: u32) -> Command {
         let procs = self.procs();
         let mut command = Command::new("/bin/true");

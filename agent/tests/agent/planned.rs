@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use vigia_crds::{
-    NodePlanSpec, PlannedContainer, PlannedModel, PlannedPod, PlannedProfile, PlannedVersion, Task,
+    Capture, NodePlanSpec, PlannedContainer, PlannedModel, PlannedPod, PlannedProfile, PlannedVersion, Task,
     VersionMode,
 };
 
@@ -15,6 +15,8 @@ pub struct Pod {
     pub uid: String,
     pub folder: Cgroup,
     pub container: Option<Cgroup>,
+    /// What is wanted of its calls.
+    pub capture: Capture,
 }
 
 /// Id of the container.
@@ -43,6 +45,7 @@ impl Pod {
             uid,
             folder,
             container,
+            capture: Capture::default(),
         }
     }
 
@@ -55,6 +58,7 @@ impl Pod {
             consecutive_windows: 2,
             alerts_per_hour: "0.05".to_owned(),
             sample_per_mille: 1000,
+            capture: self.capture.clone(),
             models: vec!["m".to_owned()],
             pods: vec![PlannedPod {
                 name: "pod-0".to_owned(),

@@ -12,7 +12,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 
-use vigia_agent::probe::{Hierarchy, Probe, ProbeConfig, ProbeError, Slot};
+use vigia_agent::probe::{Hierarchy, Mode, Probe, ProbeConfig, ProbeError, Slot};
 use vigia_agent::window::Now;
 
 use super::engine::{Kernel, Reader, TRACED};
@@ -107,17 +107,22 @@ fn process_probe(args: &Trace) -> Result<Probe, Failure> {
         processes: true,
         children: args.follow,
         detail: args.wants_times(),
+        mode: mode(args),
         ..ProbeConfig::default()
     })
 }
 
-/// A probe that measures times from its first target on, if it is to measure them at all.
-fn load(config: ProbeConfig) -> Result<Probe, Failure> {
-    let mut probe = Probe::load(config).map_err(|error| cannot(&error))?;
-    if config.detail {
-        probe.set_detail(true).map_err(|error| cannot(&error))?;
+/// Times are measured from the first call on, if at all.
+fn mode(args: &Trace) -> Mode {
+    if args.wants_times() {
+        Mode::Full
+    } else {
+        Mode::Counts
     }
-    Ok(probe)
+}
+
+fn load(config: ProbeConfig) -> Result<Probe, Failure> {
+    Probe::load(config).map_err(|error| cannot(&error))
 }
 
 fn found(name: &str) -> Result<PathBuf, Failure> {
@@ -312,6 +317,7 @@ fn cgroup(args: &Trace, path: &Path, clock: &Clock) -> Result<(Probe, Traced), F
     let config = ProbeConfig {
         cgroups: Some(hierarchy.kind),
         detail: args.wants_times(),
+        mode: mode(args),
         ..ProbeConfig::default()
     };
     let mut probe = load(config)?;

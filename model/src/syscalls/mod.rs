@@ -5,8 +5,10 @@
 //! tables come from the `syscalls` crate, which generates them from the kernel's own `*.tbl` files.
 
 mod class;
+mod filter;
 
 pub use class::{Class, UnknownClass, class};
+pub use filter::{Filter, UnknownCall};
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

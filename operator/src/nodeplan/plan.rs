@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use kube::ResourceExt;
 use vigia_crds::{
-    AlertBudget, BudgetPer, NodePlanSpec, PlannedContainer, PlannedModel, PlannedPod, PlannedProfile,
-    TraceProfile,
+    AlertBudget, BudgetPer, Capture, NodePlanSpec, PlannedContainer, PlannedModel, PlannedPod,
+    PlannedProfile, TraceProfile,
 };
+
+use vigia_model::syscalls::{Arch, Filter};
 
 use super::claim::Claimants;
 use crate::pods::PodView;
@@ -100,6 +102,7 @@ pub fn plan(
                 &profile.spec.detection.alert_budget,
                 shared_by.saturating_mul(models.max(1)),
             ),
+            capture: capture(&profile.spec.capture),
             sample_per_mille: sample_per_mille(everywhere),
             models: profile.spec.models.iter().map(|m| m.name.clone()).collect(),
             namespace,
@@ -122,6 +125,22 @@ pub fn plan(
         profiles: planned,
         models: models.take(MAX_MODELS).collect(),
     }
+}
+
+/// What nodes keep of calls. A name that means nothing is the profile's status' to tell; what is left is followed.
+fn capture(wanted: &Capture) -> Capture {
+    let known = |names: &[String]| {
+        let known = |name: &&String| Filter::parse(Arch::X86_64, &[name.as_str()], &[]).is_ok();
+        names.iter().filter(known).cloned().collect()
+    };
+    let mut capture = wanted.clone();
+    capture.syscalls.exclude = known(&wanted.syscalls.exclude);
+    let include = known(&wanted.syscalls.include);
+    // With none left, all of them would be in, which nobody asked for.
+    if !include.is_empty() {
+        capture.syscalls.include = include;
+    }
+    capture
 }
 
 /// The next power of two.
@@ -210,6 +229,32 @@ mod tests {
         assert_eq!(profile.sample_per_mille, 1000);
         assert_eq!(profile.models, ["m1", "gone"]);
         assert_eq!(spec.models, [planned("m1")]);
+    }
+
+    #[test]
+    fn capture_reaches_the_node_without_names_that_mean_nothing() {
+        let mut web = profile("shop", "web", 1);
+        web.spec.capture.mode = vigia_crds::CaptureMode::Sampled;
+        web.spec.capture.syscalls.include = vec!["network".to_owned(), "raed".to_owned()];
+        web.spec.capture.syscalls.exclude = vec!["futex".to_owned()];
+        let pods = [Arc::new(pod("shop", "a", "n", &["app"]))];
+        let of = |profile: &TraceProfile| {
+            let mut spec = plan(&pods, &shop(vec![profile.clone()]), None, &Fake::default());
+            spec.profiles.remove(0).capture
+        };
+        let planned = of(&web);
+        assert_eq!(
+            (planned.mode, planned.sample_one_in),
+            (vigia_crds::CaptureMode::Sampled, 16)
+        );
+        assert_eq!(planned.syscalls.include, ["network"]);
+        assert_eq!(planned.syscalls.exclude, ["futex"]);
+        web.spec.capture.syscalls.include = vec!["raed".to_owned()];
+        assert_eq!(
+            of(&web).syscalls.include,
+            ["raed"],
+            "the node refuses it, and traces nothing by mistake"
+        );
     }
 
     #[test]

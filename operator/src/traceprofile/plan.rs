@@ -8,6 +8,8 @@ use kube::ResourceExt;
 use vigia_crds::conditions::{self, READY, RECONCILING, STALLED, Wanted};
 use vigia_crds::{NodePlan, TraceProfile, TraceProfileStatus};
 
+use vigia_model::syscalls::{Arch, Filter};
+
 use crate::nodeplan::claim::Claimants;
 use crate::pods::PodView;
 use crate::select;
@@ -218,6 +220,17 @@ fn problem(
             format!("spec.podSelector is not well formed ({problem}): nothing is selected"),
         ));
     }
+    let syscalls = &profile.spec.capture.syscalls;
+    for (field, names) in [("include", &syscalls.include), ("exclude", &syscalls.exclude)] {
+        for name in names {
+            if let Err(error) = Filter::parse(Arch::X86_64, &[name.as_str()], &[]) {
+                return Some((
+                    "UnknownSyscall",
+                    format!("spec.capture.syscalls.{field}: {error} (the other names hold meanwhile)"),
+                ));
+            }
+        }
+    }
     if !missing_models.is_empty() {
         return Some((
             "ModelNotFound",
@@ -340,6 +353,16 @@ mod tests {
         let mut typo = plain.clone();
         typo.spec.containers = vec!["ap".to_owned()];
         assert_eq!(reason(&look(&typo, &[], &pods, 0, &[])).1, "ContainerNotFound");
+
+        let mut odd = plain.clone();
+        odd.spec.capture.syscalls.exclude = vec!["futex".to_owned(), "raed".to_owned()];
+        let odd = look(&odd, &[], &pods, 1, &[]);
+        assert_eq!(reason(&odd).1, "UnknownSyscall");
+        let message = &conditions::find(&odd.conditions, READY).expect("Ready").message;
+        assert!(
+            message.contains("exclude: \"raed\"") && stalled(&odd),
+            "{message}"
+        );
 
         let mut bad = plain.clone();
         bad.spec.pod_selector =

@@ -5,13 +5,20 @@
 //! not bend a rate. Counters are totals; a window is a difference, so a drain that fails makes the window longer
 //! and loses nothing.
 
+mod detail;
+mod novelty;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use vigia_model::syscalls::Arch;
 use vigia_model::window::{Calls, Window};
 
-use crate::probe::{Slot, Tally};
+pub use detail::{Detail, Durations, Pair, number};
+pub use novelty::{Known, New};
+
+use crate::probe::{Gram, Latency, Slot, Tally};
+use detail::DetailTotals;
 
 /// Both clocks, read together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +33,7 @@ pub struct Now {
 #[derive(Debug, Clone, Default)]
 pub struct Totals {
     slots: BTreeMap<Slot, BTreeMap<u32, (u64, u64)>>,
+    detail: BTreeMap<Slot, DetailTotals>,
     /// Lost by the probe since it was loaded, whosever they were.
     pub lost: u64,
 }
@@ -41,7 +49,22 @@ impl Totals {
                 .or_default()
                 .insert(tally.syscall, (tally.calls, tally.errors));
         }
-        Self { slots, lost }
+        Self {
+            slots,
+            detail: BTreeMap::new(),
+            lost,
+        }
+    }
+
+    /// The same, with what was drained of how long calls took and which followed which.
+    #[must_use]
+    pub fn with_detail(mut self, latencies: &[Latency], grams: &[Gram]) -> Self {
+        self.detail = detail::sort(latencies, grams);
+        self
+    }
+
+    fn detail_of(&self, slot: Slot) -> DetailTotals {
+        self.detail.get(&slot).cloned().unwrap_or_default()
     }
 }
 
@@ -52,6 +75,8 @@ pub struct Closed<K> {
     pub key: K,
     /// What was counted.
     pub window: Window,
+    /// How long calls took and which followed which, where that is kept.
+    pub detail: Detail,
     /// It is too short for its rates to mean anything: the container came or went within it.
     pub partial: bool,
 }
@@ -69,6 +94,7 @@ struct Open {
     due: Duration,
     since: Now,
     base: BTreeMap<u32, (u64, u64)>,
+    detail: DetailTotals,
     lost: u64,
 }
 
@@ -93,6 +119,7 @@ impl<K: Ord + Clone> Windows<K> {
                     due: due(now, length),
                     since: now,
                     base: totals.slots.get(&slot).cloned().unwrap_or_default(),
+                    detail: totals.detail_of(slot),
                     lost: totals.lost,
                 };
                 self.open.insert(key, open);
@@ -120,6 +147,7 @@ impl<K: Ord + Clone> Windows<K> {
                 open.due = due(now, open.length);
                 open.since = now;
                 open.base = totals.slots.get(&open.slot).cloned().unwrap_or_default();
+                open.detail = totals.detail_of(open.slot);
                 open.lost = totals.lost;
                 closed
             })
@@ -162,6 +190,11 @@ impl Open {
                 calls,
             )
             .with_lost(totals.lost.saturating_sub(self.lost)),
+            detail: totals
+                .detail
+                .get(&self.slot)
+                .map(|now| now.since(&self.detail))
+                .unwrap_or_default(),
             partial: length < self.length / 2,
         }
     }

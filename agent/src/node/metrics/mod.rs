@@ -1,9 +1,12 @@
 //! What Prometheus reads: scores and alerts by container, what was lost, and what the agent itself costs.
 
+pub mod containers;
+
 use std::fs;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -12,6 +15,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use vigia_crds::VersionMode;
 
+use self::containers::{Collected, Containers};
 use super::score::Scored;
 
 /// What a score is of.
@@ -47,6 +51,10 @@ struct AlertLabels {
 /// The agent's metrics.
 pub struct Metrics {
     registry: Registry,
+    /// Of the containers, not of the agent: their names begin without it.
+    outer: Registry,
+    /// How long calls take, and what is new.
+    pub containers: Arc<Containers>,
     scores: Family<ScoreLabels, Gauge<f64, AtomicU64>>,
     alerts: Family<AlertLabels, Counter>,
     /// Windows that were closed.
@@ -129,8 +137,13 @@ impl Default for Metrics {
             Unit::Bytes,
             memory.clone(),
         );
+        let containers = Arc::new(Containers::default());
+        let mut outer = Registry::with_prefix("vigia");
+        outer.register_collector(Box::new(Collected(containers.clone())));
         Self {
             registry,
+            outer,
+            containers,
             scores,
             alerts,
             windows,
@@ -187,7 +200,9 @@ impl Metrics {
         self.memory.set(memory);
         let mut text = String::new();
         // Writing to a String does not fail.
-        let _ = encode(&mut text, &self.registry);
+        let _ = encode_registry(&mut text, &self.registry)
+            .and_then(|()| encode_registry(&mut text, &self.outer))
+            .and_then(|()| encode_eof(&mut text));
         text
     }
 }

@@ -1,0 +1,132 @@
+//! Which system calls a window is made of, by their names and classes.
+
+use super::{Arch, Class, MAX_NUMBER, class_of, name, number};
+use std::str::FromStr as _;
+
+/// A set of system calls of one architecture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter {
+    words: [u64; MAX_NUMBER / 64],
+    /// Numbers that no table has, those of the 32-bit ABI among them.
+    unknown: bool,
+}
+
+/// The text names neither a system call of any architecture nor a class.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is neither a system call nor a class: write a name as in man 2 syscalls, or one of file, network, process, \
+     memory, ipc, signal, desc"
+)]
+pub struct UnknownCall(pub String);
+
+impl Default for Filter {
+    /// All of them.
+    fn default() -> Self {
+        Self {
+            words: [u64::MAX; MAX_NUMBER / 64],
+            unknown: true,
+        }
+    }
+}
+
+impl Filter {
+    /// What `include` names, or all where it names nothing, but for what `exclude` names. A call that `arch` lacks and
+    /// another architecture has is passed over, so that one list serves a cluster of both.
+    ///
+    /// # Errors
+    /// The first name that means nothing anywhere.
+    pub fn parse<S: AsRef<str>>(arch: Arch, include: &[S], exclude: &[S]) -> Result<Self, UnknownCall> {
+        let mut filter = Self::default();
+        if !include.is_empty() {
+            filter.words = [0; MAX_NUMBER / 64];
+            filter.unknown = false;
+        }
+        for (names, wanted) in [(include, true), (exclude, false)] {
+            for name in names {
+                filter.set(arch, name.as_ref(), wanted)?;
+            }
+        }
+        Ok(filter)
+    }
+
+    fn set(&mut self, arch: Arch, text: &str, wanted: bool) -> Result<(), UnknownCall> {
+        if let Ok(class) = Class::from_str(text) {
+            for nr in
+                (0..MAX_NUMBER as u32).filter(|&nr| name(arch, nr).is_some() && class_of(arch, nr) == class)
+            {
+                self.put(nr, wanted);
+            }
+            return Ok(());
+        }
+        if Arch::ALL.iter().all(|&any| number(any, text).is_none()) {
+            return Err(UnknownCall(text.to_owned()));
+        }
+        if let Some(nr) = number(arch, text) {
+            self.put(nr, wanted);
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, nr: u32, wanted: bool) {
+        if let Some(word) = self.words.get_mut(nr as usize / 64) {
+            let bit = 1 << (nr % 64);
+            *word = if wanted { *word | bit } else { *word & !bit };
+        }
+    }
+
+    /// Whether a window has calls of this number.
+    pub fn has(&self, nr: u32) -> bool {
+        self.words
+            .get(nr as usize / 64)
+            .map_or(self.unknown, |word| word >> (nr % 64) & 1 == 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn filter(include: &[&str], exclude: &[&str]) -> Filter {
+        Filter::parse(Arch::X86_64, include, exclude).expect("known names")
+    }
+
+    fn has(filter: &Filter, name: &str) -> bool {
+        filter.has(number(Arch::X86_64, name).expect("a name"))
+    }
+
+    #[test]
+    fn nothing_named_is_all_of_them() {
+        let all = filter(&[], &[]);
+        assert!((0..2000).chain([1 << 31, u32::MAX]).all(|nr| all.has(nr)));
+    }
+
+    #[test]
+    fn names_and_classes_are_taken_in_and_left_out() {
+        let some = filter(&["network", "read"], &["connect"]);
+        assert!(has(&some, "accept4") && has(&some, "read"));
+        assert!(!has(&some, "connect") && !has(&some, "write") && !some.has(1 << 31));
+        let most = filter(&[], &["futex", "desc"]);
+        assert!(!has(&most, "futex") && !has(&most, "epoll_wait"));
+        assert!(has(&most, "openat") && most.has(1 << 31));
+    }
+
+    #[test]
+    fn another_architectures_call_is_known_and_nonsense_is_named() {
+        assert!(Filter::parse(Arch::Aarch64, &[], &["open", "fork"]).is_ok());
+        let error = Filter::parse(Arch::X86_64, &["read"], &["raed"]).expect_err("no such call");
+        assert!(error.to_string().contains("\"raed\""), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn exclusion_wins_and_nothing_panics(include in proptest::collection::vec(0u32..600, 0..20), exclude in proptest::collection::vec(0u32..600, 0..20), any in any::<u32>()) {
+            let names = |of: &[u32]| of.iter().filter_map(|&nr| name(Arch::X86_64, nr)).collect::<Vec<_>>();
+            let (include, exclude) = (names(&include), names(&exclude));
+            let filter = Filter::parse(Arch::X86_64, &include, &exclude).expect("known names");
+            prop_assert!(exclude.iter().all(|name| !has(&filter, name)));
+            prop_assert!(include.iter().all(|name| has(&filter, name) != exclude.contains(name)));
+            let _ = filter.has(any);
+        }
+    }
+}
