@@ -1,11 +1,14 @@
 //! What the operator is told at its start: flags, each with an environment variable of the same
 //! meaning. Parsed once; nothing reads the environment later.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use k8s_openapi::api::core::v1::{ResourceRequirements, Toleration};
+use serde::Deserialize;
 
 /// Flags of `vigia-operator`.
 #[derive(Clone, Debug, Parser)]
@@ -43,6 +46,11 @@ pub struct Config {
         default_value = "localhost/vigia/trainer:dev"
     )]
     pub trainer_image: String,
+
+    /// Where training pods run and what they may use, as JSON: imagePullPolicy, resources, nodeSelector,
+    /// tolerations, priorityClassName, each as in a pod.
+    #[arg(long, env = "VIGIA_TRAINER_POD", default_value = "{}", value_parser = trainer_pod)]
+    pub trainer_pod: TrainerPod,
 
     /// Service account of the training pods, in the operator's namespace.
     #[arg(long, env = "VIGIA_TRAINER_SERVICE_ACCOUNT", default_value = "vigia-trainer")]
@@ -83,6 +91,26 @@ pub struct Config {
     /// Filter of log lines, in the syntax of tracing-subscriber's EnvFilter.
     #[arg(long, env = "VIGIA_LOG", default_value = "info,kube_lease_manager=warn")]
     pub log: String,
+}
+
+/// What of a training pod is the cluster's owner to say.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct TrainerPod {
+    /// When the image is pulled; IfNotPresent where it is not said.
+    pub image_pull_policy: Option<String>,
+    /// What a worker asks for and may use.
+    pub resources: Option<ResourceRequirements>,
+    /// Which nodes.
+    pub node_selector: BTreeMap<String, String>,
+    /// Which taints, beside nodes that are gone for half a minute.
+    pub tolerations: Vec<Toleration>,
+    /// How important.
+    pub priority_class_name: Option<String>,
+}
+
+fn trainer_pod(text: &str) -> Result<TrainerPod, serde_json::Error> {
+    serde_json::from_str(text)
 }
 
 impl Config {

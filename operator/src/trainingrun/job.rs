@@ -61,7 +61,48 @@ pub(super) fn names(run: &TrainingRun, config: &Config) -> Vec<String> {
 /// The object cannot be built: a bug.
 pub(super) fn job(run: &TrainingRun, config: &Config) -> Result<Job, serde_json::Error> {
     let (name, labels, workers) = (name(run), labels(run), run.spec.workers.max(1));
+    let pod = &config.trainer_pod;
+    // A node that is gone must not hold up a training that has other nodes.
+    let gone = ["not-ready", "unreachable"].map(|taint| {
+        json!({"key": format!("node.kubernetes.io/{taint}"), "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30})
+    });
+    let tolerations: Vec<_> = gone
+        .into_iter()
+        .chain(pod.tolerations.iter().map(|t| json!(t)))
+        .collect();
+    let resources = pod.resources.as_ref().map_or_else(
+        || json!({"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "2Gi"}}),
+        |resources| json!(resources),
+    );
     let deadline = i64::try_from(std::time::Duration::from(run.spec.timeout).as_secs()).unwrap_or(i64::MAX);
+    let container = json!({
+        "name": "trainer",
+        "image": config.trainer_image,
+        "imagePullPolicy": pod.image_pull_policy.as_deref().unwrap_or("IfNotPresent"),
+        "args": [
+            format!("--operator=https://{}.{}.svc:{}", config.service, config.namespace, config.grpc_listen.port()),
+            "--ca=/etc/vigia/ca/ca.crt",
+            "--token=/var/run/secrets/vigia/token",
+            "--rounds-tls=/etc/vigia/rounds",
+            format!("--rank-zero={}:{PORT}", host(run, config)),
+            format!("--listen=0.0.0.0:{PORT}"),
+            format!("--workers={workers}"),
+            format!("--deadline={deadline}"),
+            "--checkpoints=/var/lib/vigia-trainer",
+        ],
+        "ports": [{"name": "rounds", "containerPort": PORT}],
+        "resources": resources,
+        "securityContext": {
+            "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [
+            {"name": "ca", "mountPath": "/etc/vigia/ca", "readOnly": true},
+            {"name": "token", "mountPath": "/var/run/secrets/vigia", "readOnly": true},
+            {"name": "rounds", "mountPath": "/etc/vigia/rounds", "readOnly": true},
+            {"name": "checkpoints", "mountPath": "/var/lib/vigia-trainer"},
+        ],
+    });
     serde_json::from_value(json!({
         "metadata": {"name": name, "namespace": config.namespace, "labels": labels},
         "spec": {
@@ -89,46 +130,14 @@ pub(super) fn job(run: &TrainingRun, config: &Config) -> Result<Job, serde_json:
                         "runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532,
                         "seccompProfile": {"type": "RuntimeDefault"},
                     },
-                    // A node that is gone must not hold up a training that has other nodes.
-                    "tolerations": [
-                        {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30},
-                        {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30},
-                    ],
+                    "nodeSelector": pod.node_selector,
+                    "priorityClassName": pod.priority_class_name,
+                    "tolerations": tolerations,
                     "topologySpreadConstraints": [{
                         "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
                         "labelSelector": {"matchLabels": {RUN_UID: run.uid()}},
                     }],
-                    "containers": [{
-                        "name": "trainer",
-                        "image": config.trainer_image,
-                        "imagePullPolicy": "IfNotPresent",
-                        "args": [
-                            format!("--operator=https://{}.{}.svc:{}", config.service, config.namespace, config.grpc_listen.port()),
-                            "--ca=/etc/vigia/ca/ca.crt",
-                            "--token=/var/run/secrets/vigia/token",
-                            "--rounds-tls=/etc/vigia/rounds",
-                            format!("--rank-zero={}:{PORT}", host(run, config)),
-                            format!("--listen=0.0.0.0:{PORT}"),
-                            format!("--workers={workers}"),
-                            format!("--deadline={deadline}"),
-                            "--checkpoints=/var/lib/vigia-trainer",
-                        ],
-                        "ports": [{"name": "rounds", "containerPort": PORT}],
-                        "resources": {
-                            "requests": {"cpu": "100m", "memory": "128Mi"},
-                            "limits": {"memory": "2Gi"},
-                        },
-                        "securityContext": {
-                            "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
-                            "capabilities": {"drop": ["ALL"]},
-                        },
-                        "volumeMounts": [
-                            {"name": "ca", "mountPath": "/etc/vigia/ca", "readOnly": true},
-                            {"name": "token", "mountPath": "/var/run/secrets/vigia", "readOnly": true},
-                            {"name": "rounds", "mountPath": "/etc/vigia/rounds", "readOnly": true},
-                            {"name": "checkpoints", "mountPath": "/var/lib/vigia-trainer"},
-                        ],
-                    }],
+                    "containers": [container],
                     "volumes": [
                         {"name": "ca", "configMap": {"name": "vigia-ca"}},
                         {"name": "token", "projected": {"defaultMode": 0o440, "sources": [
@@ -224,6 +233,33 @@ mod tests {
                 .flatten()
                 .any(|a| a == "--workers=3")
         );
+    }
+
+    #[test]
+    fn where_workers_run_is_for_the_cluster_s_owner_to_say() {
+        let said = r#"{"imagePullPolicy": "Always", "nodeSelector": {"pool": "batch"},
+            "tolerations": [{"key": "batch", "operator": "Exists"}], "resources": {"limits": {"memory": "4Gi"}}}"#;
+        let config = Config::parse_from(["vigia-operator", "--trainer-pod", said]);
+        let job = job(&run(), &config).expect("a Job");
+        let pod = job.spec.expect("a spec").template.spec.expect("a pod");
+        assert_eq!(
+            pod.node_selector,
+            Some(BTreeMap::from([("pool".to_owned(), "batch".to_owned())]))
+        );
+        assert_eq!(pod.tolerations.map(|all| all.len()), Some(3));
+        assert_eq!(pod.containers[0].image_pull_policy.as_deref(), Some("Always"));
+        let limits = pod.containers[0]
+            .resources
+            .clone()
+            .and_then(|r| r.limits)
+            .expect("limits");
+        assert_eq!(limits["memory"].0, "4Gi");
+        for wrong in ["", "3", r#"{"hostNetwork": true}"#] {
+            assert!(
+                Config::try_parse_from(["vigia-operator", "--trainer-pod", wrong]).is_err(),
+                "{wrong}"
+            );
+        }
     }
 
     #[test]
