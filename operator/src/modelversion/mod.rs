@@ -3,5 +3,5 @@
 pub mod plan;
 mod reconcile;
 
-pub use plan::REASONS;
+pub use plan::{REASONS, STORED};
 pub use reconcile::{Artifacts, run};

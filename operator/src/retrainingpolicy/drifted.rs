@@ -11,10 +11,12 @@ use crate::observed::drift::{Drift, Threshold};
 /// The condition.
 pub const DRIFTED: &str = "Drifted";
 
-/// The next status of a Model whose serving version drifts so, and whether that is news to people.
+/// The next status of a Model whose serving version drifts so, and whether that is news to people. `lost`:
+/// the store has lost the version's artifact, and with it the scores of its validation.
 pub fn status(
     model: &Model,
     drift: Option<&Drift>,
+    lost: bool,
     threshold: &Threshold,
     now: Timestamp,
 ) -> (ModelStatus, Option<String>) {
@@ -27,11 +29,19 @@ pub fn status(
         None => {
             // Of another version: it says nothing of this one.
             next.drift = current.drift.clone().filter(|d| d.digest == serving.digest);
-            let message = format!(
-                "{} has scored too few windows for an evaluation (at least {} each)",
-                serving.name, threshold.min_samples
-            );
-            Wanted::unknown(DRIFTED, "TooFewWindows", message)
+            if lost {
+                let message = format!(
+                    "the store has lost the artifact of {}, and with it the scores of its validation",
+                    serving.name
+                );
+                Wanted::unknown(DRIFTED, "ArtifactLost", message)
+            } else {
+                let message = format!(
+                    "{} has scored too few windows for an evaluation (at least {} each)",
+                    serving.name, threshold.min_samples
+                );
+                Wanted::unknown(DRIFTED, "TooFewWindows", message)
+            }
         }
         Some(drift) => {
             next.drift = Some(DriftStatus {
@@ -108,17 +118,17 @@ mod tests {
     fn the_turn_is_news_once() {
         let threshold = Threshold::default();
         let mut model = model();
-        let (calm, news) = status(&model, Some(&drift(0.02, false)), &threshold, at(100));
+        let (calm, news) = status(&model, Some(&drift(0.02, false)), false, &threshold, at(100));
         assert_eq!(news, None);
         let seen = calm.drift.clone().expect("a value");
         assert_eq!((seen.value.as_str(), seen.samples), ("0.02", 512));
         model.status = Some(calm);
-        let (moved, news) = status(&model, Some(&drift(0.6, true)), &threshold, at(110));
+        let (moved, news) = status(&model, Some(&drift(0.6, true)), false, &threshold, at(110));
         assert!(news.is_some_and(|text| text.contains("since 1970")));
         assert!(conditions::is_true(&moved.conditions, DRIFTED));
         model.status = Some(moved.clone());
         assert_eq!(
-            status(&model, Some(&drift(0.6, true)), &threshold, at(120)),
+            status(&model, Some(&drift(0.6, true)), false, &threshold, at(120)),
             (moved, None)
         );
     }
@@ -126,11 +136,22 @@ mod tests {
     #[test]
     fn a_new_version_begins_without_a_value() {
         let mut model = model();
-        let (moved, _) = status(&model, Some(&drift(0.6, true)), &Threshold::default(), at(100));
+        let (moved, _) = status(
+            &model,
+            Some(&drift(0.6, true)),
+            false,
+            &Threshold::default(),
+            at(100),
+        );
         model.status = Some(moved);
         model.status.as_mut().unwrap().serving.as_mut().unwrap().digest = "sha256:bb".into();
-        let (fresh, _) = status(&model, None, &Threshold::default(), at(110));
+        let (fresh, _) = status(&model, None, false, &Threshold::default(), at(110));
         assert_eq!(fresh.drift, None);
+        let (lost, _) = status(&model, None, true, &Threshold::default(), at(110));
+        assert_eq!(
+            conditions::find(&lost.conditions, DRIFTED).unwrap().reason,
+            "ArtifactLost"
+        );
         assert!(!conditions::is_true(&fresh.conditions, DRIFTED));
     }
 
@@ -139,7 +160,7 @@ mod tests {
         let mut model = model();
         model.status = None;
         assert_eq!(
-            status(&model, None, &Threshold::default(), at(1)),
+            status(&model, None, false, &Threshold::default(), at(1)),
             (ModelStatus::default(), None)
         );
     }

@@ -11,6 +11,8 @@ use crate::observed::drift::Drift;
 pub const COLD_START: &str = "ColdStart";
 /// Reason of a run after drift.
 pub const DRIFT: &str = "Drift";
+/// Reason of a run that replaces a version whose artifact the store has lost.
+pub const LOST: &str = "ArtifactLost";
 /// Longest wait after runs that failed one after the other.
 const LONGEST_COOLDOWN: SignedDuration = SignedDuration::from_hours(24);
 /// A run that was created may not be in the cache for so long.
@@ -38,6 +40,8 @@ pub struct ModelView {
     pub serving: Option<String>,
     /// A newer version that may yet come to serve: it is rolled out, or waits to be promoted.
     pub candidate: Option<String>,
+    /// The store has lost the artifact of the version that serves.
+    pub lost: bool,
 }
 
 /// What there is.
@@ -196,6 +200,7 @@ fn decide(o: &Observed<'_>, drift: Option<&Drift>, last: Option<&LastRun>) -> De
             "AwaitingPromotion",
             format!("{candidate} is newer than {serving} and does not serve yet"),
         ),
+        (Some(serving), None) if model.lost => after_loss(o, serving),
         (Some(serving), None) => after_drift(o, serving, drift),
     }
 }
@@ -207,18 +212,35 @@ fn cold_start(o: &Observed<'_>) -> Decision {
             "no version serves or could, and spec.coldStart is absent: none is trained by itself",
         );
     };
-    let least = o.spec.training.data.min_windows.max(cold.min_windows);
+    anew(o, cold.min_windows, "a first version", COLD_START)
+}
+
+/// Nodes that hold the version keep serving it; others cannot, and its drift cannot be seen.
+fn after_loss(o: &Observed<'_>, serving: &str) -> Decision {
+    let Some(cold) = &o.spec.cold_start else {
+        return wait(
+            LOST,
+            format!(
+                "the store has lost the artifact of {serving}, so whether it drifts cannot be said, and \
+                 spec.coldStart is absent: start a TrainingRun, or bring the artifact back (spec.source)"
+            ),
+        );
+    };
+    let what = format!("a version instead of {serving}, whose artifact is lost");
+    anew(o, cold.min_windows, &what, LOST)
+}
+
+/// A training on what there is, without a version to compare with.
+fn anew(o: &Observed<'_>, min_windows: i32, what: &str, reason: &'static str) -> Decision {
+    let least = o.spec.training.data.min_windows.max(min_windows);
     if o.windows < u64::try_from(least).unwrap_or(0) {
         return wait(
             "Collecting",
-            format!(
-                "{} windows of the {least} for a first version",
-                two_digits(o.windows)
-            ),
+            format!("{} windows of the {least} for {what}", two_digits(o.windows)),
         );
     }
     Decision::Start {
-        reason: COLD_START,
+        reason,
         since: lookback(o),
     }
 }
@@ -416,7 +438,7 @@ mod tests {
             Self {
                 model: Some(ModelView {
                     serving: Some("m-v1".into()),
-                    candidate: None,
+                    ..ModelView::default()
                 }),
                 since_drift: 150,
                 drift: Some(drift),
@@ -514,6 +536,19 @@ mod tests {
         world.older = Some("first".into());
         assert_eq!(world.why(), "Overlaps");
         assert!(conditions::is_true(&world.plan().status.conditions, STALLED));
+    }
+
+    #[test]
+    fn a_version_whose_artifact_is_lost_is_replaced_where_one_may_be_trained() {
+        let mut world = World::drifted();
+        world.drift = None;
+        world.model = world.model.map(|m| ModelView { lost: true, ..m });
+        let (_, spec) = world.plan().start.expect("a run");
+        assert_eq!((spec.reason.as_str(), spec.data.include_alerted), (LOST, false));
+        world.windows = 10;
+        assert_eq!(world.why(), "Collecting");
+        world.spec.cold_start = None;
+        assert_eq!(world.why(), LOST);
     }
 
     #[test]

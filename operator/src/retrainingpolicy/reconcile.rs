@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
-use vigia_crds::{Model, RetrainingPolicy, RunPhase, TrainingRun};
+use vigia_crds::{Model, RetrainingPolicy, RunPhase, TrainingRun, conditions};
 
 use super::drifted;
 use super::plan::{ModelView, Observed, RunView, after_change, plan};
@@ -18,6 +18,7 @@ use crate::events::{Note, Severity};
 use crate::model::choose;
 use crate::model::revoked;
 use crate::model::version::{Verdict, VersionView};
+use crate::modelversion::STORED;
 use crate::observed::drift::{self, Drift, Threshold};
 
 /// Windows come all the time, so a policy is looked at again after this.
@@ -191,7 +192,25 @@ fn view(model: &Model, namespace: &str, context: &Context) -> ModelView {
     ModelView {
         serving: serving.map(|s| s.name.clone()),
         candidate,
+        lost: is_lost(model, context),
     }
+}
+
+/// Whether the store has lost the artifact of the version that serves. That it was not read yet is no loss.
+fn is_lost(model: &Model, context: &Context) -> bool {
+    let Some(serving) = model.status.as_ref().and_then(|s| s.serving.as_ref()) else {
+        return false;
+    };
+    let namespace = model.namespace().unwrap_or_default();
+    let versions = context.caches.versions_of(&namespace, &model.name_any());
+    let says = |status: &str| {
+        versions.iter().any(|v| {
+            let conditions = v.status.as_ref().map(|s| s.conditions.as_slice());
+            let stored = conditions.and_then(|c| conditions::find(c, STORED));
+            v.spec.digest == serving.digest && stored.is_some_and(|c| c.status == status)
+        })
+    };
+    says("False") && !says("True")
 }
 
 /// Drift of a Model's serving version, where there is one whose validation is known.
@@ -232,7 +251,7 @@ async fn show(model: &Model, context: &Context) -> Result<(), Error> {
     let threshold = Threshold::of_policies(policies.iter().map(|p| &**p));
     let now = Timestamp::now();
     let drift = drift_of(model, &threshold, context, now);
-    let (status, news) = drifted::status(model, drift.as_ref(), &threshold, now);
+    let (status, news) = drifted::status(model, drift.as_ref(), is_lost(model, context), &threshold, now);
     if let Some(text) = news {
         tracing::info!(target: "audit", namespace, model = name, text, "drift was detected");
         let since = drift
