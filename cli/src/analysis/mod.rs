@@ -91,11 +91,8 @@ fn clusters_for(samples: usize, wanted: Option<usize>) -> usize {
     }
 }
 
-/// Analyses a trace, if the command line asks for it.
-pub fn analyse(samples: &[Sample], wanted: &Ml) -> Option<Analysis> {
-    if !wanted.is_wanted() {
-        return None;
-    }
+/// Analyses a trace.
+pub fn analyse(samples: &[Sample], wanted: &Ml) -> Analysis {
     let mut samples: Vec<&Sample> = samples.iter().filter(|s| s.avg_us.is_finite()).collect();
     samples.sort_by(|a, b| {
         a.avg_us
@@ -103,19 +100,19 @@ pub fn analyse(samples: &[Sample], wanted: &Ml) -> Option<Analysis> {
             .then_with(|| a.syscall.cmp(&b.syscall))
     });
     if samples.len() < LEAST {
-        return Some(insufficient(samples.len()));
+        return insufficient(samples.len());
     }
     let values: Vec<f64> = samples.iter().map(|s| s.avg_us).collect();
     let found = kmeans::cluster(&values, clusters_for(samples.len(), wanted.ml_clusters));
     let anomalies = anomalies(&samples, &found);
-    Some(Analysis {
+    Analysis {
         clusters: found.centres.len(),
         silhouette_score: kmeans::silhouette(&values, &found),
         comparison: wanted.ml_compare.then(|| compare(&anomalies, &samples)),
         anomalies,
         centers: centres(&samples, &found),
         message: None,
-    })
+    }
 }
 
 fn insufficient(found: usize) -> Analysis {
@@ -263,13 +260,22 @@ mod tests {
 
     #[test]
     fn nothing_runs_unless_it_is_asked_for() {
-        let all = samples(&[("read", 1.0), ("write", 2.0), ("fsync", 900.0)]);
-        assert_eq!(analyse(&all, &Ml::default()), None);
+        assert!(!Ml::default().is_wanted());
+        let asked = |ml: Ml| assert!(ml.is_wanted());
+        asked(wanted(None));
+        asked(Ml {
+            ml_clusters: Some(4),
+            ..Ml::default()
+        });
+        asked(Ml {
+            ml_compare: true,
+            ..Ml::default()
+        });
     }
 
     #[test]
     fn few_kinds_are_too_few() {
-        let found = analyse(&samples(&[("read", 1.0), ("write", 2.0)]), &wanted(None)).expect("asked for");
+        let found = analyse(&samples(&[("read", 1.0), ("write", 2.0)]), &wanted(None));
         assert_eq!(
             found.lines(),
             ["Insufficient data for ML analysis (need at least 3 syscall types, found 2)"]
@@ -292,7 +298,7 @@ mod tests {
             ("fsync", 60.0),
             ("wait4", 100.0),
         ];
-        let found = analyse(&samples(&times), &wanted(Some(4))).expect("asked for");
+        let found = analyse(&samples(&times), &wanted(Some(4)));
         let odd: Vec<(&str, usize)> = found
             .anomalies
             .iter()
@@ -312,15 +318,14 @@ mod tests {
             .collect();
         times.push(("fsync".to_owned(), 5000.0));
         let times: Vec<(&str, f64)> = times.iter().map(|(name, t)| (name.as_str(), *t)).collect();
-        let found = analyse(&samples(&times), &wanted(None)).expect("asked for");
+        let found = analyse(&samples(&times), &wanted(None));
         assert_eq!(found.comparison.as_ref().expect("asked for").common, ["fsync"]);
         assert!(found.lines().contains(&"  common: fsync".to_owned()));
     }
 
     #[test]
     fn equal_times_are_no_anomaly() {
-        let found =
-            analyse(&samples(&[("a", 2.0), ("b", 2.0), ("c", 2.0)]), &wanted(None)).expect("asked for");
+        let found = analyse(&samples(&[("a", 2.0), ("b", 2.0), ("c", 2.0)]), &wanted(None));
         assert_eq!((found.clusters, found.anomalies.len()), (1, 0));
     }
 }

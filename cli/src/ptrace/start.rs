@@ -89,6 +89,11 @@ pub fn begin(
 }
 
 impl Session {
+    /// Whether the tracer's thread runs.
+    pub fn is_alive(&self) -> bool {
+        !self.thread.is_finished()
+    }
+
     /// Lets every task go, as it was before.
     pub fn release(self) {
         self.stop.store(true, Ordering::Release);

@@ -1,5 +1,6 @@
 //! `vigia trace`: the agent's probe and windows on one host.
 
+mod by_ptrace;
 mod engine;
 mod sink;
 pub mod spawn;
@@ -121,7 +122,7 @@ fn follow(
                     Some(None)
                 }
             }
-            None if !traced.is_there() => Some(None),
+            None if !traced.is_there() => Some(last_word(inbox, traced)?),
             None => None,
         };
         let snapshot = reader.read()?;
@@ -142,6 +143,16 @@ fn follow(
             }
             return Ok(status);
         }
+    }
+}
+
+/// Of a target that has gone: what was said of its end meanwhile.
+fn last_word(inbox: &Receiver<Event>, traced: &Traced) -> Result<Option<ExitStatus>, Failure> {
+    match inbox.try_recv() {
+        Ok(Event::Ended(status)) => Ok(status),
+        Ok(Event::Failed(failure)) => Err(failure),
+        _ if traced.is_command() => Err(Failure::tracing("the tracer died before the command did")),
+        _ => Ok(None),
     }
 }
 

@@ -149,7 +149,10 @@ impl<'a> Sink<'a> {
     /// Closes the file, and says the sum of everything where that was asked for.
     pub fn finish(self) -> Result<(), Failure> {
         let total = self.total.record(&self.target);
-        let ml_analysis = analysis::analyse(&total.samples(), &self.args.ml);
+        let wanted = &self.args.ml;
+        let ml_analysis = wanted
+            .is_wanted()
+            .then(|| analysis::analyse(&total.samples(), wanted));
         let baseline = self.baseline.as_ref().map(|run| baseline::compare(run, &total));
         match self.args.format {
             Format::Json if self.args.summary => say::json(&Summary {

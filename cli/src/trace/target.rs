@@ -6,28 +6,28 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex};
 
 use vigia_agent::probe::{Hierarchy, Mode, Probe, ProbeConfig, ProbeError, Slot};
 use vigia_agent::window::Now;
 
-use super::engine::{Kernel, Reader, TRACED};
-use super::{Clock, Event, cannot, spawn};
+use super::engine::{Kernel, Reader};
+use super::{Clock, Event, by_ptrace, cannot, spawn};
 use crate::args::{Format, Trace};
 use crate::error::Failure;
-use crate::ptrace::watch::{Shared, Watch};
-use crate::ptrace::{self, Ending, Lines, Session, Style};
+use crate::ptrace::Session;
 use crate::say::Out;
 
 const CGROUPS: &str = "/sys/fs/cgroup";
 /// The inode of the machine's first pid namespace (PROC_PID_INIT_INO of the kernel).
 const INITIAL_PIDS: &str = "pid:[4026531836]";
 
-enum Who {
+/// See [`Traced`].
+pub(super) enum Who {
     Command { id: u32, child: Mutex<Option<Child>> },
     Processes(Vec<OwnedFd>),
     Cgroup(PathBuf),
@@ -40,7 +40,8 @@ pub struct Traced {
     pub slot: Slot,
     /// Since when.
     pub since: Now,
-    who: Who,
+    /// What it is.
+    pub(super) who: Who,
 }
 
 /// What the target is called in a report.
@@ -67,7 +68,7 @@ pub fn name(args: &Trace) -> String {
 pub fn start(args: &Trace, clock: &Clock, events: &Sender<Event>) -> Result<(Reader, Traced), Failure> {
     let program = args.command.first().map(|name| found(name)).transpose()?;
     if args.prints_lines() {
-        return traced(args, program, clock, events);
+        return by_ptrace::start(args, program, clock, events);
     }
     let kernel = |probe| {
         let filter = args.filter.clone().unwrap_or_default();
@@ -84,7 +85,7 @@ pub fn start(args: &Trace, clock: &Clock, events: &Sender<Event>) -> Result<(Rea
                 "vigia: eBPF cannot be used ({}): counting by ptrace, which slows the target down",
                 why.what()
             ));
-            return traced(args, program, clock, events);
+            return by_ptrace::start(args, program, clock, events);
         }
     };
     let since = clock.now();
@@ -130,83 +131,8 @@ fn found(name: &str) -> Result<PathBuf, Failure> {
         .ok_or_else(|| Failure::input(format!("{name}: no such command")).next("check its name"))
 }
 
-/// Traces by ptrace: for lines, or to count where the probe cannot.
-fn traced(
-    args: &Trace,
-    program: Option<PathBuf>,
-    clock: &Clock,
-    events: &Sender<Event>,
-) -> Result<(Reader, Traced), Failure> {
-    let target = match program {
-        Some(program) => ptrace::Target::Command {
-            program,
-            args: args.command.clone(),
-            to_stderr: args.format == Format::Json,
-        },
-        None => ptrace::Target::Processes(wanted_processes(args)?),
-    };
-    let shared = Shared::default();
-    let style = args.prints_lines().then_some(Style {
-        format: args.format,
-        times: args.times,
-    });
-    let watch = Watch::new(
-        args.filter.clone().unwrap_or_default(),
-        Arc::clone(&shared),
-        args.ml.anomaly_realtime,
-        Lines::new(args.out(), args.format, style),
-    );
-    let since = clock.now();
-    let (events, name) = (events.clone(), name(args));
-    let session = ptrace::begin(target, args.follow, watch, move |ending| {
-        let event = match ending {
-            Ok(Ending {
-                refused: Some(error), ..
-            }) => Event::Failed(Failure::input(format!("{name}: {error}"))),
-            Ok(ending) => Event::Ended(ending.status.map(ExitStatus::from_raw)),
-            Err(error) => Event::Failed(Failure::tracing(format!("tracing {name}: {error}"))),
-        };
-        let _ = events.send(event);
-    })
-    .map_err(|error| not_attached(args, &error))?;
-    let who = Who::Ptrace(session);
-    let slot = TRACED;
-    Ok((Reader::Ptrace(shared), Traced { slot, since, who }))
-}
-
-fn not_attached(args: &Trace, error: &io::Error) -> Failure {
-    let failure = Failure::tracing(format!("{}: cannot be traced: {error}", name(args)));
-    match error.raw_os_error() {
-        Some(libc::EPERM) => failure.next(
-            "run it as the process's user or as root; a process has one tracer at most (see TracerPid in \
-             /proc/PID/status); in a container, let its seccomp profile allow ptrace(2); see also \
-             /proc/sys/kernel/yama/ptrace_scope",
-        ),
-        _ => failure,
-    }
-}
-
-/// The processes that were named and, if they are followed, what they have started.
-fn wanted_processes(args: &Trace) -> Result<Vec<i32>, Failure> {
-    for &pid in &args.pids {
-        there(pid)?;
-    }
-    let mut known: BTreeSet<u32> = args.pids.iter().copied().collect();
-    loop {
-        let new = if args.follow {
-            children_of(&known).map_err(|error| Failure::tracing(format!("/proc: {error}")))?
-        } else {
-            vec![]
-        };
-        if new.is_empty() {
-            break;
-        }
-        known.extend(new);
-    }
-    Ok(known.into_iter().map(u32::cast_signed).collect())
-}
-
-fn there(pid: u32) -> Result<OwnedFd, Failure> {
+/// Holds a process by a descriptor, so that its id cannot come to mean another unnoticed.
+pub(super) fn there(pid: u32) -> Result<OwnedFd, Failure> {
     pidfd(pid).map_err(|error| {
         Failure::input(format!("no process {pid}: {error}")).next("see `ps -e` for what runs")
     })
@@ -284,7 +210,7 @@ fn processes(probe: &mut Probe, args: &Trace) -> Result<(Slot, Who), Failure> {
 }
 
 /// Processes whose parent is in `known` and that are not in it themselves.
-fn children_of(known: &BTreeSet<u32>) -> io::Result<Vec<u32>> {
+pub(super) fn children_of(known: &BTreeSet<u32>) -> io::Result<Vec<u32>> {
     let pids = fs::read_dir("/proc")?
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -348,10 +274,11 @@ impl Traced {
         }
     }
 
-    /// False once a cgroup is removed; the end of processes is an event.
+    /// False once a cgroup is removed or nobody traces any more; the end of processes is an event.
     pub fn is_there(&self) -> bool {
         match &self.who {
             Who::Cgroup(folder) => folder.exists(),
+            Who::Ptrace(session) => session.is_alive(),
             _ => true,
         }
     }

@@ -133,3 +133,37 @@ fn show(arg: Arg, at: usize, call: &Call, memory: Memory, result: i64) -> String
         Arg::Futex => flags::futex(value),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Anything that a program may pass, with memory that is there and memory that is not.
+    fn word() -> impl Strategy<Value = u64> {
+        static THERE: [u64; 64] = [0x0101_0203_0000_0010; 64];
+        prop_oneof![
+            any::<u64>(),
+            0u64..300,
+            Just(u64::MAX),
+            Just(THERE.as_ptr() as u64),
+            (0u64..500).prop_map(|at| THERE.as_ptr() as u64 + at),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn anything_is_shown(number in prop_oneof![0u64..600, any::<u64>()], args: [u64; 6], words in proptest::array::uniform6(word()), value in prop_oneof![any::<i64>(), -600i64..600]) {
+            let memory = Memory(std::process::id().cast_signed());
+            for args in [args, words] {
+                let call = Call { number, args };
+                let early = at_entry(&call, memory);
+                let late = at_exit(&call, early.len(), memory, value);
+                prop_assert_eq!(early.len() + late.len(), count(&call));
+                prop_assert!(early.iter().chain(&late).all(|arg| arg.len() < 100_000));
+                result(&call, value);
+            }
+        }
+    }
+}

@@ -425,3 +425,24 @@ pub const STATX_MASK: Table = &[
     (libc::STATX_BTIME as i64 as u64, "STATX_BTIME"),
     (libc::STATX_MNT_ID as i64 as u64, "STATX_MNT_ID"),
 ];
+pub const TCP_OPTION: Table = &[
+    (libc::TCP_NODELAY as i64 as u64, "TCP_NODELAY"),
+    (libc::TCP_MAXSEG as i64 as u64, "TCP_MAXSEG"),
+    (libc::TCP_CORK as i64 as u64, "TCP_CORK"),
+    (libc::TCP_KEEPIDLE as i64 as u64, "TCP_KEEPIDLE"),
+    (libc::TCP_KEEPINTVL as i64 as u64, "TCP_KEEPINTVL"),
+    (libc::TCP_KEEPCNT as i64 as u64, "TCP_KEEPCNT"),
+    (libc::TCP_SYNCNT as i64 as u64, "TCP_SYNCNT"),
+    (libc::TCP_LINGER2 as i64 as u64, "TCP_LINGER2"),
+    (libc::TCP_DEFER_ACCEPT as i64 as u64, "TCP_DEFER_ACCEPT"),
+    (libc::TCP_WINDOW_CLAMP as i64 as u64, "TCP_WINDOW_CLAMP"),
+    (libc::TCP_INFO as i64 as u64, "TCP_INFO"),
+    (libc::TCP_QUICKACK as i64 as u64, "TCP_QUICKACK"),
+    (libc::TCP_CONGESTION as i64 as u64, "TCP_CONGESTION"),
+    (libc::TCP_USER_TIMEOUT as i64 as u64, "TCP_USER_TIMEOUT"),
+    (libc::TCP_FASTOPEN as i64 as u64, "TCP_FASTOPEN"),
+];
+pub const ACCEPT: Table = &[
+    (libc::SOCK_CLOEXEC as i64 as u64, "SOCK_CLOEXEC"),
+    (libc::SOCK_NONBLOCK as i64 as u64, "SOCK_NONBLOCK"),
+];

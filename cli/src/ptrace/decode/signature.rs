@@ -125,6 +125,14 @@ fn args(name: &str, values: &[u64; 6]) -> &'static [Arg] {
         "open" if !creates(values[1]) => &[Path, Open],
         "fcntl" => fcntl(values[1] as i32),
         "futex" => futex(values[1]),
+        "setsockopt" if values[1] as i32 == libc::IPPROTO_TCP => {
+            &[Fd, One(n::LEVEL), One(n::TCP_OPTION), IntPointer, Int]
+        }
+        "getsockopt" if values[1] as i32 == libc::IPPROTO_TCP => {
+            &[Fd, One(n::LEVEL), One(n::TCP_OPTION), IntOut, IntOut]
+        }
+        "setsockopt" if values[1] as i32 != libc::SOL_SOCKET => &[Fd, One(n::LEVEL), Int, IntPointer, Int],
+        "getsockopt" if values[1] as i32 != libc::SOL_SOCKET => &[Fd, One(n::LEVEL), Int, IntOut, IntOut],
         _ => files(name)
             .or_else(|| processes(name))
             .or_else(|| others(name))
@@ -259,7 +267,7 @@ fn processes(name: &str) -> Option<&'static [Arg]> {
         "rt_sigtimedwait" => &[Set, PointerOut, Time, Size],
         "rt_sigpending" => &[SetOut, Size],
         "sigaltstack" => &[Pointer, PointerOut],
-        "rt_sigreturn" => &[],
+        "rt_sigreturn" | "restart_syscall" => &[],
         "brk" => &[Pointer],
         "mmap" => &[Pointer, Size, BitsOr(n::PROTECTION, "PROT_NONE"), Map, Fd, Hex],
         "mprotect" => &[Pointer, Size, BitsOr(n::PROTECTION, "PROT_NONE")],
@@ -297,7 +305,7 @@ fn others(name: &str) -> Option<&'static [Arg]> {
         "socketpair" => &[One(n::DOMAIN), Socket, Int, Pair],
         "connect" | "bind" => &[Fd, Address(2), Int],
         "accept" => &[Fd, AddressOut(2), IntOut],
-        "accept4" => &[Fd, AddressOut(2), IntOut, Socket],
+        "accept4" => &[Fd, AddressOut(2), IntOut, Bits(n::ACCEPT)],
         "getsockname" | "getpeername" => &[Fd, AddressOut(2), IntOut],
         "listen" => &[Fd, Int],
         "shutdown" => &[Fd, One(n::SHUT)],
