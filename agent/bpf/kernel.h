@@ -33,6 +33,8 @@ enum { BPF_ANY = 0, BPF_NOEXIST = 1 };
 /* The value is relocated: it differs with the kernel's configuration. */
 enum cgroup_subsys_id { memory_cgrp_id = 4 };
 
+#define TCP_SYN_SENT 2
+
 #define CORE __attribute__((preserve_access_index))
 
 struct kernfs_node {

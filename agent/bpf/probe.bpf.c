@@ -704,3 +704,96 @@ int vigia_exited(__u64 *ctx)
 		bpf_map_delete_elem(&PROCESSES, &tgid);
 	return 0;
 }
+
+/* Things that are rare beside system calls. Each is attached only while a target wants it. */
+enum {
+	SIGNAL_PROCESSES = 0,
+	SIGNAL_PROGRAMS = 1,
+	SIGNAL_CAPABILITIES = 2,
+	SIGNAL_DENIALS = 3,
+	SIGNAL_CONNECTIONS = 4,
+	SIGNAL_SIGNALS = 5,
+};
+
+struct signal_key {
+	__u32 slot;
+	__u32 what;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct signal_key);
+	__type(value, __u64);
+} SIGNALS SEC(".maps");
+
+/* Without SEEN: an interrupt may bring a signal while that is being written. */
+static __always_inline void note(struct task_struct *task, __u32 what)
+{
+	__u64 id = cgroup_of(task), zero = 0, *count;
+	__u32 *slot = bpf_map_lookup_elem(&CGROUPS, &id);
+	struct signal_key key;
+
+	if (!slot)
+		return;
+	key.slot = *slot;
+	key.what = what;
+	count = bpf_map_lookup_elem(&SIGNALS, &key);
+	if (!count) {
+		bpf_map_update_elem(&SIGNALS, &key, &zero, BPF_NOEXIST);
+		count = bpf_map_lookup_elem(&SIGNALS, &key);
+	}
+	if (count)
+		*count += 1;
+	else
+		lose(LOST_DETAIL);
+}
+
+SEC("tp_btf/sched_process_fork")
+int vigia_born(__u64 *ctx)
+{
+	struct task_struct *parent = (void *)ctx[0];
+	struct task_struct *child = (void *)ctx[1];
+
+	/* Not a thread. */
+	if (parent->tgid != child->tgid)
+		note(parent, SIGNAL_PROCESSES);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exec")
+int vigia_executed(__u64 *ctx)
+{
+	note((void *)ctx[0], SIGNAL_PROGRAMS);
+	return 0;
+}
+
+SEC("tp_btf/cap_capable")
+int vigia_capable(__u64 *ctx)
+{
+	struct task_struct *task = (void *)bpf_get_current_task_btf();
+
+	note(task, SIGNAL_CAPABILITIES);
+	if ((__s32)ctx[4])
+		note(task, SIGNAL_DENIALS);
+	return 0;
+}
+
+/* TCP alone; a connection is begun by the task that calls connect. */
+SEC("tp_btf/inet_sock_set_state")
+int vigia_connecting(__u64 *ctx)
+{
+	struct task_struct *task = (void *)bpf_get_current_task_btf();
+
+	if ((__s32)ctx[2] == TCP_SYN_SENT)
+		note(task, SIGNAL_CONNECTIONS);
+	return 0;
+}
+
+/* Counted for who gets it. */
+SEC("tp_btf/signal_generate")
+int vigia_signalled(__u64 *ctx)
+{
+	note((void *)ctx[2], SIGNAL_SIGNALS);
+	return 0;
+}

@@ -114,6 +114,25 @@ pub struct Capture {
     /// Which system calls windows are made of.
     #[serde(skip_serializing_if = "SyscallFilter::is_default")]
     pub syscalls: SyscallFilter,
+    /// What is told of containers beside system calls, as metrics. Nothing by default.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5))]
+    pub signals: Vec<SignalKind>,
+}
+
+/// What is told of a container beside its system calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+pub enum SignalKind {
+    /// Processor time, memory, page faults, kills for want of memory, disk traffic, pressure.
+    Resources,
+    /// Processes and programs that begin.
+    Processes,
+    /// Checks of capabilities, and those that were denied.
+    Capabilities,
+    /// TCP connections that are begun: how many, not where to.
+    Connections,
+    /// Signals that its processes get.
+    Signals,
 }
 
 impl Default for Capture {
@@ -122,6 +141,7 @@ impl Default for Capture {
             mode: CaptureMode::Counts,
             sample_one_in: 16,
             syscalls: SyscallFilter::default(),
+            signals: Vec::new(),
         }
     }
 }

@@ -8,5 +8,6 @@
 
 mod finder;
 pub mod path;
+pub mod resources;
 
 pub use finder::{ContainerId, Finder, Found};

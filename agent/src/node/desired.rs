@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use vigia_crds::{CaptureMode, NodePlanSpec, PlannedModel, PlannedProfile, Task, VersionMode};
+use vigia_crds::{CaptureMode, NodePlanSpec, PlannedModel, PlannedProfile, SignalKind, Task, VersionMode};
 
 use vigia_model::syscalls::{Arch, Filter};
 
 use crate::containers::ContainerId;
-use crate::probe::Mode;
+use crate::probe::{Mode, Signal};
 
 /// A namespaced name: of a TraceProfile or of a Model.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,6 +47,10 @@ pub struct Profile {
     pub one_in: u32,
     /// Calls that windows are made of.
     pub filter: Filter,
+    /// What the probe counts beside calls.
+    pub signals: BTreeSet<Signal>,
+    /// Whether cgroupfs is asked, too.
+    pub resources: bool,
 }
 
 /// A container to trace.
@@ -150,6 +154,13 @@ impl Desired {
         self.profiles.values().any(|profile| profile.mode != Mode::Counts)
     }
 
+    /// What profiles want to be counted beside calls.
+    #[must_use]
+    pub fn signals(&self) -> BTreeSet<Signal> {
+        let all = self.profiles.values().flat_map(|profile| &profile.signals);
+        all.copied().collect()
+    }
+
     fn add_targets(&mut self, key: &Key, planned: &PlannedProfile) {
         for pod in &planned.pods {
             for container in &pod.containers {
@@ -204,6 +215,19 @@ fn profile(planned: &PlannedProfile) -> Result<Profile, String> {
             &planned.capture.syscalls.exclude,
         )
         .map_err(|error| error.to_string())?,
+        signals: planned
+            .capture
+            .signals
+            .iter()
+            .filter_map(|kind| match kind {
+                SignalKind::Resources => None,
+                SignalKind::Processes => Some(Signal::Processes),
+                SignalKind::Capabilities => Some(Signal::Capabilities),
+                SignalKind::Connections => Some(Signal::Connections),
+                SignalKind::Signals => Some(Signal::Signals),
+            })
+            .collect(),
+        resources: planned.capture.signals.contains(&SignalKind::Resources),
     })
 }
 

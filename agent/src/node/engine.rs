@@ -15,8 +15,12 @@ use super::models::shelf::{Refusal, Shelf, Step, VersionKey};
 use super::report::Findings;
 use super::score::{Scored, Scorer, WindowKey};
 use super::targets::{self, Action, Traced};
+use crate::containers::resources::Resources;
 use crate::containers::{ContainerId, Finder};
-use crate::probe::{Gram, Hierarchy, Latency, Mode, Probe, ProbeConfig, ProbeError, ProbeStats, Slot, Tally};
+use crate::probe::{
+    Gram, Hierarchy, Latency, Mode, Probe, ProbeConfig, ProbeError, ProbeStats, Signal, SignalCounts, Slot,
+    Tally,
+};
 use crate::window::{Closed, Known, New, Now, Totals, Windows};
 
 /// How often containers are looked for.
@@ -44,8 +48,21 @@ pub struct Tick {
     pub windows: usize,
     /// These windows, and what is new in them.
     pub closed: Vec<(Closed<WindowKey>, New)>,
+    /// What was told beside calls of the containers of these windows, as totals.
+    pub signals: Vec<(WindowKey, Signals)>,
     /// Containers that came or went.
     pub changed: bool,
+}
+
+/// What is told of a container beside its calls: totals.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Signals {
+    /// What the probe counted.
+    pub counts: SignalCounts,
+    /// Which of it is wanted.
+    pub counted: BTreeSet<Signal>,
+    /// What cgroupfs says, where that is wanted.
+    pub resources: Option<Resources>,
 }
 
 /// How the probe is.
@@ -69,12 +86,17 @@ pub struct Engine {
     /// The plan has changed since the last tick.
     dirty: bool,
     traced: BTreeMap<ContainerId, Traced>,
+    /// Where the traced ones are in cgroupfs, and in which hierarchy.
+    folders: BTreeMap<ContainerId, PathBuf>,
+    hierarchy: Option<Hierarchy>,
     windows: Windows<WindowKey>,
     shelf: Shelf<Arc<Loaded>>,
     scorer: Scorer,
     duty: Duty,
     /// Why latencies and pairs cannot be kept, where a profile wants them.
     no_detail: Option<String>,
+    /// What this kernel lacks of the signals that profiles want.
+    no_signals: Option<String>,
     known: BTreeMap<WindowKey, Known>,
     tallies: Vec<Tally>,
     latencies: Vec<Latency>,
@@ -96,11 +118,14 @@ impl Engine {
             desired: Desired::default(),
             dirty: false,
             traced: BTreeMap::new(),
+            folders: BTreeMap::new(),
+            hierarchy: None,
             windows: Windows::default(),
             shelf: Shelf::new(serving),
             scorer,
             duty: Duty::default(),
             no_detail: None,
+            no_signals: None,
             known: BTreeMap::new(),
             tallies: Vec::new(),
             latencies: Vec::new(),
@@ -157,6 +182,9 @@ impl Engine {
         self.match_windows(now, &totals);
         self.dirty = false;
         self.set_modes();
+        if let Some(probe) = &mut self.probe {
+            probe.set_signals(&self.desired.signals());
+        }
         self.finish(closed, changed)
     }
 
@@ -192,7 +220,9 @@ impl Engine {
         let open: BTreeSet<&WindowKey> = self.windows.keys().collect();
         self.known.retain(|key, _| open.contains(key));
         let (findings, scored) = self.scorer.score(&closed, &met, &self.desired, &self.shelf);
+        let signals = self.signals(&closed);
         Tick {
+            signals,
             findings,
             scored,
             windows: closed.len(),
@@ -204,12 +234,15 @@ impl Engine {
     /// Loads the probe where there is none, and anew where it lacks what a profile wants; gives the windows that this
     /// cuts short.
     fn ensure_probe(&mut self, now: Now) -> Vec<Closed<WindowKey>> {
-        let wants_detail = self.desired.wants_detail();
-        let lacks = |probe: &Probe| wants_detail && !probe.has_detail();
+        let (wants_detail, wants_signals) = (self.desired.wants_detail(), !self.desired.signals().is_empty());
         if !wants_detail {
             self.no_detail = None;
         }
-        let again = self.probe.as_ref().is_some_and(lacks) && (self.no_detail.is_none() || self.dirty);
+        // One that could not be had is asked for again with another plan.
+        let again = self.probe.as_ref().is_some_and(|probe| {
+            (wants_signals && !probe.has_signals())
+                || (wants_detail && !probe.has_detail() && (self.no_detail.is_none() || self.dirty))
+        });
         if (self.probe.is_some() && !again) || (self.probe.is_none() && now.mono < self.retry_at) {
             return Vec::new();
         }
@@ -217,27 +250,34 @@ impl Engine {
         // The old tables go before there are new ones.
         self.probe = None;
         self.traced.clear();
+        self.folders.clear();
         self.scan_at = Duration::ZERO;
         self.retry_at = now.mono + RETRY;
         let root = self.config.cgroup_root.clone();
         let loaded = Hierarchy::detect(&root).and_then(|hierarchy| {
             tracing::info!(kind = ?hierarchy.kind, root = %hierarchy.root.display(), "cgroup hierarchy");
-            Ok((
-                self.load_probe(&hierarchy, wants_detail)?,
-                Finder::new(&hierarchy.root),
-            ))
+            let probe = self.load_probe(&hierarchy, wants_detail, wants_signals)?;
+            let finder = Finder::new(&hierarchy.root);
+            self.hierarchy = Some(hierarchy);
+            Ok((probe, finder))
         });
         self.take_probe(loaded);
         cut
     }
 
     /// With detail where it is wanted and can be had, else without: counting is worth more than nothing.
-    fn load_probe(&mut self, hierarchy: &Hierarchy, detail: bool) -> Result<Probe, ProbeError> {
+    fn load_probe(
+        &mut self,
+        hierarchy: &Hierarchy,
+        detail: bool,
+        signals: bool,
+    ) -> Result<Probe, ProbeError> {
         let config = |detail| ProbeConfig {
             cgroups: Some(hierarchy.kind),
             processes: false,
             tallies: self.config.tallies,
             detail,
+            signals,
             ..ProbeConfig::default()
         };
         self.no_detail = None;
@@ -320,6 +360,48 @@ impl Engine {
         }
     }
 
+    /// What is counted beside calls of the containers of these windows, of what their profiles want.
+    fn signals(&mut self, closed: &[Closed<WindowKey>]) -> Vec<(WindowKey, Signals)> {
+        let wanted = self.desired.signals();
+        if wanted.is_empty() && self.desired.profiles.values().all(|profile| !profile.resources) {
+            self.no_signals = None;
+            return Vec::new();
+        }
+        let mut lacks: BTreeSet<String> = BTreeSet::new();
+        let mut counts = BTreeMap::new();
+        if let Some(probe) = &mut self.probe {
+            let missing = probe.missing_signals();
+            lacks.extend(wanted.iter().filter_map(|signal| missing.get(signal).cloned()));
+            match probe.drain_signals() {
+                Ok(drained) => counts = drained,
+                Err(error) => self.fail(&error),
+            }
+        }
+        let mut told = Vec::new();
+        for window in closed {
+            let (key, id) = (&window.key, &window.key.container);
+            let profile = self.desired.profiles.get(&key.profile);
+            let (Some(profile), Some(traced)) = (profile, self.traced.get(id)) else {
+                continue;
+            };
+            let mut signals = Signals {
+                counts: counts.get(&traced.slot).copied().unwrap_or_default(),
+                counted: profile.signals.clone(),
+                resources: None,
+            };
+            let places = (self.hierarchy.as_ref(), self.folders.get(id));
+            if let (true, (Some(hierarchy), Some(folder))) = (profile.resources, places) {
+                let resources = Resources::read(hierarchy.kind, &hierarchy.root, folder);
+                lacks.extend(resources.missing().into_iter().map(str::to_owned));
+                signals.resources = Some(resources);
+            }
+            told.push((key.clone(), signals));
+        }
+        let lacks: Vec<String> = lacks.into_iter().collect();
+        self.no_signals = (!lacks.is_empty()).then(|| format!("kernel lacks {}", lacks.join("; ")));
+        told
+    }
+
     fn scan(&mut self, now: Now) -> Vec<Action> {
         if now.mono < self.scan_at {
             return Vec::new();
@@ -366,6 +448,7 @@ impl Engine {
             .iter()
             .filter_map(|key| self.windows.end(key, now, totals))
             .collect();
+        self.folders.remove(id);
         if let (Some(traced), Some(probe)) = (self.traced.remove(id), &mut self.probe)
             && let Err(error) = probe.remove_target(traced.slot)
         {
@@ -384,6 +467,7 @@ impl Engine {
         });
         match added {
             Ok(slot) => {
+                self.folders.insert(id.clone(), found.folder.clone());
                 self.traced.insert(
                     id,
                     Traced {
@@ -454,6 +538,12 @@ impl Engine {
     #[must_use]
     pub fn no_detail(&self) -> Option<&str> {
         self.no_detail.as_deref()
+    }
+
+    /// What this kernel lacks of the signals that profiles want.
+    #[must_use]
+    pub fn no_signals(&self) -> Option<&str> {
+        self.no_signals.as_deref()
     }
 
     /// How the probe is.

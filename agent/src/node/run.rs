@@ -235,6 +235,7 @@ impl Agent {
         self.metrics
             .containers
             .closed(&tick.closed, self.engine.desired());
+        self.metrics.containers.measured(tick.signals);
         self.outbox.push(tick.findings, self.engine.stats().lost_calls);
     }
 
@@ -359,6 +360,7 @@ impl Agent {
             health: self.engine.health(),
             lost: self.engine.stats().lost_calls,
             no_detail: self.engine.no_detail(),
+            no_signals: self.engine.no_signals(),
         };
         self.status = status::build(&view, &self.status, Timestamp::now());
         self.statuses.send_if_modified(|statuses| {

@@ -19,6 +19,9 @@ pub const PROBE_READY: &str = "ProbeReady";
 /// Condition: all is kept that profiles want of a call.
 pub const CAPTURE_READY: &str = "CaptureReady";
 
+/// Condition: all is counted that profiles want beside calls.
+pub const SIGNALS_READY: &str = "SignalsReady";
+
 /// Longest message of a refused version.
 const MESSAGE: usize = 512;
 
@@ -36,6 +39,8 @@ pub struct View<'a, M> {
     pub lost: u64,
     /// Why latencies and pairs cannot be kept, where a profile wants them.
     pub no_detail: Option<&'a str>,
+    /// What this kernel lacks of the signals that profiles want, as a sentence.
+    pub no_signals: Option<&'a str>,
 }
 
 /// The status for these facts; times of what has not changed are those of `current`.
@@ -176,6 +181,10 @@ fn conditions<M>(view: &View<'_, M>, versions: &[VersionOnNode]) -> Vec<Wanted> 
             Some(message) => Wanted::new(CAPTURE_READY, false, "CountsOnly", message),
             None => Wanted::new(CAPTURE_READY, true, "AsWanted", ""),
         },
+        match view.no_signals {
+            Some(message) => Wanted::new(SIGNALS_READY, false, "KernelLacks", message),
+            None => Wanted::new(SIGNALS_READY, true, "AsWanted", ""),
+        },
     ]
 }
 
@@ -239,6 +248,8 @@ mod tests {
             mode: Mode::Counts,
             one_in: 16,
             filter: Filter::default(),
+            signals: BTreeSet::new(),
+            resources: false,
         };
         let model = Model {
             task: Task::Anomaly,
@@ -276,6 +287,7 @@ mod tests {
             health,
             lost: 5,
             no_detail: None,
+            no_signals: None,
         };
         build(&view, current, at(second))
     }

@@ -21,6 +21,9 @@ pub struct ProbeConfig {
     pub detail: bool,
     /// What is kept of a target from its first call on. More than counts needs `detail`.
     pub mode: Mode,
+    /// Whether [`super::Signal`]s will be wanted of some target; see [`super::Probe::set_signals`]. They are told apart
+    /// by cgroups alone.
+    pub signals: bool,
 }
 
 impl Default for ProbeConfig {
@@ -32,6 +35,7 @@ impl Default for ProbeConfig {
             tallies: 16_384,
             bindings: 8_192,
             detail: false,
+            signals: false,
             mode: Mode::Counts,
         }
     }

@@ -12,6 +12,7 @@ mod error;
 mod hierarchy;
 mod kernel;
 mod object;
+mod signal;
 mod tally;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +24,7 @@ pub use config::{Mode, ProbeConfig, ProbeStats, ProgramCost};
 pub use error::ProbeError;
 pub use hierarchy::{Hierarchy, HierarchyKind};
 use object::{DETAIL, GROUPS, Object, hooks};
+pub use signal::{Signal, SignalCounts};
 pub use tally::{Gram, Latency, Slot, Tally};
 
 /// The kernel's programs and maps, and who is counted.
@@ -33,6 +35,9 @@ pub struct Probe {
     attached: Vec<BtfTracePointLink>,
     /// The entry hook, while a target is in a phase.
     detail: Option<BtfTracePointLink>,
+    /// Programs of the signals that are wanted.
+    signals: BTreeMap<Signal, Vec<BtfTracePointLink>>,
+    signals_wanted: BTreeSet<Signal>,
     /// Active phases so far.
     phases: u32,
     /// In one now.
@@ -64,6 +69,8 @@ impl Probe {
             reader: batch::PerCpuReader::new(kernel::possible_cpus()?),
             attached: Vec::new(),
             detail: None,
+            signals: BTreeMap::new(),
+            signals_wanted: BTreeSet::new(),
             phases: 0,
             active: false,
             generation: 0,
@@ -147,6 +154,7 @@ impl Probe {
         };
         if self.targets.is_empty() {
             self.detail = None;
+            self.signals.clear();
             self.attached.clear();
         }
         batch::delete(self.object.slots.fd().as_fd(), &slot.0.to_ne_bytes()).map_err(unbind)?;
@@ -362,7 +370,9 @@ impl Probe {
             .map_err(refused)?;
         Ok(ProbeStats {
             targets: self.targets.len(),
-            attached: self.attached.len() + usize::from(self.detail.is_some()),
+            attached: self.attached.len()
+                + usize::from(self.detail.is_some())
+                + self.signals.values().map(Vec::len).sum::<usize>(),
             lost_calls,
             lost_bindings,
             lost_detail,
@@ -406,7 +416,80 @@ impl Probe {
             .map(|hook| self.object.attach(hook))
             .collect::<Result<_, _>>();
         self.attached = links?;
+        self.attach_signals();
         Ok(())
+    }
+
+    /// Whether it was loaded for signals.
+    #[must_use]
+    pub fn has_signals(&self) -> bool {
+        self.config.signals
+    }
+
+    /// Which signals are counted; for that, their programs are attached while there is a target. Those that this kernel
+    /// lacks are left out, see [`Self::missing_signals`].
+    pub fn set_signals(&mut self, wanted: &BTreeSet<Signal>) {
+        if self.signals_wanted != *wanted {
+            self.signals_wanted.clone_from(wanted);
+            if !self.targets.is_empty() {
+                self.attach_signals();
+            }
+        }
+    }
+
+    /// What this kernel lacks for signals, as sentences.
+    #[must_use]
+    pub fn missing_signals(&self) -> &BTreeMap<Signal, String> {
+        &self.object.missing
+    }
+
+    fn attach_signals(&mut self) {
+        let wanted = &self.signals_wanted;
+        self.signals.retain(|signal, _| wanted.contains(signal));
+        for signal in wanted {
+            if self.signals.contains_key(signal) || self.object.missing.contains_key(signal) {
+                continue;
+            }
+            let links: Result<Vec<_>, _> = signal
+                .hooks()
+                .iter()
+                .map(|hook| self.object.attach(hook))
+                .collect();
+            match links {
+                Ok(links) => {
+                    self.signals.insert(*signal, links);
+                }
+                Err(error) => {
+                    self.object.missing.insert(*signal, error.to_string());
+                }
+            }
+        }
+    }
+
+    /// Totals of every target of which something was counted.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the read.
+    pub fn drain_signals(&mut self) -> Result<BTreeMap<Slot, SignalCounts>, ProbeError> {
+        let mut all: BTreeMap<Slot, SignalCounts> = BTreeMap::new();
+        if self.signals.is_empty() {
+            return Ok(all);
+        }
+        let targets = &self.targets;
+        let take = |key: &[u8], cpus: &[u8]| {
+            let (slot, what, count) = SignalCounts::read(key, cpus);
+            if targets.contains_key(&slot) {
+                all.entry(slot).or_default().set(what, count);
+            }
+        };
+        self.reader
+            .read(self.object.signals.fd().as_fd(), 8, take)
+            .map_err(|source| ProbeError::Map {
+                what: "read the signals",
+                source,
+            })?;
+        Ok(all)
     }
 
     /// Deletes counters whose target is gone, also those that a CPU made just after the target was unbound. Places in
@@ -422,7 +505,9 @@ impl Probe {
             (&self.object.grams, Gram::SIZE),
         ];
         let detail = detail.into_iter().filter(|_| self.config.detail);
-        for (map, size) in std::iter::once((&self.object.tallies, Tally::SIZE)).chain(detail) {
+        let signals = self.config.signals.then_some((&self.object.signals, 8));
+        let tallies = std::iter::once((&self.object.tallies, Tally::SIZE));
+        for (map, size) in tallies.chain(detail).chain(signals) {
             let mut stale: Vec<u8> = Vec::new();
             self.reader
                 .read(map.fd().as_fd(), size, |key, _| {

@@ -1,16 +1,18 @@
 //! The compiled programs and their maps, from bytes to loaded.
 
+use std::collections::BTreeMap;
+
 use aya::maps::{Map, MapData};
 use aya::programs::BtfTracePoint;
 use aya::programs::tp_btf::BtfTracePointLink;
 use aya::{Btf, Ebpf, EbpfLoader};
 
-use super::{HierarchyKind, ProbeConfig, ProbeError, kernel};
+use super::{HierarchyKind, ProbeConfig, ProbeError, Signal, kernel};
 
 /// A program of the object, and the tracepoint it belongs to.
 pub(super) struct Hook {
-    program: &'static str,
-    tracepoint: &'static str,
+    pub(super) program: &'static str,
+    pub(super) tracepoint: &'static str,
 }
 
 const COUNT: Hook = Hook {
@@ -61,6 +63,9 @@ pub(super) struct Object {
     pub(super) control: MapData,
     pub(super) slots: MapData,
     pub(super) seen: MapData,
+    pub(super) signals: MapData,
+    /// What this kernel lacks for a signal.
+    pub(super) missing: BTreeMap<Signal, String>,
 }
 
 impl Object {
@@ -91,6 +96,7 @@ impl Object {
             .map_max_entries("PROGRESS", if config.detail { THREADS } else { 1 })
             .map_max_entries("TALLIES", config.tallies)
             .map_max_entries("SLOTS", config.bindings)
+            .map_max_entries("SIGNALS", if config.signals { config.bindings } else { 1 })
             .map_max_entries(
                 "CGROUPS",
                 if config.cgroups.is_some() {
@@ -108,12 +114,20 @@ impl Object {
         if config.detail {
             load_program(&mut ebpf, &btf, &DETAIL)?;
         }
+        let mut missing = BTreeMap::new();
+        for signal in Signal::ALL.into_iter().filter(|_| config.signals) {
+            for hook in signal.hooks() {
+                if let Err(error) = load_program(&mut ebpf, &btf, hook) {
+                    missing.insert(signal, error.to_string());
+                }
+            }
+        }
         let mut map = |name| take_map(&mut ebpf, name);
         let (cgroups, processes) = (map("CGROUPS")?, map("PROCESSES")?);
         let (tallies, lost) = (map("TALLIES")?, map("LOST")?);
         let (latencies, grams, control) = (map("LATENCIES")?, map("GRAMS")?, map("CONTROL")?);
         let (tally_places, latency_places) = (map("TALLY_PLACES")?, map("LATENCY_PLACES_MAP")?);
-        let (slots, seen) = (map("SLOTS")?, map("SEEN")?);
+        let (slots, seen, signals) = (map("SLOTS")?, map("SEEN")?, map("SIGNALS")?);
         // BTF of the whole kernel was parsed for a moment: some 30 MB that the allocator would keep.
         drop(btf);
         kernel::return_free_memory();
@@ -130,6 +144,8 @@ impl Object {
             control,
             slots,
             seen,
+            signals,
+            missing,
         })
     }
 

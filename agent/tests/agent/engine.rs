@@ -8,8 +8,9 @@ use vigia_agent::node::engine::{Engine, EngineConfig, ProbeHealth, Tick};
 use vigia_agent::node::models::load::{Pinned, load};
 use vigia_agent::node::models::shelf::{Step, VersionKey};
 use vigia_agent::node::score::Scorer;
+use vigia_agent::probe::HierarchyKind;
 use vigia_agent::window::{Detail, Now};
-use vigia_crds::{CaptureMode, Task, VersionMode};
+use vigia_crds::{CaptureMode, SignalKind, Task, VersionMode};
 
 use crate::ground::{Ground, grounds};
 use crate::model::{Signed, key, signed};
@@ -312,4 +313,30 @@ fn in_a_duty_cycle_a_part_is_measured_and_all_is_counted() {
     assert!(counted >= 4_000, "{counted} counted");
     let share = measured as f64 / counted as f64;
     assert!((0.3..0.7).contains(&share), "{measured} of {counted}");
+}
+
+#[test]
+fn signals_are_told_where_they_are_wanted_and_what_the_kernel_lacks_is_named() {
+    for ground in grounds() {
+        let mut node = Node::new(&ground);
+        node.plan(&[]);
+        node.tick();
+        assert_eq!(node.window(1, 0).signals, []);
+        node.pod.capture.signals = vec![SignalKind::Resources, SignalKind::Processes];
+        node.plan(&[]);
+        node.seconds += 1;
+        node.tick();
+        let tick = node.window(1, 0);
+        let (_, signals) = &tick.signals[0];
+        // One process came in and executed a program.
+        assert_eq!((signals.counts.programs, signals.counts.connections), (1, 0));
+        let resources = signals.resources.expect("asked for");
+        let lacks = node.engine.no_signals().unwrap_or_default();
+        assert_eq!(resources.missing().is_empty(), lacks.is_empty(), "{lacks}");
+        if ground.kind == HierarchyKind::V1 {
+            assert!(resources.memory_bytes.is_some(), "{resources:?}");
+            assert!(lacks.starts_with("kernel lacks "), "{lacks}");
+        }
+        assert_eq!(node.engine.health(), &ProbeHealth::Ready);
+    }
 }

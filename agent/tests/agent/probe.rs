@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use crate::ground::{Ground, grounds};
-use vigia_agent::probe::{Gram, Latency, Mode, Probe, ProbeConfig, Slot, Tally};
+use vigia_agent::probe::{Gram, Latency, Mode, Probe, ProbeConfig, Signal, Slot, Tally};
 
 fn probe_for(ground: &Ground) -> Probe {
     Probe::load(ProbeConfig {
@@ -328,4 +328,47 @@ fn a_call_that_waits_is_measured_by_its_wait() {
     assert!((200_000_000..2_000_000_000).contains(&wait.sum_ns), "{wait:?}");
     // 2^27 ns are 134 ms, 2^31 ns are 2.1 s.
     assert_eq!(wait.buckets[27..31].iter().sum::<u32>(), 1, "{wait:?}");
+}
+
+#[test]
+fn what_a_container_does_beside_system_calls_is_counted_where_it_is_wanted() {
+    for ground in grounds() {
+        let (target, neighbour) = (ground.cgroup("target"), ground.cgroup("neighbour"));
+        let mut probe = Probe::load(ProbeConfig {
+            cgroups: Some(ground.kind),
+            signals: true,
+            ..ProbeConfig::default()
+        })
+        .expect("the probe loads");
+        assert_eq!(*probe.missing_signals(), BTreeMap::new());
+        let slot = probe.add_target(target.id()).expect("a target");
+        let plain = probe.stats().expect("stats").attached;
+        let script = "/bin/true; /bin/true; kill -CONT $$; exec 3<>/dev/tcp/127.0.0.1/9";
+        let act = |cgroup: &crate::ground::Cgroup| {
+            let mut shell = Command::new("/bin/bash");
+            shell.args(["-c", script]).stderr(Stdio::null());
+            // Nobody listens there, and so it fails.
+            assert!(!cgroup.status(shell).success());
+        };
+        act(&target);
+        assert_eq!(probe.drain_signals().expect("a drain"), BTreeMap::new());
+
+        probe.set_signals(&Signal::ALL.into());
+        assert_eq!(probe.stats().expect("stats").attached, plain + 5);
+        act(&target);
+        act(&neighbour);
+        let counts = probe.drain_signals().expect("a drain");
+        assert_eq!(counts.len(), 1, "the neighbour is no target");
+        let counts = counts[&slot];
+        assert_eq!(
+            (counts.processes, counts.programs, counts.connections),
+            (2, 3, 1),
+            "{counts:?}"
+        );
+        // Two children that ended, and one that the shell sent to itself.
+        assert!(counts.signals >= 3, "{counts:?}");
+        assert!(counts.capabilities >= counts.denials, "{counts:?}");
+        probe.set_signals(&[].into());
+        assert_eq!(probe.stats().expect("stats").attached, plain);
+    }
 }

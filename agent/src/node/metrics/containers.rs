@@ -13,8 +13,10 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 use vigia_model::syscalls;
 
+use super::measures;
 use crate::containers::ContainerId;
 use crate::node::desired::{Desired, Key};
+use crate::node::engine::Signals;
 use crate::node::score::WindowKey;
 use crate::window::{Closed, New};
 
@@ -41,6 +43,7 @@ struct News {
 
 #[derive(Debug, Default)]
 struct All {
+    signals: BTreeMap<(ContainerId, Key), Signals>,
     latencies: BTreeMap<Key, BTreeMap<&'static str, Latencies>>,
     news: BTreeMap<(ContainerId, Key), (Labels, News)>,
 }
@@ -48,8 +51,16 @@ struct All {
 /// A counter: its name, its help, its value.
 type Counter = (&'static str, &'static str, fn(&News) -> u64);
 
+impl All {
+    /// What was measured, with whose it is: a container that had no window yet has no name either.
+    fn measured(&self) -> Vec<(&Labels, &Signals)> {
+        let named = |(place, signals)| Some((&self.news.get(place)?.0, signals));
+        self.signals.iter().filter_map(named).collect()
+    }
+}
+
 /// namespace, profile, pod, container.
-type Labels = [(&'static str, String); 4];
+pub(super) type Labels = [(&'static str, String); 4];
 
 /// Filled with each window, read with each scrape.
 #[derive(Debug, Default)]
@@ -99,12 +110,22 @@ impl Containers {
         }
     }
 
+    /// Takes in what was told of containers beside their calls.
+    pub fn measured(&self, signals: Vec<(WindowKey, Signals)>) {
+        let mut all = self.all();
+        for (key, signals) in signals {
+            all.signals.insert((key.container, key.profile), signals);
+        }
+    }
+
     /// Drops what is no longer wanted.
     pub fn retain(&self, desired: &Desired) {
         let mut all = self.all();
         all.latencies.retain(|key, _| desired.profiles.contains_key(key));
         let wanted: BTreeSet<&ContainerId> = desired.targets.keys().collect();
         all.news
+            .retain(|(id, key), _| wanted.contains(id) && desired.profiles.contains_key(key));
+        all.signals
             .retain(|(id, key), _| wanted.contains(id) && desired.profiles.contains_key(key));
     }
 }
@@ -172,7 +193,7 @@ impl Collector for Collected {
                     .encode_counter::<NoLabelSet, _, u64>(&value(news), None)?;
             }
         }
-        Ok(())
+        measures::encode(&all.measured(), &mut encoder)
     }
 }
 

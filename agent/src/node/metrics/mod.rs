@@ -1,6 +1,7 @@
 //! What Prometheus reads: scores and alerts by container, what was lost, and what the agent itself costs.
 
 pub mod containers;
+mod measures;
 
 use std::fs;
 use std::sync::Arc;
