@@ -64,9 +64,19 @@ pub struct RetrainingPolicySpec {
     #[serde(default)]
     pub suspend: bool,
 
+    /// Runs of this policy that are kept once they are over: so many of those that succeeded and of those that
+    /// failed, the newest. Older ones are deleted; the ModelVersions that they made stay. Between 1 and 100.
+    #[serde(default = "default_history")]
+    #[schemars(range(min = 1, max = 100))]
+    pub history_limit: i32,
+
     /// How to train.
     #[serde(default)]
     pub training: TrainingTemplate,
+}
+
+fn default_history() -> i32 {
+    3
 }
 
 fn default_cooldown() -> Duration {
@@ -192,13 +202,15 @@ pub struct TemplateData {
     #[x_kube(validation = Rule::new("duration(self) >= duration('1m') && duration(self) <= duration('2160h')")
         .message("lookback must be a duration between 1m and 2160h, for example 168h"))]
     pub lookback: Duration,
-    /// At least so many, or the run waits. Between 50 and 1000000.
+    /// At least so many, or the run waits. Between 50 and 200000.
     #[serde(default = "default_template_min")]
-    #[schemars(range(min = 50, max = 1000000))]
+    #[schemars(range(min = 50, max = 200000))]
     pub min_windows: i32,
-    /// At most so many, the newest. Between 50 and 1000000.
+    /// At most so many, the newest. Between 50 and 200000.
     #[serde(default = "default_template_max")]
-    #[schemars(range(min = 50, max = 1000000))]
+    #[schemars(range(min = 50))]
+    #[x_kube(validation = Rule::new("self <= 200000")
+        .message("maxWindows must be at most 200000: the operator holds all of them in memory"))]
     pub max_windows: i32,
 }
 

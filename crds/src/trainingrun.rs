@@ -181,13 +181,15 @@ pub struct DataWindow {
     /// Not after.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Time>,
-    /// At least so many, or the run fails. Between 50 and 1000000.
+    /// At least so many, or the run fails. Between 50 and 200000.
     #[serde(default = "default_min_windows")]
-    #[schemars(range(min = 50, max = 1000000))]
+    #[schemars(range(min = 50, max = 200000))]
     pub min_windows: i32,
-    /// At most so many, the newest. Between 50 and 1000000.
+    /// At most so many, the newest. Between 50 and 200000.
     #[serde(default = "default_max_windows")]
-    #[schemars(range(min = 50, max = 1000000))]
+    #[schemars(range(min = 50))]
+    #[x_kube(validation = Rule::new("self <= 200000")
+        .message("maxWindows must be at most 200000: the operator holds all of them in memory"))]
     pub max_windows: i32,
     /// Train also on windows that raised an alert: after drift they are the new normal.
     #[serde(default)]

@@ -7,6 +7,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Node;
 use kube::Client;
 use kube::runtime::reflector::{ObjectRef, Store as Cache};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use vigia_crds::{Model, ModelVersion, NodePlan, RetrainingPolicy, TraceProfile, TrainingRun};
 
@@ -57,6 +58,8 @@ pub struct Context {
     pub artifacts: Artifacts,
     /// How many containers share each profile's budget.
     pub shares: Shares,
+    /// The right to choose a run's windows, which takes memory: one run at a time.
+    pub preparing: Semaphore,
     /// Cancelled when the operator ends or is no longer the leader.
     pub shutdown: CancellationToken,
 }

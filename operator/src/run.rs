@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use kube::Client;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -58,7 +59,15 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
     // Reconciles end with this; the process's own shutdown ends it too.
     let work = shutdown.child_token();
     let assembled = assemble(config, client, metrics, health.clone(), work.clone());
-    let (context, writers) = assembled.await?;
+    // The store is opened once a former leader's process has ended, which may take longer than the Lease lasts.
+    let (context, writers) = tokio::select! {
+        assembled = assembled => assembled?,
+        () = leadership.lost() => anyhow::bail!("the Lease was lost while the store was opened"),
+        () = shutdown.cancelled() => {
+            leadership.release().await;
+            return Ok(());
+        }
+    };
     let mut tasks = tokio::select! {
         started = start(&context, writers) => started?,
         () = leadership.lost() => anyhow::bail!("the Lease was lost while the caches were being filled"),
@@ -69,7 +78,10 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
         // In this order: tasks end because of a shutdown, not the other way round.
         biased;
         () = work.cancelled() => tracing::info!("ending"),
-        () = leadership.lost() => failure = Some(anyhow::anyhow!("the Lease was lost")),
+        () = leadership.lost() => {
+            context.store.fence();
+            failure = Some(anyhow::anyhow!("the Lease was lost"));
+        }
         ended = tasks.join_next() => failure = Some(anyhow::anyhow!("a task ended by itself: {ended:?}")),
     }
     health.set_leader(false);
@@ -119,6 +131,7 @@ pub async fn assemble(
         revocations: Default::default(),
         artifacts: Default::default(),
         shares: Default::default(),
+        preparing: Semaphore::new(1),
         shutdown,
     };
     Ok((Arc::new(context), writers))

@@ -84,6 +84,7 @@ async fn each_part_may_do_its_work_and_nothing_else() {
         (OPERATOR, "patch", "vigia.dev/nodeplans", "", true),
         (OPERATOR, "create", "vigia.dev/modelversions", "shop", true),
         (OPERATOR, "create", "vigia.dev/trainingruns", "shop", true),
+        (OPERATOR, "delete", "vigia.dev/trainingruns", "shop", true),
         (OPERATOR, "patch", "vigia.dev/models/status", "shop", true),
         (OPERATOR, "create", "authentication.k8s.io/tokenreviews", "", true),
         (OPERATOR, "watch", "/pods", "", true),

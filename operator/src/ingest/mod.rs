@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod node;
 mod server;
 pub mod training;
+mod upkeep;
 pub mod validate;
 
 use std::sync::Arc;
@@ -41,8 +42,6 @@ use training::{Trainers, TrainingPod, TrainingService};
 
 pub use server::serve as serve_tls;
 
-/// Upkeep of the store is done this often.
-const UPKEEP: Duration = Duration::from_secs(5);
 /// What fails at the start is tried again after this.
 const RETRY: Duration = Duration::from_secs(3);
 /// Label of a Job's pod: its index.
@@ -53,7 +52,7 @@ const COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index";
 pub async fn serve(context: Arc<Context>) {
     let metrics = IngestMetrics::default();
     context.metrics.register(|registry| metrics.register(registry));
-    let upkeep = tokio::spawn(upkeep(context.clone(), metrics.clone()));
+    let upkeep = tokio::spawn(upkeep::run(context.clone(), metrics.clone()));
     let shutdown = context.shutdown.clone();
     while let Err(error) = listen(&context, &metrics).await {
         tracing::error!(
@@ -134,40 +133,6 @@ pub fn routes(gate: Arc<Gate>, node: NodeService, training: TrainingService) -> 
         .add_service(TrainingServer::new(training).max_decoding_message_size(MAX_MESSAGE));
     let gated = axum::middleware::from_fn_with_state(gate, gate::admit);
     services.into_axum_router().layer(gated).into()
-}
-
-async fn upkeep(context: Arc<Context>, metrics: IngestMetrics) {
-    let shutdown = context.shutdown.clone();
-    while shutdown
-        .run_until_cancelled(tokio::time::sleep(UPKEEP))
-        .await
-        .is_some()
-    {
-        let now = Timestamp::now();
-        context.observations.tidy(now);
-        loop {
-            match context.store.maintain(now.as_millisecond()).await {
-                Ok(true) if !shutdown.is_cancelled() => {}
-                Ok(_) => break,
-                Err(error) => {
-                    tracing::error!(%error, "upkeep of the store failed; it is tried again");
-                    break;
-                }
-            }
-        }
-        let gauge = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        match context.store.stats() {
-            Ok(stats) => {
-                metrics.store_files.set(gauge(stats.files));
-                metrics.store_bytes.set(gauge(stats.bytes));
-                metrics.store_rows.set(gauge(stats.rows));
-                metrics.store_free.set(gauge(stats.space.free));
-            }
-            Err(error) => tracing::warn!(%error, "the store's volume does not say how full it is"),
-        }
-        let full = context.store.health().borrow().full.is_some();
-        metrics.store_full.set(i64::from(full));
-    }
 }
 
 impl Plans for Context {

@@ -25,6 +25,8 @@ use crate::store::{Store, StoreError};
 
 /// KiB of reports that are worked on at once.
 const IN_FLIGHT_KIB: u32 = 256 << 10;
+/// Nodes that are remembered by what they may speak of; above that, those whose time is over are forgotten.
+const REMEMBERED: usize = 6000;
 /// Artifacts that are read at once.
 const FETCHES: usize = 32;
 
@@ -107,17 +109,14 @@ impl NodeService {
         let allowed = self.allowed(&node, now_ms);
         let report = check(batch, &node, &allowed, now_ms)
             .map_err(|refused| Status::invalid_argument(refused.to_string()))?;
-        self.count(&node, &report);
+        let (left_out, skew_ms) = (report.left_out.clone(), report.skew_ms);
+        self.say(&node, &report);
+        let (mut told, mut strange) = (0, 0);
         // Before the batch is stored: once it is, the agent forgets it, and an alert must not be lost.
         for alert in &report.alerts {
             match self.alarm.raise(&node, alert).await {
-                Ok(true) => {
-                    self.metrics.alerts.inc();
-                }
-                Ok(false) => {
-                    let reason = "NotOnNode";
-                    self.metrics.left_out.get_or_create(&Reason { reason }).inc();
-                }
+                Ok(true) => told += 1,
+                Ok(false) => strange += 1,
                 Err(error) => {
                     return Err(Status::unavailable(format!(
                         "the alert cannot be told now: {error}"
@@ -128,6 +127,16 @@ impl NodeService {
         let rows = report.rows.len() as u64;
         let windows = report.summaries.iter().map(|s| s.windows).sum();
         let sequence = self.committer.store(node, report).await.map_err(|e| refuse(&e))?;
+        // Once it is stored: until then the agent sends it again.
+        let strange = (strange > 0).then_some(("NotOnNode", strange));
+        for (reason, count) in left_out.into_iter().chain(strange) {
+            self.metrics
+                .left_out
+                .get_or_create(&Reason { reason })
+                .inc_by(count);
+        }
+        self.metrics.skewed.inc_by(u64::from(skew_ms.is_some()));
+        self.metrics.alerts.inc_by(told);
         self.metrics.samples.inc_by(rows);
         self.metrics.windows.inc_by(windows);
         Ok(ack(sequence))
@@ -137,6 +146,9 @@ impl NodeService {
     fn allowed(&self, node: &str, now_ms: i64) -> Allowed {
         let plan = self.plans.plan(node);
         let mut all = self.allowed.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= REMEMBERED && !all.contains_key(node) {
+            all.retain(|_, allowed| !allowed.is_over(now_ms));
+        }
         let allowed = all.entry(node.to_owned()).or_default();
         match plan {
             Some(plan) => allowed.refresh(&plan.spec, now_ms),
@@ -145,16 +157,11 @@ impl NodeService {
         allowed.clone()
     }
 
-    fn count(&self, node: &str, report: &super::validate::Report) {
+    fn say(&self, node: &str, report: &super::validate::Report) {
         for (&reason, &count) in &report.left_out {
-            self.metrics
-                .left_out
-                .get_or_create(&Reason { reason })
-                .inc_by(count);
             tracing::warn!(node, reason, count, "items of a report are left out");
         }
         if let Some(skew_ms) = report.skew_ms {
-            self.metrics.skewed.inc();
             tracing::warn!(
                 node,
                 skew_ms,
@@ -215,7 +222,7 @@ pub(super) fn refuse(error: &StoreError) -> Status {
         StoreError::NotFound(_) => Status::not_found(text),
         StoreError::Corrupt { .. } => Status::data_loss(text),
         StoreError::Name(_) | StoreError::TooLarge { .. } => Status::invalid_argument(text),
-        StoreError::Rows(_) | StoreError::Io(_) => {
+        StoreError::Rows(_) | StoreError::Io(_) | StoreError::Fenced => {
             tracing::error!(error = text, "the store failed");
             Status::unavailable(text)
         }

@@ -96,7 +96,7 @@ impl TrainingService {
         own_rank(&pod, request.get_ref().rank)?;
         let output = self
             .store
-            .run_json::<Output>(&pod.uid, "output")
+            .run_json::<Output>(&pod.uid, Output::NAME)
             .await
             .map_err(|e| refuse(&e))?;
         Ok(RunPlan {
@@ -160,7 +160,7 @@ impl TrainingService {
 
     /// Whether the run has this output already.
     async fn is_kept(&self, pod: &TrainingPod, output: &Output) -> Result<bool, Status> {
-        let former = self.store.run_json::<Output>(&pod.uid, "output").await;
+        let former = self.store.run_json::<Output>(&pod.uid, Output::NAME).await;
         match former.map_err(|e| refuse(&e))? {
             Some(former) if former.digest == output.digest => Ok(true),
             Some(_) => Err(Status::already_exists("the run has another output already")),

@@ -62,6 +62,12 @@ impl Allowed {
         }
     }
 
+    /// Whether there is nothing that may be spoken of any more.
+    pub fn is_over(&self, now_ms: i64) -> bool {
+        let mut until = self.profiles.values().chain(self.versions.values());
+        until.all(|until| *until <= now_ms)
+    }
+
     fn profile(&self, namespace: &str, name: &str) -> bool {
         self.profiles
             .contains_key(&(namespace.to_owned(), name.to_owned()))
@@ -273,12 +279,12 @@ fn check_sample(sample: Sample, allowed: &Allowed, clock: Clock) -> Result<Row, 
         return Err("BadWindow");
     }
     Ok(Row {
-        namespace: sample.namespace,
-        profile: sample.profile,
+        namespace: sample.namespace.into(),
+        profile: sample.profile.into(),
         source: sample.source,
         start_ms: clock.ours(sample.window_start_unix_ms)?,
         window_ms: sample.window_ms,
-        schema: sample.schema,
+        schema: sample.schema.into(),
         features: sample.features,
         above_threshold: sample.above_threshold,
     })
@@ -491,6 +497,7 @@ pub(crate) mod tests {
         allowed.refresh(&NodePlanSpec::default(), NOW + 3_600_000);
         assert!(check(batch(1), "n1", &allowed, NOW).unwrap().left_out.is_empty());
         allowed.refresh(&NodePlanSpec::default(), NOW + GRACE_MS);
+        assert!(allowed.is_over(NOW + GRACE_MS) && !self::allowed().is_over(NOW));
         assert_eq!(
             check(batch(1), "n1", &allowed, NOW).unwrap().left_out["NotPlanned"],
             4

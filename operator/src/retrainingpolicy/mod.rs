@@ -2,6 +2,7 @@
 //! stale, and starts a TrainingRun.
 
 mod drifted;
+mod history;
 pub mod plan;
 mod reconcile;
 

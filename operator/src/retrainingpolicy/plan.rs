@@ -293,6 +293,19 @@ fn cooldown(o: &Observed<'_>) -> SignedDuration {
     let mut runs: Vec<&RunView> = o.runs.iter().collect();
     runs.sort_by_key(|run| std::cmp::Reverse((run.created, run.name.len(), &run.name)));
     let failures = runs.iter().take_while(|run| run.failed).count();
+    // Of the failed ones only the newest are kept; numbers tell how many there were since the last that did not.
+    let numbered = runs
+        .iter()
+        .filter_map(|run| Some((number(o.name, &run.name)?, run.failed)));
+    let (mut newest, mut held) = (0, 0);
+    for (number, failed) in numbered {
+        newest = newest.max(number);
+        held = if failed { held } else { held.max(number) };
+    }
+    let failures = match failures {
+        0 => 0,
+        some => usize::try_from(newest - held).unwrap_or(usize::MAX).max(some),
+    };
     let longest = cooldown.max(LONGEST_COOLDOWN);
     cooldown
         .checked_mul(1 << failures.min(16))
@@ -328,7 +341,7 @@ fn run_spec(o: &Observed<'_>, reason: &str, since: Timestamp) -> TrainingRunSpec
 }
 
 /// Number of a run of this policy.
-fn number(policy: &str, run: &str) -> Option<u64> {
+pub(super) fn number(policy: &str, run: &str) -> Option<u64> {
     run.strip_prefix(policy)?.strip_prefix('-')?.parse().ok()
 }
 
@@ -578,6 +591,32 @@ mod tests {
         assert_eq!(world.plan().start.expect("a run").0, "p-5");
         world.now = NOW - 50;
         assert_eq!(world.why(), "CoolingDown");
+    }
+
+    #[test]
+    fn runs_that_were_deleted_after_they_failed_still_count_for_the_cooldown() {
+        let mut world = World::drifted();
+        let failed = |name: &str, created| RunView {
+            created: at(created),
+            failed: true,
+            ..run(name, true)
+        };
+        // The newest three of seven that failed, and the last that did not.
+        world.runs = vec![
+            run("p-2", true),
+            failed("p-7", NOW - 300),
+            failed("p-8", NOW - 200),
+            failed("p-9", NOW - 100),
+        ];
+        world.runs[0].created = at(NOW - 9000);
+        world.status.last_run = Some(LastRun {
+            name: "p-9".into(),
+            reason: DRIFT.into(),
+            started_at: Time(at(NOW - 60 * 127)),
+        });
+        assert_eq!(world.why(), "CoolingDown");
+        world.status.last_run.as_mut().expect("a run").started_at = Time(at(NOW - 60 * 128));
+        assert!(world.plan().start.is_some());
     }
 
     #[test]

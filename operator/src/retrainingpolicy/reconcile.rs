@@ -10,6 +10,7 @@ use kube::{Api, Resource, ResourceExt};
 use vigia_crds::{Model, RetrainingPolicy, RunPhase, TrainingRun, conditions};
 
 use super::drifted;
+use super::history;
 use super::plan::{ModelView, Observed, RunView, after_change, plan};
 use crate::apply;
 use crate::context::Context;
@@ -107,6 +108,7 @@ pub async fn reconcile(
         tracing::info!(target: "audit", namespace, policy = name, run = run.name_any(), reason = run.spec.reason, "a policy started a training");
     }
     context.door.status(&*policy, plan.status).await?;
+    history::tidy(&policy, &context).await?;
     Ok(Some(LOOK_AGAIN))
 }
 

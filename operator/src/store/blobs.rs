@@ -1,5 +1,8 @@
 //! Artifacts by the SHA-256 of their bytes. What is read is what was written, or an error.
 
+use std::collections::HashSet;
+use std::time::{Duration, SystemTime};
+
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
@@ -7,6 +10,9 @@ use super::{Store, StoreError};
 
 /// Largest artifact that is taken or served.
 pub const MAX_ARTIFACT: u64 = vigia_model::artifact::MAX_FILE as u64;
+
+/// How long an artifact stays that nobody names: a ModelVersion may be deleted by mistake and made again.
+pub const UNNAMED: Duration = Duration::from_secs(86_400);
 
 /// `sha256:` and the hexadecimal digits of the digest of bytes.
 pub fn digest_of(bytes: &[u8]) -> String {
@@ -40,9 +46,11 @@ impl Store {
             });
         }
         let digest = digest_of(&bytes);
+        let path = path(&digest)?;
         // Not skipped where the file is there: it may be damaged, and this is its repair.
-        if self.get_artifact(&digest).await.is_err() {
-            self.disk.put(&path(&digest)?, bytes).await?;
+        match self.get_artifact(&digest).await {
+            Ok(_) => self.disk.touch(&path, SystemTime::now())?,
+            Err(_) => self.disk.put(&path, bytes).await?,
         }
         Ok(digest)
     }
@@ -72,12 +80,27 @@ impl Store {
         self.disk.size(&path(digest)?).await
     }
 
-    /// Removes an artifact that no ModelVersion names any more.
+    /// Removes artifacts that nobody has named for [`UNNAMED`]; those in `named` are marked as named at `now`.
+    /// Answers the digests of those that are gone.
     ///
     /// # Errors
-    /// No digest, or the volume.
-    pub async fn delete_artifact(&self, digest: &str) -> Result<(), StoreError> {
-        self.disk.delete(&path(digest)?).await
+    /// The volume. Nothing is removed unless all that are named could be marked.
+    pub async fn sweep(&self, named: &HashSet<String>, now: SystemTime) -> Result<Vec<String>, StoreError> {
+        let mut gone = vec![];
+        for entry in self.disk.list("blobs/sha256").await? {
+            let Some(digest) = entry.path.rsplit('/').next().map(|hex| format!("sha256:{hex}")) else {
+                continue;
+            };
+            if named.contains(&digest) {
+                self.disk.touch(&entry.path, now)?;
+            } else if now.duration_since(entry.modified).is_ok_and(|age| age >= UNNAMED) {
+                gone.push((digest, entry.path));
+            }
+        }
+        for (_, path) in &gone {
+            self.disk.delete(path).await?;
+        }
+        Ok(gone.into_iter().map(|(digest, _)| digest).collect())
     }
 }
 
@@ -104,14 +127,39 @@ mod tests {
         store.put_artifact(bytes.clone()).await.unwrap();
         assert_eq!(store.get_artifact(&digest).await.unwrap(), bytes);
 
-        store.delete_artifact(&digest).await.unwrap();
-        assert!(matches!(
-            store.get_artifact(&digest).await,
-            Err(StoreError::NotFound(_))
-        ));
         assert!(matches!(
             store.get_artifact("sha256:../../x").await,
             Err(StoreError::Name(_))
         ));
+    }
+
+    #[tokio::test]
+    async fn what_nobody_has_named_for_a_day_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), Options::default()).await.unwrap();
+        let kept = store.put_artifact(Bytes::from_static(b"kept")).await.unwrap();
+        let loose = store.put_artifact(Bytes::from_static(b"loose")).await.unwrap();
+        let start = SystemTime::now();
+        let named = HashSet::from([kept.clone()]);
+        let nobody: [String; 0] = [];
+        assert_eq!(store.sweep(&named, start + UNNAMED / 2).await.unwrap(), nobody);
+        assert_eq!(store.sweep(&named, start + UNNAMED * 2).await.unwrap(), [&*loose]);
+        assert!(store.get_artifact(&kept).await.is_ok());
+        assert!(store.get_artifact(&loose).await.is_err());
+        // Its day begins when it was last named, and anew when it is stored again.
+        let unnamed = HashSet::new();
+        let later = start + UNNAMED * 2 + UNNAMED / 2;
+        assert_eq!(store.sweep(&unnamed, later).await.unwrap(), nobody);
+        assert_eq!(
+            store.sweep(&unnamed, start + UNNAMED * 3).await.unwrap(),
+            [&*kept]
+        );
+        let again = store.put_artifact(Bytes::from_static(b"again")).await.unwrap();
+        store
+            .disk
+            .touch(&path(&again).unwrap(), SystemTime::UNIX_EPOCH)
+            .unwrap();
+        store.put_artifact(Bytes::from_static(b"again")).await.unwrap();
+        assert_eq!(store.sweep(&unnamed, SystemTime::now()).await.unwrap(), nobody);
     }
 }

@@ -4,14 +4,21 @@
 //! the file before and the folders after. What it does not do, and is done here: removing the temporary files
 //! of writes that a crash cut off, telling a full volume from other errors, capping what is read, and keeping
 //! a reserve, so that samples can never take the space that an artifact needs to be signed and served.
+//!
+//! One process has the folder at a time: it holds a lock on it to its end. Who is no longer the leader writes
+//! nothing more, even before that end.
 
+use std::fs::File;
 use std::path::{Path as FsPath, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
+use rustix::fs::FlockOperation;
 
 use super::StoreError;
 
@@ -22,6 +29,8 @@ pub(super) struct Entry {
     pub path: String,
     /// Its size.
     pub bytes: u64,
+    /// When it was written, or last marked as in use.
+    pub modified: SystemTime,
 }
 
 /// Bytes of the volume.
@@ -33,27 +42,51 @@ pub struct Space {
     pub free: u64,
 }
 
+/// Whose lock it is; not an object of the store.
+const LOCK: &str = "lock";
+/// A lock that another process holds is tried again after this.
+const LOCK_RETRY: Duration = Duration::from_millis(200);
+
 /// A folder that objects are kept in.
 #[derive(Debug)]
 pub(super) struct Disk {
     root: PathBuf,
     objects: LocalFileSystem,
+    fenced: AtomicBool,
+    /// Unlocked when it is closed, however the process ends.
+    _lock: Option<File>,
 }
 
 impl Disk {
-    /// Opens a folder, which must exist, and removes what an interrupted write left.
-    pub fn open(root: &FsPath) -> Result<Self, StoreError> {
+    /// Opens a folder, which must exist, once no other process has it, and removes what an interrupted write left.
+    pub async fn open(root: &FsPath) -> Result<Self, StoreError> {
+        let lock = lock(root).await?;
         remove_staged(root)?;
         Ok(Self {
             root: root.to_owned(),
             objects: LocalFileSystem::new_with_prefix(root)?
                 .with_fsync(true)
                 .with_automatic_cleanup(true),
+            fenced: AtomicBool::new(false),
+            _lock: lock,
         })
+    }
+
+    /// From now on nothing is written or removed.
+    pub fn fence(&self) {
+        self.fenced.store(true, Ordering::SeqCst);
+    }
+
+    fn writable(&self) -> Result<(), StoreError> {
+        if self.fenced.load(Ordering::SeqCst) {
+            return Err(StoreError::Fenced);
+        }
+        Ok(())
     }
 
     /// Writes an object as a whole; when it returns, the object outlives a power cut.
     pub async fn put(&self, path: &str, bytes: Bytes) -> Result<(), StoreError> {
+        self.writable()?;
         self.objects.put(&Path::from(path), bytes.into()).await?;
         Ok(())
     }
@@ -69,6 +102,30 @@ impl Disk {
             });
         }
         Ok(object.bytes().await?)
+    }
+
+    /// The last bytes of an object, `most` of them or all, and its size.
+    pub async fn tail(&self, path: &str, most: u64) -> Result<(Bytes, u64), StoreError> {
+        let options = GetOptions {
+            range: Some(GetRange::Suffix(most)),
+            ..GetOptions::default()
+        };
+        let object = self.objects.get_opts(&Path::from(path), options).await?;
+        let size = object.meta.size;
+        Ok((object.bytes().await?, size))
+    }
+
+    /// Gives an object another name, in one step and without a copy.
+    pub async fn rename(&self, from: &str, to: &str) -> Result<(), StoreError> {
+        self.writable()?;
+        Ok(self.objects.rename(&Path::from(from), &Path::from(to)).await?)
+    }
+
+    /// Marks an object as in use now.
+    pub fn touch(&self, path: &str, now: SystemTime) -> Result<(), StoreError> {
+        self.writable()?;
+        let file = File::options().write(true).open(self.root.join(path))?;
+        Ok(file.set_modified(now)?)
     }
 
     /// Size of an object, where there is one.
@@ -88,6 +145,7 @@ impl Disk {
             .map_ok(|meta| Entry {
                 path: meta.location.to_string(),
                 bytes: meta.size,
+                modified: meta.last_modified.into(),
             })
             .try_collect()
             .await?;
@@ -97,6 +155,7 @@ impl Disk {
 
     /// Removes an object; one that is gone already is no error.
     pub async fn delete(&self, path: &str) -> Result<(), StoreError> {
+        self.writable()?;
         match self.objects.delete(&Path::from(path)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(error.into()),
@@ -110,6 +169,35 @@ impl Disk {
             total: stat.f_blocks.saturating_mul(stat.f_frsize),
             free: stat.f_bavail.saturating_mul(stat.f_frsize),
         })
+    }
+}
+
+/// Takes the lock of a folder; where another process has it, once that has ended. Nothing where the file system
+/// has no locks: there the Lease alone keeps operators apart.
+async fn lock(root: &FsPath) -> Result<Option<File>, StoreError> {
+    use rustix::io::Errno;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(root.join(LOCK))?;
+    let mut told = false;
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Some(file)),
+            Err(Errno::WOULDBLOCK) => {
+                if !told {
+                    tracing::warn!(store = %root.display(), "another process has the store: waiting for its end");
+                    told = true;
+                }
+                tokio::time::sleep(LOCK_RETRY).await;
+            }
+            Err(Errno::NOTSUP | Errno::NOLCK | Errno::NOSYS) => {
+                tracing::warn!(store = %root.display(), "the store's file system has no locks: never start two operators on it");
+                return Ok(None);
+            }
+            Err(error) => return Err(std::io::Error::from(error).into()),
+        }
     }
 }
 
@@ -147,7 +235,7 @@ mod tests {
         std::fs::create_dir_all(folder.path().join("a/b")).unwrap();
         std::fs::write(folder.path().join("a/b/x.parquet#1"), b"half").unwrap();
         std::fs::write(folder.path().join("a/b/x.parquet"), b"whole").unwrap();
-        let disk = Disk::open(folder.path()).unwrap();
+        let disk = Disk::open(folder.path()).await.unwrap();
         assert!(!folder.path().join("a/b/x.parquet#1").exists());
         assert_eq!(disk.get("a/b/x.parquet", 10).await.unwrap(), "whole");
     }
@@ -155,7 +243,7 @@ mod tests {
     #[tokio::test]
     async fn reads_are_capped_and_deletes_are_idempotent() {
         let folder = tempfile::tempdir().unwrap();
-        let disk = Disk::open(folder.path()).unwrap();
+        let disk = Disk::open(folder.path()).await.unwrap();
         disk.put("x", Bytes::from_static(b"12345")).await.unwrap();
         assert!(matches!(
             disk.get("x", 4).await,
@@ -166,5 +254,40 @@ mod tests {
         disk.delete("x").await.unwrap();
         assert_eq!(disk.size("x").await.unwrap(), None);
         assert!(matches!(disk.get("x", 4).await, Err(StoreError::NotFound(_))));
+    }
+
+    #[tokio::test]
+    async fn a_folder_has_one_owner_and_a_fenced_one_writes_no_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Disk::open(folder.path()).await.unwrap();
+        let second = Disk::open(folder.path());
+        tokio::pin!(second);
+        let early = tokio::time::timeout(Duration::from_millis(500), &mut second).await;
+        assert!(early.is_err(), "two have the folder");
+        first.put("x", Bytes::from_static(b"1")).await.unwrap();
+        first.fence();
+        for refused in [
+            first.put("x", Bytes::new()).await,
+            first.delete("x").await,
+            first.rename("x", "y").await,
+            first.touch("x", SystemTime::UNIX_EPOCH),
+        ] {
+            assert!(matches!(refused, Err(StoreError::Fenced)), "{refused:?}");
+        }
+        drop(first);
+        let second = second.await.unwrap();
+        assert_eq!(second.get("x", 9).await.unwrap(), "1");
+    }
+
+    #[tokio::test]
+    async fn the_end_of_an_object_is_read_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::open(folder.path()).await.unwrap();
+        disk.put("x", Bytes::from_static(b"12345")).await.unwrap();
+        assert_eq!(disk.tail("x", 2).await.unwrap(), (Bytes::from_static(b"45"), 5));
+        assert_eq!(
+            disk.tail("x", 9).await.unwrap(),
+            (Bytes::from_static(b"12345"), 5)
+        );
     }
 }

@@ -30,12 +30,22 @@ pub enum StoreError {
     /// A name that would not stay inside its folder.
     #[error("{0:?} cannot be a name in the store")]
     Name(String),
+    /// Another operator has the store, or soon will.
+    #[error("this operator no longer has the right to write; another one takes over")]
+    Fenced,
     /// Rows that do not fit the columns.
     #[error("samples: {0}")]
     Rows(String),
     /// Anything else of the volume.
     #[error("store: {0}")]
     Io(#[source] object_store::Error),
+}
+
+impl StoreError {
+    /// Whether a file is to blame: reading it again will not help, and the others can be read.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Corrupt { .. } | Self::Rows(_) | Self::TooLarge { .. })
+    }
 }
 
 impl From<object_store::Error> for StoreError {

@@ -6,10 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use super::segment::{Count, Meta, ProfileCounts};
+use super::segment::{Count, FINE_MS, Meta, ProfileCounts};
 
 /// A range of commits, both ends included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Range {
     pub first: u64,
     pub last: u64,
@@ -107,6 +107,13 @@ impl SampleFile {
             .unwrap_or(i64::MIN)
     }
 
+    /// Keeps counts that are [`FINE_MS`] old by the hour.
+    pub fn coarsen(&mut self, now_ms: i64) {
+        for profile in &mut self.profiles {
+            profile.coarsen(now_ms.saturating_sub(FINE_MS));
+        }
+    }
+
     /// Whether it may hold rows of a profile that begin in a time.
     pub fn overlaps(&self, namespace: &str, profile: &str, since_ms: i64, until_ms: i64) -> bool {
         self.counts(namespace, profile)
@@ -155,16 +162,35 @@ impl Index {
         sum
     }
 
-    /// Files that may hold rows of a profile that begin in a time.
-    pub fn overlapping(&self, namespace: &str, profile: &str, since_ms: i64, until_ms: i64) -> Vec<String> {
-        self.files()
+    /// Files that may hold rows of a profile that begin in a time, with their ends, the latest first.
+    pub fn overlapping(
+        &self,
+        namespace: &str,
+        profile: &str,
+        since_ms: i64,
+        until_ms: i64,
+    ) -> Vec<(i64, String)> {
+        let mut files: Vec<_> = self
+            .files()
             .filter(|f| f.overlaps(namespace, profile, since_ms, until_ms))
-            .map(|f| f.path.clone())
-            .collect()
+            .map(|f| (f.until_ms(), f.path.clone()))
+            .collect();
+        files.sort_by(|a, b| b.cmp(a));
+        files
     }
 
-    /// Forgets a file of a partition.
+    /// Keeps the counts of files that have grown old by the hour.
+    pub fn coarsen(&mut self, now_ms: i64) {
+        let files = self.partitions.values_mut().flat_map(BTreeMap::values_mut);
+        self.journal
+            .values_mut()
+            .chain(files)
+            .for_each(|file| file.coarsen(now_ms));
+    }
+
+    /// Forgets a file.
     pub fn remove(&mut self, path: &str) {
+        self.journal.retain(|_, file| file.path != path);
         self.partitions.retain(|_, files| {
             files.retain(|_, file| file.path != path);
             !files.is_empty()

@@ -5,6 +5,7 @@
 //! write of the merged file, whose range covers those it was made from.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use prost::Message;
@@ -12,7 +13,7 @@ use prost::Message;
 use super::index::{Partition, Range, SampleFile, leftovers};
 use super::rows::{self, Row};
 use super::segment::{Mark, Meta, Summary};
-use super::{CHECKPOINT, Checkpoint, MAX_FILE, Space, Store, StoreError, blocking, decode, lock};
+use super::{CHECKPOINT, Checkpoint, MAX_FILE, Space, Store, StoreError, blocking, lock};
 
 /// Commits in the journal from which it is compacted at once …
 const COMPACT_COMMITS: usize = 64;
@@ -45,8 +46,8 @@ fn partition(rows: Vec<Row>) -> BTreeMap<Partition, Vec<Row>> {
         let day = jiff::Timestamp::from_millisecond(row.start_ms)
             .map_or_else(|_| "unknown".to_owned(), |t| t.strftime("%Y-%m-%d").to_string());
         let key = Partition {
-            namespace: row.namespace.clone(),
-            profile: row.profile.clone(),
+            namespace: row.namespace.as_ref().to_owned(),
+            profile: row.profile.as_ref().to_owned(),
             day,
         };
         parts.entry(key).or_default().push(row);
@@ -134,14 +135,16 @@ fn plan_merge(files: &BTreeMap<Range, SampleFile>) -> Vec<Range> {
     let mut run: Vec<Range> = vec![];
     let mut rows = 0;
     for (range, file) in files {
-        if rows + file.rows() > MERGE_ROWS {
+        // A large file ends a run: what is merged covers all that lies between its ends.
+        let large = file.rows() > MERGE_ROWS / 2;
+        if large || rows + file.rows() > MERGE_ROWS {
             if run.len() >= MERGE_FILES {
                 break;
             }
             run.clear();
             rows = 0;
         }
-        if file.rows() <= MERGE_ROWS / 2 {
+        if !large {
             run.push(*range);
             rows += file.rows();
         }
@@ -165,6 +168,15 @@ fn plan_retention(files: &[(String, u64, i64)], min_end_ms: i64, max_bytes: u64)
     gone
 }
 
+/// Bytes of samples that may stay where `held` are held and `free` are free: all, until the reserve is touched;
+/// then so many fewer that it is free twice.
+fn room(held: u64, free: u64, reserve: u64) -> u64 {
+    match free < reserve {
+        true => held.saturating_sub(reserve.saturating_mul(2) - free),
+        false => u64::MAX,
+    }
+}
+
 impl Store {
     /// One round of upkeep; true where there was something to do, so that there may be more.
     ///
@@ -173,6 +185,7 @@ impl Store {
     pub async fn maintain(&self, now_ms: i64) -> Result<bool, StoreError> {
         // First, because on a full volume it is what makes room for the rest.
         let removed = self.retain(now_ms).await?;
+        lock(&self.index).coarsen(now_ms);
         let compacted = self.compact(now_ms).await?;
         let merged = self.merge().await?;
         let summed = self.merge_summary_files(now_ms).await?;
@@ -182,14 +195,20 @@ impl Store {
         Ok(removed || compacted || merged || summed)
     }
 
-    async fn compact(&self, now_ms: i64) -> Result<bool, StoreError> {
-        let oldest_ms = {
+    pub(super) async fn compact(&self, now_ms: i64) -> Result<bool, StoreError> {
+        let oldest = {
             let index = lock(&self.index);
             index.journal.values().next().map(|f| f.path.clone())
         };
-        let oldest_ms = match oldest_ms {
-            Some(path) => self.meta(&path).await?.marks.iter().map(|m| m.seen_ms).min(),
-            None => return Ok(false),
+        let Some(oldest) = oldest else {
+            return Ok(false);
+        };
+        let oldest_ms = match self.meta(&oldest).await {
+            Ok(meta) => meta.marks.iter().map(|m| m.seen_ms).min(),
+            Err(error) => {
+                self.quarantine(&oldest, error).await?;
+                return Ok(true);
+            }
         };
         let (range, paths) = {
             let index = lock(&self.index);
@@ -203,11 +222,21 @@ impl Store {
                 .collect();
             (range, paths)
         };
-        let (mut rows, mut summaries) = (vec![], vec![]);
+        let (mut rows, mut summaries, mut damaged) = (vec![], vec![], vec![]);
         for path in &paths {
-            let bytes = self.disk.get(path, MAX_FILE).await?;
-            summaries.extend(self.meta(path).await?.summaries);
-            rows.extend(decode(bytes).await?);
+            // Its footer may be whole where its rows are not: what is in that is used.
+            let read = match self.meta(path).await {
+                Ok(meta) => {
+                    summaries.extend(meta.summaries);
+                    self.rows(path).await
+                }
+                Err(error) => Err(error),
+            };
+            match read {
+                Ok(read) => rows.extend(read),
+                Err(error) if error.is_damage() => damaged.push((path.clone(), error)),
+                Err(error) => return Err(error),
+            }
         }
         let mut written = vec![];
         for (partition, rows) in partition(rows) {
@@ -226,6 +255,7 @@ impl Store {
         self.disk
             .put(CHECKPOINT, checkpoint.encode_to_vec().into())
             .await?;
+        self.through.store(range.last, Ordering::SeqCst);
 
         let _files = self.files.write().await;
         {
@@ -234,6 +264,9 @@ impl Store {
             for (partition, file) in written {
                 index.partitions.entry(partition).or_default().insert(range, file);
             }
+        }
+        for (path, error) in damaged {
+            self.set_aside(&path, error).await?;
         }
         for path in &paths {
             self.disk.delete(path).await?;
@@ -270,10 +303,8 @@ impl Store {
                     first: run.first()?.first,
                     last: run.last()?.last,
                 };
-                // A large file between two of the run would be covered by the merged one's range.
-                let whole = files.range(*run.first()?..=*run.last()?).count() == run.len();
                 let paths: Vec<String> = run.iter().map(|r| files[r].path.clone()).collect();
-                whole.then(|| (partition.clone(), range, paths))
+                Some((partition.clone(), range, paths))
             })
         };
         let Some((partition, range, paths)) = found else {
@@ -281,7 +312,13 @@ impl Store {
         };
         let mut rows = vec![];
         for path in &paths {
-            rows.extend(decode(self.disk.get(path, MAX_FILE).await?).await?);
+            match self.rows(path).await {
+                Ok(read) => rows.extend(read),
+                Err(error) => {
+                    self.quarantine(path, error).await?;
+                    return Ok(true);
+                }
+            }
         }
         rows.sort_by_key(|row| (row.start_ms, row.source));
         let path = format!("{}/{}.parquet", partition.folder(), range.name());
@@ -301,7 +338,7 @@ impl Store {
     }
 
     async fn retain(&self, now_ms: i64) -> Result<bool, StoreError> {
-        let Space { total, .. } = self.disk.space()?;
+        let Space { total, free } = self.disk.space()?;
         let max_bytes = match self.options.max_bytes {
             0 => total / 10 * 7,
             bytes => bytes,
@@ -315,6 +352,8 @@ impl Store {
                 .flat_map(BTreeMap::values)
                 .map(|f| (f.path.clone(), f.bytes, f.until_ms()))
                 .collect();
+            let held = files.iter().map(|(_, bytes, _)| bytes).sum();
+            let max_bytes = max_bytes.min(room(held, free, self.options.reserve));
             plan_retention(&files, now_ms.saturating_sub(max_age_ms), max_bytes)
         };
         if gone.is_empty() {
@@ -334,20 +373,33 @@ impl Store {
         let ranges: Vec<Range> = entries.iter().filter_map(|e| Range::of_path(&e.path)).collect();
         let left = leftovers(ranges.iter());
         for range in ranges {
-            let path = summary_path(range);
             if range.last > through || left.contains(&range) {
-                self.disk.delete(&path).await?;
-            } else if let Err(error @ StoreError::Corrupt { .. }) = self.summary_file(&path).await {
-                self.set_aside(&path, &error).await?;
+                self.disk.delete(&summary_path(range)).await?;
+            } else if let Err(error) = self.summary_file(range).await {
+                self.set_aside(&summary_path(range), error).await?;
             }
         }
         Ok(())
     }
 
-    pub(super) async fn summary_file(&self, path: &str) -> Result<Vec<Summary>, StoreError> {
-        let bytes = self.disk.get(path, MAX_FILE).await?;
+    /// The files of summaries that count. A compaction that failed before its checkpoint leaves one whose
+    /// commits are in the journal still, and in the next one's file.
+    pub(super) async fn summary_ranges(&self) -> Result<Vec<Range>, StoreError> {
+        let through = self.through.load(Ordering::SeqCst);
+        let entries = self.disk.list("summaries").await?;
+        let mut ranges: Vec<Range> = entries.iter().filter_map(|e| Range::of_path(&e.path)).collect();
+        ranges.retain(|range| range.last <= through);
+        let left = leftovers(ranges.iter());
+        ranges.retain(|range| !left.contains(range));
+        ranges.sort();
+        Ok(ranges)
+    }
+
+    pub(super) async fn summary_file(&self, range: Range) -> Result<Vec<Summary>, StoreError> {
+        let path = summary_path(range);
+        let bytes = self.disk.get(&path, MAX_FILE).await?;
         let file = SummaryFile::decode(bytes).map_err(|e| StoreError::Corrupt {
-            path: path.to_owned(),
+            path,
             why: e.to_string(),
         })?;
         Ok(file.summaries)
@@ -359,14 +411,7 @@ impl Store {
     }
 
     async fn merge_summary_files(&self, now_ms: i64) -> Result<bool, StoreError> {
-        let mut ranges: Vec<Range> = self
-            .disk
-            .list("summaries")
-            .await?
-            .iter()
-            .filter_map(|e| Range::of_path(&e.path))
-            .collect();
-        ranges.sort();
+        let ranges = self.summary_ranges().await?;
         let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else {
             return Ok(false);
         };
@@ -375,7 +420,13 @@ impl Store {
         }
         let mut all = vec![];
         for range in &ranges {
-            all.extend(self.summary_file(&summary_path(*range)).await?);
+            match self.summary_file(*range).await {
+                Ok(read) => all.extend(read),
+                Err(error) => {
+                    self.set_aside(&summary_path(*range), error).await?;
+                    return Ok(true);
+                }
+            }
         }
         let max_age_ms = i64::try_from(self.options.max_age.as_millis()).unwrap_or(i64::MAX);
         all.retain(|s| now_ms.saturating_sub(s.last_ms) < max_age_ms);
@@ -460,6 +511,11 @@ mod tests {
             Some(&Range { first: 2, last: 2 })
         );
         assert!(plan_merge(&files(&[MERGE_ROWS / 2; 20])).is_empty());
+        // One that is neither, between small ones: what comes after it is a run of its own.
+        let middling = [&[5; 4][..], &[MERGE_ROWS / 2 + 1], &[5; 8]].concat();
+        let run = plan_merge(&files(&middling));
+        assert_eq!(run.len(), 8);
+        assert_eq!(run[0], Range { first: 6, last: 6 });
     }
 
     #[test]
@@ -472,6 +528,10 @@ mod tests {
         assert_eq!(plan_retention(&files, 150, 100), ["a"]);
         assert_eq!(plan_retention(&files, 0, 15), ["a", "b"]);
         assert!(plan_retention(&files, 0, 30).is_empty());
+        assert_eq!(room(1000, 100, 100), u64::MAX);
+        assert_eq!(room(1000, 90, 100), 1000 - 110);
+        assert_eq!(room(50, 90, 100), 0);
+        assert_eq!(room(50, 0, u64::MAX), 0);
     }
 
     #[test]

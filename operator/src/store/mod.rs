@@ -7,11 +7,13 @@
 //! summaries/<first>-<last>.pb                            the same summaries, merged
 //! checkpoint.pb                                          up to which commit that is done, and all marks
 //! runs/<uid>/…                                           shards and output of a training run
+//! damaged/…                                              files that could not be read, as they were
+//! lock                                                   held by the process that has the store
 //! ```
 //!
 //! What is acknowledged is in `journal/`, synced. [`maintain`] moves it on; each of its steps can be cut off
 //! by a crash and is finished or undone by the next start. A volume that is full refuses commits, so agents
-//! keep what they have; artifacts are never removed to make room.
+//! keep what they have; artifacts are never removed to make room, only once nobody has named them for long.
 
 mod blobs;
 mod disk;
@@ -24,9 +26,9 @@ mod segment;
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use prost::Message;
 use tokio::sync::watch;
 
@@ -40,8 +42,11 @@ pub use segment::{Mark, Segment, Summary};
 
 use disk::Disk;
 use index::{Index, Partition, Range, SampleFile};
+use rows::Footer;
 use segment::Meta;
 
+/// Bytes of the end of a file that are read for its footer, at first.
+const FOOTER: u64 = 64 << 10;
 /// Largest file of samples or summaries that is read; merging keeps them far below.
 const MAX_FILE: u64 = 256 << 20;
 
@@ -98,6 +103,8 @@ pub struct Store {
     marks: Mutex<Marks>,
     /// Number of the next commit; held while one is written, so there is one at a time.
     next: tokio::sync::Mutex<u64>,
+    /// Commits up to this one are in partitions and summaries.
+    through: AtomicU64,
     /// Held for reading while files are read, for writing while files are removed.
     files: tokio::sync::RwLock<()>,
     health: watch::Sender<Health>,
@@ -133,12 +140,12 @@ async fn blocking<T: Send + 'static>(
 }
 
 impl Store {
-    /// Opens the store in a folder, finishing or undoing what a crash cut off.
+    /// Opens the store in a folder, once no other process has it, finishing or undoing what a crash cut off.
     ///
     /// # Errors
     /// The folder cannot be read or written.
     pub async fn open(root: &Path, options: Options) -> Result<Self, StoreError> {
-        let disk = Disk::open(root)?;
+        let disk = Disk::open(root).await?;
         let checkpoint = match disk.get(CHECKPOINT, MAX_FILE).await {
             Ok(bytes) => Checkpoint::decode(bytes).map_err(|e| StoreError::Corrupt {
                 path: CHECKPOINT.to_owned(),
@@ -153,6 +160,7 @@ impl Store {
             index: Mutex::default(),
             marks: Mutex::default(),
             next: tokio::sync::Mutex::new(checkpoint.through + 1),
+            through: AtomicU64::new(checkpoint.through),
             files: tokio::sync::RwLock::new(()),
             health: watch::Sender::new(Health::default()),
         };
@@ -161,6 +169,11 @@ impl Store {
         store.open_summaries(checkpoint.through).await?;
         store.open_journal(checkpoint.through).await?;
         Ok(store)
+    }
+
+    /// From now on nothing is written: another operator may take over before this process has ended.
+    pub fn fence(&self) {
+        self.disk.fence();
     }
 
     async fn open_journal(&self, through: u64) -> Result<(), StoreError> {
@@ -180,33 +193,34 @@ impl Store {
                     let mut next = self.next.lock().await;
                     *next = (*next).max(range.last + 1);
                 }
-                Err(error) => self.set_aside(&entry.path, &error).await?,
+                Err(error) => self.set_aside(&entry.path, error).await?,
             }
         }
         Ok(())
     }
 
     async fn open_partitions(&self, through: u64) -> Result<(), StoreError> {
-        let mut folders: HashMap<Partition, Vec<Range>> = HashMap::new();
+        let now_ms = jiff::Timestamp::now().as_millisecond();
+        let mut folders: HashMap<Partition, HashMap<Range, u64>> = HashMap::new();
         for entry in self.disk.list("samples").await? {
             if let (Some(partition), Some(range)) =
                 (Partition::of_path(&entry.path), Range::of_path(&entry.path))
             {
-                folders.entry(partition).or_default().push(range);
+                folders.entry(partition).or_default().insert(range, entry.bytes);
             }
         }
         for (partition, ranges) in folders {
-            let left = index::leftovers(ranges.iter());
-            for range in ranges {
+            let left = index::leftovers(ranges.keys());
+            for (range, bytes) in ranges {
                 let path = format!("{}/{}.parquet", partition.folder(), range.name());
                 if range.last > through || left.contains(&range) {
                     self.disk.delete(&path).await?;
                     continue;
                 }
-                let bytes = self.disk.size(&path).await?.unwrap_or(0);
                 match self.meta(&path).await {
                     Ok(meta) => {
-                        let file = SampleFile::new(path, bytes, meta);
+                        let mut file = SampleFile::new(path, bytes, meta);
+                        file.coarsen(now_ms);
                         let mut index = lock(&self.index);
                         index
                             .partitions
@@ -214,25 +228,55 @@ impl Store {
                             .or_default()
                             .insert(range, file);
                     }
-                    Err(error) => self.set_aside(&path, &error).await?,
+                    Err(error) => self.set_aside(&path, error).await?,
                 }
             }
         }
         Ok(())
     }
 
-    /// A file that cannot be read must not keep the operator from starting, nor be lost to a person who
-    /// wants to look at it.
-    async fn set_aside(&self, path: &str, error: &StoreError) -> Result<(), StoreError> {
-        tracing::error!(path, %error, "a file of the store is damaged: it is set aside as damaged/…");
-        let bytes = self.disk.get(path, MAX_FILE).await?;
-        self.disk.put(&format!("damaged/{path}"), bytes).await?;
-        self.disk.delete(path).await
+    /// A damaged file must not keep the operator from its work, nor be lost to a person who wants to look at
+    /// it: it gets another name. What can only not be read now stays where it is.
+    ///
+    /// # Errors
+    /// `error` itself, where the file is not to blame, or the volume.
+    async fn set_aside(&self, path: &str, error: StoreError) -> Result<(), StoreError> {
+        if !error.is_damage() {
+            return Err(error);
+        }
+        let to = format!("damaged/{path}");
+        tracing::error!(path, to, %error, "a file of the store is damaged: it is set aside, and what was in it is not used");
+        self.disk.rename(path, &to).await
+    }
+
+    /// Sets a damaged file of the index aside while the store is in use.
+    async fn quarantine(&self, path: &str, error: StoreError) -> Result<(), StoreError> {
+        let _files = self.files.write().await;
+        match self.set_aside(path, error).await {
+            // Somebody else found it first.
+            Ok(()) | Err(StoreError::NotFound(_)) => {
+                lock(&self.index).remove(path);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn meta(&self, path: &str) -> Result<Meta, StoreError> {
-        let bytes = self.disk.get(path, MAX_FILE).await?;
-        blocking(move || Meta::from_entries(&rows::footer(&bytes)?.0)).await
+        let mut wanted = FOOTER;
+        loop {
+            let (tail, size) = self.disk.tail(path, wanted).await?;
+            match blocking(move || rows::footer(&tail, size)).await? {
+                Footer::Whole(entries, _) => return Meta::from_entries(&entries),
+                Footer::Longer(bytes) if bytes > wanted && bytes <= MAX_FILE => wanted = bytes,
+                Footer::Longer(bytes) => {
+                    return Err(StoreError::Corrupt {
+                        path: path.to_owned(),
+                        why: format!("its footer claims {bytes} of {size} bytes"),
+                    });
+                }
+            }
+        }
     }
 
     fn raise_marks(&self, marks: &[Mark]) {
@@ -355,31 +399,59 @@ impl Store {
         lock(&self.index).count(namespace, profile, since_ms, until_ms)
     }
 
-    /// Calls `take` with each window of a profile that began in a time (both ends included), in no order.
+    /// Calls `take` with each window of a profile that began in a time (both ends included), those of newer
+    /// files first, else in no order. What `take` answers is the time before which no window is wanted any more.
+    /// Damaged files are set aside.
     ///
     /// # Errors
-    /// The volume, or a damaged file.
+    /// The volume.
     pub async fn each_row(
         &self,
         namespace: &str,
         profile: &str,
-        (since_ms, until_ms): (i64, i64),
-        mut take: impl FnMut(Row) + Send,
+        (mut since_ms, until_ms): (i64, i64),
+        mut take: impl FnMut(Row) -> i64 + Send,
     ) -> Result<(), StoreError> {
-        let _files = self.files.read().await;
+        let mut damaged = vec![];
+        let files = self.files.read().await;
         let paths = lock(&self.index).overlapping(namespace, profile, since_ms, until_ms);
-        for path in paths {
-            let bytes = self.disk.get(&path, MAX_FILE).await?;
-            for row in decode(bytes).await? {
-                if row.namespace == namespace
-                    && row.profile == profile
+        for (end_ms, path) in paths {
+            if end_ms <= since_ms {
+                break;
+            }
+            let rows = match self.rows(&path).await {
+                Ok(rows) => rows,
+                Err(error) if error.is_damage() => {
+                    damaged.push((path, error));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            for row in rows {
+                if *row.namespace == *namespace
+                    && *row.profile == *profile
                     && (since_ms..=until_ms).contains(&row.start_ms)
                 {
-                    take(row);
+                    since_ms = since_ms.max(take(row));
                 }
             }
         }
+        drop(files);
+        for (path, error) in damaged {
+            self.quarantine(&path, error).await?;
+        }
         Ok(())
+    }
+
+    /// The rows of a file.
+    async fn rows(&self, path: &str) -> Result<Vec<Row>, StoreError> {
+        let bytes = self.disk.get(path, MAX_FILE).await?;
+        blocking(move || {
+            let mut all = vec![];
+            rows::decode(bytes, |row| all.push(row))?;
+            Ok(all)
+        })
+        .await
     }
 
     /// Every summary there is, in no order: what [`crate::observed`] is rebuilt from at a start.
@@ -389,8 +461,8 @@ impl Store {
     pub async fn summaries(&self) -> Result<Vec<Summary>, StoreError> {
         let _files = self.files.read().await;
         let mut all = vec![];
-        for entry in self.disk.list("summaries").await? {
-            all.extend(self.summary_file(&entry.path).await?);
+        for range in self.summary_ranges().await? {
+            all.extend(self.summary_file(range).await?);
         }
         let journal: Vec<String> = lock(&self.index)
             .journal
@@ -402,16 +474,6 @@ impl Store {
         }
         Ok(all)
     }
-}
-
-/// The rows of a file.
-async fn decode(bytes: Bytes) -> Result<Vec<Row>, StoreError> {
-    blocking(move || {
-        let mut all = vec![];
-        rows::decode(bytes, |row| all.push(row))?;
-        Ok(all)
-    })
-    .await
 }
 
 #[cfg(test)]

@@ -21,11 +21,10 @@ use arrow_array::{ArrayRef, BooleanArray, ListArray, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
-};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::metadata::KeyValue;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{KeyValue, ParquetMetaDataReader};
 use parquet::file::properties::WriterProperties;
 
 use super::StoreError;
@@ -33,10 +32,10 @@ use super::StoreError;
 /// One window's feature vector, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    /// Namespace of the TraceProfile.
-    pub namespace: String,
+    /// Namespace of the TraceProfile. Rows that are read together share their texts.
+    pub namespace: Arc<str>,
     /// Name of the TraceProfile.
-    pub profile: String,
+    pub profile: Arc<str>,
     /// Keyed hash that tells containers apart.
     pub source: u64,
     /// When the window began, by the operator's clock as far as it can be told.
@@ -44,7 +43,7 @@ pub struct Row {
     /// How long it was.
     pub window_ms: i64,
     /// Hash of the feature schema.
-    pub schema: String,
+    pub schema: Arc<str>,
     /// The vector.
     pub features: Vec<f32>,
     /// The active version raised it above the alert threshold.
@@ -123,18 +122,32 @@ pub(super) fn encode_refs(rows: &[&Row], metadata: Vec<(String, String)>) -> Res
     Ok(writer.into_inner()?.into())
 }
 
-/// The key-value metadata and the number of rows of a Parquet file.
-pub(super) fn footer(bytes: &Bytes) -> Result<(Vec<(String, String)>, u64), StoreError> {
-    let metadata =
-        ArrowReaderMetadata::load(bytes, ArrowReaderOptions::new().with_skip_arrow_metadata(true))?;
-    let file = metadata.metadata().file_metadata();
+/// What the end of a Parquet file says of it.
+#[derive(Debug, PartialEq)]
+pub(super) enum Footer {
+    /// Key-value metadata and the number of rows.
+    Whole(Vec<(String, String)>, u64),
+    /// So many bytes of its end are needed.
+    Longer(u64),
+}
+
+/// Reads the footer of a Parquet file of `size` bytes from its last ones.
+pub(super) fn footer(tail: &Bytes, size: u64) -> Result<Footer, StoreError> {
+    let mut reader = ParquetMetaDataReader::new();
+    match reader.try_parse_sized(tail, size) {
+        Ok(()) => {}
+        Err(ParquetError::NeedMoreData(bytes)) => return Ok(Footer::Longer(bytes as u64)),
+        Err(error) => return Err(error.into()),
+    }
+    let metadata = reader.finish()?;
+    let file = metadata.file_metadata();
     let pairs = file
         .key_value_metadata()
         .into_iter()
         .flatten()
         .filter_map(|pair| Some((pair.key.clone(), pair.value.clone()?)))
         .collect();
-    Ok((pairs, u64::try_from(file.num_rows()).unwrap_or(0)))
+    Ok(Footer::Whole(pairs, u64::try_from(file.num_rows()).unwrap_or(0)))
 }
 
 /// Calls `take` with each row of a Parquet file.
@@ -142,12 +155,13 @@ pub(super) fn decode(bytes: Bytes, mut take: impl FnMut(Row)) -> Result<(), Stor
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?
         .with_batch_size(BATCH)
         .build()?;
+    let mut texts = [const { None }; 3];
     for batch in reader {
         let batch = batch?;
         let columns = Columns::of(&batch)
             .ok_or_else(|| StoreError::Rows("a column is missing or of another type".into()))?;
         for i in 0..batch.num_rows() {
-            take(columns.row(i));
+            take(columns.row(i, &mut texts));
         }
     }
     Ok(())
@@ -189,14 +203,15 @@ impl<'a> Columns<'a> {
         })
     }
 
-    fn row(&self, i: usize) -> Row {
+    fn row(&self, i: usize, texts: &mut [Option<Arc<str>>; 3]) -> Row {
+        let [namespace, profile, schema] = texts;
         Row {
-            namespace: self.namespace.value(i).to_owned(),
-            profile: self.profile.value(i).to_owned(),
+            namespace: shared(namespace, self.namespace.value(i)),
+            profile: shared(profile, self.profile.value(i)),
             source: self.source[i],
             start_ms: self.start[i],
             window_ms: self.length[i],
-            schema: self.schema.value(i).to_owned(),
+            schema: shared(schema, self.schema.value(i)),
             features: self
                 .features
                 .value(i)
@@ -205,6 +220,14 @@ impl<'a> Columns<'a> {
                 .to_vec(),
             above_threshold: self.above.value(i),
         }
+    }
+}
+
+/// A text, the one of the row before where it is the same: most often it is.
+fn shared(last: &mut Option<Arc<str>>, text: &str) -> Arc<str> {
+    match last {
+        Some(last) if **last == *text => last.clone(),
+        _ => last.insert(text.into()).clone(),
     }
 }
 
@@ -220,7 +243,7 @@ pub(crate) mod tests {
             source,
             start_ms,
             window_ms: 2000,
-            schema: "ab".repeat(32),
+            schema: "ab".repeat(32).into(),
             features: (0..124).map(|i| (i as f32).mul_add(0.5, source as f32)).collect(),
             above_threshold: source.is_multiple_of(7),
         }
@@ -244,11 +267,13 @@ pub(crate) mod tests {
             let rows: Vec<Row> = rows
                 .into_iter()
                 .map(|(name, source, start_ms, features, above_threshold)| Row {
-                    profile: name, source, start_ms, features, above_threshold, ..row("p", 1, 0)
+                    profile: name.into(), source, start_ms, features, above_threshold, ..row("p", 1, 0)
                 })
                 .collect();
             let bytes = encode(&rows, vec![("k".into(), "v".into())]).unwrap();
-            let (entries, count) = footer(&bytes).unwrap();
+            let Footer::Whole(entries, count) = footer(&bytes, bytes.len() as u64).unwrap() else {
+                panic!("the whole file holds its footer");
+            };
             prop_assert!(entries.contains(&("k".to_owned(), "v".to_owned())));
             prop_assert_eq!(count, rows.len() as u64);
             prop_assert_eq!(read(bytes), rows);

@@ -21,6 +21,11 @@ pub struct Output {
     pub metrics: std::collections::BTreeMap<String, f64>,
 }
 
+impl Output {
+    /// Its name among a run's documents.
+    pub const NAME: &str = "output";
+}
+
 /// A UID, or another name that is one folder.
 fn folder(uid: &str) -> Result<String, StoreError> {
     let plain =
@@ -98,7 +103,7 @@ impl Store {
         self.disk
             .put(&format!("{}/output.apr", folder(uid)?), artifact)
             .await?;
-        self.put_run_json(uid, "output", output).await
+        self.put_run_json(uid, Output::NAME, output).await
     }
 
     /// What a trainer submitted, where it has.
@@ -106,7 +111,7 @@ impl Store {
     /// # Errors
     /// Damaged, or the volume.
     pub async fn output(&self, uid: &str) -> Result<Option<(Output, Bytes)>, StoreError> {
-        let Some(output) = self.run_json::<Output>(uid, "output").await? else {
+        let Some(output) = self.run_json::<Output>(uid, Output::NAME).await? else {
             return Ok(None);
         };
         let path = format!("{}/output.apr", folder(uid)?);
@@ -121,13 +126,13 @@ impl Store {
         }
     }
 
-    /// Removes the windows of a run; its plan and output stay.
+    /// Removes the windows of a run and the artifact that was submitted; what it was told and what it said stay.
     ///
     /// # Errors
     /// The volume.
-    pub async fn delete_run_rows(&self, uid: &str) -> Result<(), StoreError> {
+    pub async fn delete_run_data(&self, uid: &str) -> Result<(), StoreError> {
         for entry in self.disk.list(&folder(uid)?).await? {
-            if entry.path.ends_with(".parquet") {
+            if !entry.path.ends_with(".json") {
                 self.disk.delete(&entry.path).await?;
             }
         }

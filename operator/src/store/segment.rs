@@ -82,7 +82,8 @@ pub struct Mark {
     pub seen_ms: i64,
 }
 
-/// Rows of a profile that begin in one span of [`SPAN_MS`] or more.
+/// Rows of a profile that begin in one span: of [`SPAN_MS`] in files, of [`COARSE_MS`] in memory once they are
+/// [`FINE_MS`] old.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub(super) struct Count {
     #[prost(int64, tag = "1")]
@@ -121,6 +122,10 @@ pub(super) struct Meta {
 
 /// Finest span of counts: fine enough for "windows since" of a run to be exact within it.
 pub(super) const SPAN_MS: i64 = 5_000;
+/// How long they are kept as fine as that in memory.
+pub(super) const FINE_MS: i64 = 86_400_000;
+/// Span of older ones: else a profile that runs for 90 days has 1.5 million of them.
+pub(super) const COARSE_MS: i64 = 3_600_000;
 
 /// What a group commit stores.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -131,6 +136,34 @@ pub struct Segment {
     pub summaries: Vec<Summary>,
     /// High-water marks after it.
     pub marks: Vec<Mark>,
+}
+
+impl ProfileCounts {
+    /// Puts spans that ended before a time into coarse ones; says whether there were any.
+    pub fn coarsen(&mut self, before_ms: i64) -> bool {
+        let is_old = |c: &Count| c.span_ms < COARSE_MS && c.start_ms.saturating_add(c.span_ms) <= before_ms;
+        if !self.counts.iter().any(is_old) {
+            return false;
+        }
+        let mut coarse: Vec<Count> = vec![];
+        for count in std::mem::take(&mut self.counts) {
+            let mut count = count;
+            if is_old(&count) {
+                count.start_ms = count.start_ms.div_euclid(COARSE_MS) * COARSE_MS;
+                count.span_ms = COARSE_MS;
+            }
+            match coarse.last_mut() {
+                Some(last) if (last.start_ms, last.span_ms) == (count.start_ms, count.span_ms) => {
+                    last.rows += count.rows;
+                    last.alerted += count.alerted;
+                }
+                _ => coarse.push(count),
+            }
+        }
+        coarse.shrink_to_fit();
+        self.counts = coarse;
+        true
+    }
 }
 
 impl Meta {
@@ -218,7 +251,10 @@ mod tests {
             summaries: vec![],
         };
         let (bytes, meta) = segment.encode().unwrap();
-        let (entries, count) = rows::footer(&bytes).unwrap();
+        let footer = rows::footer(&bytes, bytes.len() as u64).unwrap();
+        let rows::Footer::Whole(entries, count) = footer else {
+            panic!("{footer:?}");
+        };
         assert_eq!(count, 4);
         assert_eq!(Meta::from_entries(&entries).unwrap(), meta);
         assert_eq!(meta.marks, [mark]);
@@ -229,5 +265,24 @@ mod tests {
             .collect();
         assert_eq!(a, [(10_000, 2, 1), (15_000, 1, 0)]);
         assert_eq!(meta.profiles[1].counts[0].start_ms, -5_000);
+    }
+
+    #[test]
+    fn old_counts_are_put_into_hours_and_lose_no_row() {
+        let rows: Vec<Row> = (0..2000).map(|i| row("a", i, i as i64 * 5_000)).collect();
+        let mut profile = Meta::of_rows(&rows).profiles.remove(0);
+        assert_eq!(profile.counts.len(), 2000);
+        assert!(profile.coarsen(COARSE_MS * 2));
+        let sum = |p: &ProfileCounts| {
+            let counts = p.counts.iter();
+            counts.fold((0, 0), |sum, c| (sum.0 + c.rows, sum.1 + c.alerted))
+        };
+        assert_eq!(sum(&profile), (2000, 286));
+        // Two hours as two spans, the rest as it was.
+        assert_eq!(profile.counts.len(), 2 + 2000 - 1440);
+        assert!(profile.counts.is_sorted_by_key(|c| c.start_ms));
+        let once = profile.clone();
+        assert!(!profile.coarsen(COARSE_MS * 2));
+        assert_eq!(profile, once);
     }
 }

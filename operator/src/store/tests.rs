@@ -1,3 +1,5 @@
+use bytes::Bytes;
+
 use super::rows::tests::row;
 use super::*;
 
@@ -45,7 +47,8 @@ async fn sources(store: &Store, profile: &str) -> Vec<u64> {
     let mut sources = vec![];
     store
         .each_row("shop", profile, (i64::MIN, i64::MAX), |row| {
-            sources.push(row.source)
+            sources.push(row.source);
+            i64::MIN
         })
         .await
         .unwrap();
@@ -167,6 +170,153 @@ async fn a_damaged_file_is_set_aside_and_the_rest_serves() {
     assert_eq!(sources(&store, "a").await, [1, 3]);
     assert!(folder.path().join("damaged").join(victim).exists());
     store.commit(segment(4)).await.unwrap();
+}
+
+/// Bends bytes where the rows are, and leaves the footer as it is.
+fn bend(path: &Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[8..200].fill(0xa5);
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn rows_that_are_damaged_stop_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), small()).await.unwrap();
+    for number in 1..=3 {
+        store.commit(segment(number)).await.unwrap();
+    }
+    // In the journal: it moves on without that file's rows, and with its sums and marks.
+    let victim = files(folder.path())
+        .into_iter()
+        .find(|f| f.starts_with("journal") && f.contains("2-"))
+        .unwrap();
+    bend(&folder.path().join(&victim));
+    while store.maintain(3_600_000).await.unwrap() {}
+    assert_eq!(sources(&store, "a").await, [1, 3]);
+    assert!(folder.path().join("damaged").join(&victim).exists());
+    let windows = |all: &[Summary]| -> u64 {
+        let whole = all.iter().filter(|s| !s.histogram.is_empty());
+        whole.map(|s| s.windows).sum()
+    };
+    assert_eq!(windows(&store.summaries().await.unwrap()), 6);
+    assert_eq!(store.mark("n", "i"), 3);
+
+    // In a partition: who reads it goes on with the others.
+    store.commit(segment(4)).await.unwrap();
+    while store.maintain(7_200_000).await.unwrap() {}
+    let victim = files(folder.path())
+        .into_iter()
+        .find(|f| f.starts_with("samples/shop/a") && f.contains("1-"))
+        .unwrap();
+    bend(&folder.path().join(&victim));
+    assert_eq!(sources(&store, "a").await, [4]);
+    assert!(folder.path().join("damaged").join(&victim).exists());
+    assert_eq!(store.count("shop", "a", i64::MIN, i64::MAX).windows, 1);
+
+    // And where it is merged.
+    for number in 5..=9 {
+        store.commit(segment(number)).await.unwrap();
+        store.compact(3_600_000 * number as i64).await.unwrap();
+    }
+    let victim = files(folder.path())
+        .into_iter()
+        .find(|f| f.starts_with("samples/shop/b") && f.contains("6-"))
+        .unwrap();
+    bend(&folder.path().join(&victim));
+    for number in 10..=14 {
+        store.commit(segment(number)).await.unwrap();
+        store.compact(3_600_000 * number as i64).await.unwrap();
+    }
+    while store.maintain(3_600_000 * 20).await.unwrap() {}
+    assert!(folder.path().join("damaged").join(&victim).exists());
+    assert_eq!(
+        sources(&store, "b").await,
+        [1, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14]
+    );
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_now_is_no_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), small()).await.unwrap();
+    store.commit(segment(1)).await.unwrap();
+    let error = StoreError::from(std::io::Error::from_raw_os_error(5));
+    let path = files(folder.path())
+        .into_iter()
+        .find(|f| f.starts_with("journal"))
+        .unwrap();
+    let refused = store.quarantine(&path, error).await;
+    assert!(matches!(refused, Err(StoreError::Io(_))), "{refused:?}");
+    assert_eq!(sources(&store, "a").await, [1]);
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_fails_doubles_no_sums() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), small()).await.unwrap();
+    let blocked = folder.path().join(CHECKPOINT);
+    let mut number = 0;
+    let mut commit = async |store: &Store| {
+        number += 1;
+        store.commit(segment(number)).await.unwrap();
+        number
+    };
+    commit(&store).await;
+    std::fs::create_dir_all(blocked.join("x")).unwrap();
+    assert!(store.maintain(3_600_000).await.is_err());
+    commit(&store).await;
+    std::fs::remove_dir_all(&blocked).unwrap();
+    // Enough compactions for the sums to be merged.
+    let mut last = 2;
+    for _ in 0..40 {
+        store.maintain(3_600_000).await.unwrap();
+        last = commit(&store).await;
+    }
+    assert_whole(&store, last).await;
+    drop(store);
+    let store = Store::open(folder.path(), small()).await.unwrap();
+    assert_whole(&store, last).await;
+}
+
+#[tokio::test]
+async fn a_start_reads_footers_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), small()).await.unwrap();
+    let mut large = segment(1);
+    large.rows = (0..5_000).map(|i| row("a", i, i as i64 * 5_000)).collect();
+    store.commit(large).await.unwrap();
+    let file = files(folder.path())
+        .into_iter()
+        .find(|f| f.starts_with("journal"))
+        .unwrap();
+    // A footer longer than what is read at first, and rows that nobody looks at yet.
+    bend(&folder.path().join(&file));
+    let meta = store.meta(&file).await.unwrap();
+    assert_eq!(meta.profiles[0].counts.len(), 5_000);
+    drop(store);
+    let store = Store::open(folder.path(), small()).await.unwrap();
+    assert_eq!(store.count("shop", "a", i64::MIN, i64::MAX).windows, 5_000);
+}
+
+#[tokio::test]
+async fn a_full_volume_costs_old_samples_and_not_the_new_reports() {
+    let volume = Volume::new("8m");
+    let root = volume.0.path();
+    let options = Options {
+        max_bytes: 1 << 30,
+        reserve: 2 << 20,
+        ..Options::default()
+    };
+    let store = Store::open(root, options).await.unwrap();
+    store.commit(segment(1)).await.unwrap();
+    while store.maintain(3_600_000).await.unwrap() {}
+    assert_eq!(sources(&store, "a").await, [1]);
+    // Artifacts, for one.
+    std::fs::write(root.join("filler"), vec![0; 6 << 20]).unwrap();
+    assert!(matches!(store.commit(segment(2)).await, Err(StoreError::Full(_))));
+    assert!(store.maintain(3_600_000).await.unwrap());
+    assert!(sources(&store, "a").await.is_empty());
 }
 
 #[tokio::test]

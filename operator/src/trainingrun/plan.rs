@@ -129,6 +129,13 @@ pub(super) fn next(
     (to, next)
 }
 
+/// Whether a run that cannot be prepared is past its time.
+pub(super) fn is_overdue(spec: &TrainingRunSpec, status: &TrainingRunStatus, now: Timestamp) -> bool {
+    let timeout = SignedDuration::try_from(Duration::from(spec.timeout)).unwrap_or(SignedDuration::MAX);
+    conditions::find(&status.conditions, RECONCILING)
+        .is_some_and(|begun| now.duration_since(begun.last_transition_time.0) > timeout)
+}
+
 fn trained(
     spec: &TrainingRunSpec,
     to: &mut TrainingRunStatus,
@@ -393,6 +400,20 @@ mod tests {
             next(&spec(), &done, 1, &observed, at(9)),
             (done.clone(), Next::Over)
         );
+    }
+
+    #[test]
+    fn a_run_that_cannot_be_prepared_has_its_time() {
+        let (status, _) = next(
+            &spec(),
+            &TrainingRunStatus::default(),
+            1,
+            &Observed::default(),
+            at(100),
+        );
+        assert!(!is_overdue(&spec(), &status, at(160)));
+        assert!(is_overdue(&spec(), &status, at(161)));
+        assert!(!is_overdue(&spec(), &TrainingRunStatus::default(), at(9999)));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Secret, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::ListParams;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
@@ -26,8 +27,10 @@ use crate::controller::Error;
 use crate::events::{Note, Severity};
 use crate::metrics::ReasonLabels;
 use crate::model::version::{MODEL_LABEL, SEQUENCE_LABEL};
-use crate::store::StoreError;
+use crate::store::{Output, StoreError};
 
+/// One run is prepared at a time; the others ask again after this.
+const TURN: Duration = Duration::from_secs(1);
 /// Holds a TrainingRun that is under way until its Job and its files are gone. One that is over is not held:
 /// nothing of it runs, and its namespace must be deletable where there is no operator any more.
 const FINALIZER: &str = "vigia.dev/training";
@@ -56,19 +59,30 @@ pub(super) async fn reconcile(
             .map_err(failing)?,
         job: cached_job(&run, &context).map(|job| JobView::of(&job)),
         output: store
-            .output(&uid)
+            .run_json::<Output>(&uid, Output::NAME)
             .await
             .map_err(failing)?
-            .map(|(o, _)| (o.digest, o.metrics)),
+            .map(|output| (output.digest, output.metrics)),
     };
     let (to, next) = plan::next(&run.spec, &status, generation, &observed, Timestamp::now());
     write(&run, &status, to, &context).await?;
     match next {
         Next::Report => Ok(Some(Duration::ZERO)),
-        Next::Prepare => match prepare(&run, &uid, &context).await? {
-            Ok(()) => Ok(Some(Duration::ZERO)),
-            Err((reason, message)) => fail(&run, &status, reason, &message, &context).await,
-        },
+        Next::Prepare => {
+            // Each holds its windows in memory.
+            let Ok(_turn) = context.preparing.try_acquire() else {
+                return Ok(Some(TURN));
+            };
+            match prepare(&run, &uid, &context).await {
+                Ok(Ok(())) => Ok(Some(Duration::ZERO)),
+                Ok(Err((reason, message))) => fail(&run, &status, reason, &message, &context).await,
+                Err(error) if plan::is_overdue(&run.spec, &status, Timestamp::now()) => {
+                    let message = format!("its windows could not be chosen within its timeout: {error}");
+                    fail(&run, &status, "StoreFailed", &message, &context).await
+                }
+                Err(error) => Err(error),
+            }
+        }
         Next::Train => {
             train(&run, &context).await?;
             Ok(Some(Duration::from_secs(2)))
@@ -82,7 +96,7 @@ pub(super) async fn reconcile(
         Next::Sign { output } => sign(&run, &uid, &status, &output, &context).await,
         Next::Over => {
             // The record and the output's digest stay: a worker that comes late is told that all is done.
-            store.delete_run_rows(&uid).await.map_err(failing)?;
+            store.delete_run_data(&uid).await.map_err(failing)?;
             Ok(None)
         }
     }
@@ -105,10 +119,17 @@ async fn end(run: &TrainingRun, uid: &str, context: &Context) -> Result<Option<D
     if !run.finalizers().iter().any(|f| f == FINALIZER) {
         return Ok(None);
     }
-    // Service and Secret are owned by the Job and go with it.
-    if let Some(job) = cached_job(run, context) {
-        context.door.delete(&*job).await?;
-    }
+    // Service and Secret are owned by the Job and go with it. By its name: one that was made a moment ago is in
+    // no cache yet.
+    let job = Job {
+        metadata: ObjectMeta {
+            name: Some(job::name(run)),
+            namespace: Some(context.config.namespace.clone()),
+            ..ObjectMeta::default()
+        },
+        ..Job::default()
+    };
+    context.door.delete(&job).await?;
     context.store.delete_run(uid).await.map_err(failing)?;
     context.door.finalizer(run, FINALIZER, false).await?;
     Ok(None)
@@ -202,6 +223,8 @@ async fn prepare(
         .filter(|p| p.spec.models.iter().any(|m| m.name == *model))
     {
         let name = profile.name_any();
+        let window = std::time::Duration::from(profile.spec.window);
+        newest.of_length(i64::try_from(window.as_millis()).unwrap_or(i64::MAX));
         let rows = context
             .store
             .each_row(&namespace, &name, between, |row| newest.take(row));
@@ -214,7 +237,7 @@ async fn prepare(
         .max(windows::least(workers));
     if rows.len() < wanted {
         let message = format!(
-            "{} windows can be trained on, {wanted} are wanted ({left_out} more raised an alert or have another feature schema); wait for more, widen spec.data, or lower spec.data.minWindows in another run",
+            "{} windows can be trained on, {wanted} are wanted ({left_out} more raised an alert, or have another feature schema or another length than their profile's spec.window); wait for more, widen spec.data, or lower spec.data.minWindows in another run",
             rows.len()
         );
         return Ok(Err(("TooFewWindows", message)));
@@ -280,8 +303,14 @@ async fn sign(
     output: &str,
     context: &Context,
 ) -> Result<Option<Duration>, Error> {
-    let Some((submitted, bytes)) = context.store.output(uid).await.map_err(failing)? else {
-        return Err(Error::Other("the output is gone from the store".to_owned()));
+    let (submitted, bytes) = match context.store.output(uid).await {
+        Ok(Some(output)) => output,
+        Ok(None) => return Err(Error::Other("the output is gone from the store".to_owned())),
+        Err(error) if error.is_damage() || matches!(error, StoreError::NotFound(_)) => {
+            let message = format!("{error}; start another run");
+            return fail(run, status, "OutputLost", &message, context).await;
+        }
+        Err(error) => return Err(failing(error)),
     };
     let Some(model) = model_of(run, context) else {
         return fail(

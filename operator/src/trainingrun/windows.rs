@@ -13,6 +13,8 @@ const HOLDOUT_SHARE: f64 = 0.25;
 const HOLDOUT_MIN: usize = 30;
 /// Fewest windows of a shard.
 const SHARD_MIN: usize = 8;
+/// Most windows that are gathered, whatever a run asks for: what the API allows, at 0.6 KiB each.
+const MOST: usize = 200_000;
 
 /// Gathers the newest windows up to a limit, in bounded memory.
 #[derive(Debug)]
@@ -20,31 +22,46 @@ pub(super) struct Newest {
     limit: usize,
     include_alerted: bool,
     schema: String,
+    window_ms: i64,
     rows: Vec<Row>,
-    /// Windows that alerted, or were of another schema.
+    /// Once there are enough, the oldest one's time.
+    floor_ms: i64,
+    /// Windows that alerted, or were of another schema or length.
     pub(super) left_out: u64,
 }
 
 impl Newest {
     pub(super) fn new(run: &TrainingRun, schema: String) -> Self {
         Self {
-            limit: usize::try_from(run.spec.data.max_windows).unwrap_or(1).max(1),
+            limit: usize::try_from(run.spec.data.max_windows)
+                .unwrap_or(1)
+                .clamp(1, MOST),
             include_alerted: run.spec.data.include_alerted,
             schema,
+            window_ms: 0,
             rows: vec![],
+            floor_ms: i64::MIN,
             left_out: 0,
         }
     }
 
-    pub(super) fn take(&mut self, row: Row) {
-        if row.schema != self.schema || (row.above_threshold && !self.include_alerted) {
+    /// What comes next is of a profile with windows of this length.
+    pub(super) fn of_length(&mut self, window_ms: i64) {
+        self.window_ms = window_ms;
+    }
+
+    /// Takes a window; answers the time before which no window is wanted any more.
+    pub(super) fn take(&mut self, row: Row) -> i64 {
+        let other = *row.schema != *self.schema || !is_of_length(row.window_ms, self.window_ms);
+        if other || (row.above_threshold && !self.include_alerted) {
             self.left_out += 1;
-            return;
+        } else if row.start_ms >= self.floor_ms {
+            self.rows.push(row);
+            if self.rows.len() > self.limit + self.limit / 4 {
+                self.cut();
+            }
         }
-        self.rows.push(row);
-        if self.rows.len() >= 2 * self.limit {
-            self.cut();
-        }
+        self.floor_ms
     }
 
     /// The windows, sorted by profile, source and time, each once.
@@ -61,7 +78,17 @@ impl Newest {
             .sort_unstable_by(|a, b| newest_first(a).cmp(&newest_first(b)));
         self.rows.dedup_by(|a, b| identity(a) == identity(b));
         self.rows.truncate(self.limit);
+        if let Some(oldest) = self.rows.get(self.limit - 1) {
+            self.floor_ms = oldest.start_ms;
+        }
     }
+}
+
+/// Whether a window is of a length, but for what an agent's clock adds to it. What is counted in ten seconds is no
+/// example of what is counted in thirty.
+fn is_of_length(window_ms: i64, wanted_ms: i64) -> bool {
+    let slack = wanted_ms / 4;
+    (wanted_ms - slack..=wanted_ms + slack).contains(&window_ms)
 }
 
 fn identity(row: &Row) -> (&str, u64, i64) {
@@ -109,7 +136,7 @@ fn order(row: &Row, seed: u64) -> [u8; 16] {
     hash.update(seed.to_le_bytes());
     hash.update(row.source.to_le_bytes());
     hash.update(row.start_ms.to_le_bytes());
-    hash.update(&row.profile);
+    hash.update(row.profile.as_bytes());
     let mut key = [0; 16];
     key.copy_from_slice(&hash.finalize()[..16]);
     key
@@ -122,7 +149,7 @@ pub(super) fn digest(rows: &[Row]) -> String {
     for row in rows {
         for text in [&row.namespace, &row.profile, &row.schema] {
             hash.update((text.len() as u64).to_le_bytes());
-            hash.update(text);
+            hash.update(text.as_bytes());
         }
         hash.update(row.source.to_le_bytes());
         hash.update(row.start_ms.to_le_bytes());
@@ -164,7 +191,9 @@ mod tests {
             "spec": {"modelRef": {"name": "m"}, "data": {"maxWindows": limit, "includeAlerted": include_alerted}},
         }))
         .expect("a TrainingRun");
-        Newest::new(&run, "s".into())
+        let mut newest = Newest::new(&run, "s".into());
+        newest.of_length(2000);
+        newest
     }
 
     proptest! {
@@ -219,6 +248,36 @@ mod tests {
         newest.take(row(1, 3));
         assert_eq!(newest.left_out, 2);
         assert_eq!(newest.finish(), [row(1, 3)]);
+    }
+
+    #[test]
+    fn windows_of_another_length_are_left_out() {
+        let mut newest = newest(50, false);
+        for window_ms in [1400, 1500, 2004, 2500, 2600, 10_000] {
+            newest.take(Row {
+                window_ms,
+                ..row(1, window_ms)
+            });
+        }
+        assert_eq!(newest.left_out, 3);
+        assert_eq!(newest.finish().len(), 3);
+    }
+
+    #[test]
+    fn no_more_is_held_than_a_quarter_above_the_limit() {
+        let mut newest = newest(1000, false);
+        let mut most = 0;
+        let mut floor = i64::MIN;
+        for start in 0..10_000 {
+            floor = newest.take(row(1, start));
+            most = most.max(newest.rows.len());
+        }
+        assert!(most <= 1250, "{most}");
+        assert!(floor >= 8_000, "{floor}");
+        // What is older than the oldest that is kept is not even looked at.
+        assert_eq!(newest.take(row(2, 5)), floor);
+        assert_eq!(newest.finish().first(), Some(&row(1, 9_000)));
+        assert_eq!(self::newest(i32::MAX, false).limit, MOST);
     }
 
     #[test]
