@@ -443,6 +443,19 @@ fn recorded_windows_train_a_model_that_scores_live() {
 }
 
 #[test]
+fn a_thousand_children_are_counted_as_strace_counts_them() {
+    let script = "i=0; while [ $i -lt 1000 ]; do (exit 3); i=$((i+1)); done";
+    let command = ["sh", "-c", script];
+    let seen = table(&["-f"], &command);
+    assert_eq!(seen.get("clone"), Some(&(1000, 0)));
+    if let Some(expected) = strace(&["-f"], &command) {
+        for name in ["clone", "execve", "openat", "read", "mmap"] {
+            assert_eq!(seen.get(name), expected.get(name), "{name}");
+        }
+    }
+}
+
+#[test]
 fn a_trace_makes_a_model_that_another_is_scored_with() {
     let folder = tempfile::tempdir().expect("a folder");
     let model = folder.path().join("model.apr");
