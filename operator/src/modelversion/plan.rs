@@ -139,13 +139,9 @@ pub fn verify(
         });
     }
     artifact::open(bytes, trusted, task).map_err(|error| Finding::Refused {
-        reason: word(&error),
+        reason: error.reason(),
         message: format!("{error}{}", advice(&error)),
     })
-}
-
-fn word(error: &ArtifactError) -> &'static str {
-    error.reason()
 }
 
 /// What to do next.

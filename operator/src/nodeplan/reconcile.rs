@@ -12,6 +12,7 @@ use super::claim::Claimants;
 use super::plan::{Elsewhere, Wish, plan};
 use crate::context::Context;
 use crate::controller::{self, Error};
+use crate::model::assign::Assignment;
 
 /// Runs until the context's shutdown.
 pub async fn run(context: Arc<Context>) {
@@ -60,13 +61,36 @@ impl Elsewhere for Here<'_> {
     }
 
     fn model(&self, namespace: &str, name: &str) -> Wish {
-        // A reconcile that was under way when its Model went may have put an assignment after it.
-        if self.context.caches.model(namespace, name).is_none() {
-            return Wish::Absent;
-        }
-        match self.context.assignments.get(namespace, name) {
-            Some(assignment) => Wish::Planned(assignment.of_node(self.node)),
-            None => Wish::Undecided,
-        }
+        let is_there = self.context.caches.model(namespace, name).is_some();
+        let assigned = self.context.assignments.get(namespace, name);
+        wish(is_there, assigned.as_deref(), self.node)
+    }
+}
+
+/// What a Model wants of a node. A reconcile that was under way when its Model went may have put an assignment
+/// after it: what is not there wants nothing.
+fn wish(is_there: bool, assigned: Option<&Assignment>, node: &str) -> Wish {
+    match assigned {
+        _ if !is_there => Wish::Absent,
+        Some(assignment) => Wish::Planned(assignment.of_node(node)),
+        None => Wish::Undecided,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::model;
+    use serde_json::json;
+    use vigia_crds::ModelStatus;
+
+    #[test]
+    fn a_model_that_is_gone_wants_nothing_whatever_was_assigned() {
+        let model = model("shop", "m", json!({"task": "Anomaly"}));
+        let assigned = Assignment::of(&model, &ModelStatus::default(), &[], &[], "key");
+        assert!(matches!(wish(true, Some(&assigned), "n"), Wish::Planned(_)));
+        assert_eq!(wish(true, None, "n"), Wish::Undecided);
+        assert_eq!(wish(false, Some(&assigned), "n"), Wish::Absent);
+        assert_eq!(wish(false, None, "n"), Wish::Absent);
     }
 }
