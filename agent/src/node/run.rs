@@ -350,9 +350,7 @@ impl Agent {
         self.metrics
             .probe_ready
             .set(i64::from(*self.engine.health() == ProbeHealth::Ready));
-        self.metrics
-            .lost
-            .set(i64::try_from(self.engine.stats().lost_calls).unwrap_or(i64::MAX));
+        self.metrics.probed(&self.engine.stats());
         let view = View {
             desired: self.engine.desired(),
             shelf: self.engine.shelf(),

@@ -18,6 +18,7 @@ use vigia_crds::VersionMode;
 
 use self::containers::{Collected, Containers};
 use super::score::Scored;
+use crate::probe::ProbeStats;
 
 /// What a score is of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -68,6 +69,9 @@ pub struct Metrics {
     pub probe_ready: Gauge,
     /// Calls not counted because a kernel table was full.
     pub lost: Gauge,
+    /// Latencies and pairs not kept because a kernel table was full.
+    pub lost_detail: Gauge,
+    probe_run: Family<[(&'static str, &'static str); 1], Gauge<f64, AtomicU64>>,
     /// Batches that wait for the operator.
     pub waiting: Gauge,
     /// Batches given up because there was no more room.
@@ -113,6 +117,10 @@ impl Default for Metrics {
             "lost_calls",
             "System calls not counted because a kernel table was full, since the start",
         );
+        let lost_detail = gauge(
+            "lost_detail",
+            "Latencies and pairs of calls not kept because a kernel table was full, since the start",
+        );
         let waiting = gauge("report_waiting_batches", "Batches that wait for the operator");
         let dropped_samples = gauge(
             "report_dropped_samples",
@@ -121,6 +129,14 @@ impl Default for Metrics {
         let dropped = gauge(
             "report_dropped_batches",
             "Batches given up for lack of room, since the start",
+        );
+        let probe_run = Family::default();
+        registry.register_with_unit(
+            "probe_run",
+            "What one run of the probe's program takes for a traced call, by its own clock, one run in 1024; the kernel's \
+             way into the tracepoint is not in it",
+            Unit::Seconds,
+            probe_run.clone(),
         );
         let report_errors = Counter::default();
         registry.register(
@@ -152,6 +168,8 @@ impl Default for Metrics {
             targets,
             probe_ready,
             lost,
+            lost_detail,
+            probe_run,
             waiting,
             dropped,
             dropped_samples,
@@ -189,6 +207,20 @@ impl Metrics {
                     severity: severity.as_str(),
                 };
                 self.alerts.get_or_create(&labels).inc();
+            }
+        }
+    }
+
+    /// Notes what the probe says of itself.
+    pub fn probed(&self, stats: &ProbeStats) {
+        self.lost.set(i64::try_from(stats.lost_calls).unwrap_or(i64::MAX));
+        self.lost_detail
+            .set(i64::try_from(stats.lost_detail).unwrap_or(i64::MAX));
+        for (program, cost) in [("exit", stats.exit), ("enter", stats.enter)] {
+            if let Some(ns) = cost.mean_ns() {
+                self.probe_run
+                    .get_or_create(&[("program", program)])
+                    .set(ns / 1e9);
             }
         }
     }
@@ -272,6 +304,16 @@ mod tests {
         );
         assert!(text.contains("severity=\"low\"} 1"), "{text}");
         assert!(text.contains("vigia_agent_resident_bytes"), "{text}");
+        let mut stats = ProbeStats::default();
+        stats.exit.timed_runs = 2;
+        stats.exit.timed_ns = 100;
+        metrics.probed(&stats);
+        let text = metrics.text();
+        assert!(
+            text.contains("vigia_agent_probe_run_seconds{program=\"exit\"} 5e-8"),
+            "{text}"
+        );
+        assert!(!text.contains("program=\"enter\""), "it has not run");
         metrics.scored(&[], true);
         assert!(!metrics.text().contains("mode=\"active\""));
     }
