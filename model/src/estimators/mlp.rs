@@ -43,6 +43,35 @@ pub struct Mlp {
     pub head: Head,
 }
 
+impl Layer {
+    /// Sums of the inputs by their weights, added in the order of inputs.
+    fn apply(&self, input: &[f32], sums: &mut [f32]) {
+        /// Sums that stay in registers while the inputs go by.
+        const BLOCK: usize = 16;
+        sums.copy_from_slice(&self.bias);
+        let outputs = sums.len();
+        let (blocks, rest) = sums.as_chunks_mut::<BLOCK>();
+        let rows = || input.iter().zip(self.weights.chunks_exact(outputs));
+        for (i, block) in blocks.iter_mut().enumerate() {
+            let mut kept = *block;
+            for (x, weights) in rows() {
+                if let Some(weights) = weights[i * BLOCK..].first_chunk::<BLOCK>() {
+                    for lane in 0..BLOCK {
+                        kept[lane] += x * weights[lane];
+                    }
+                }
+            }
+            *block = kept;
+        }
+        let done = outputs - rest.len();
+        for (x, weights) in rows() {
+            for (sum, weight) in rest.iter_mut().zip(&weights[done..]) {
+                *sum += x * weight;
+            }
+        }
+    }
+}
+
 impl Mlp {
     fn forward(&self, x: &[f32], out: &mut Space) -> usize {
         let mut input: Space = [0.0; MAX_FEATURES];
@@ -51,12 +80,7 @@ impl Mlp {
         for (i, layer) in self.layers.iter().enumerate() {
             let outputs = layer.bias.len();
             let sums = &mut out[..outputs];
-            sums.copy_from_slice(&layer.bias);
-            for (x, weights) in input[..width].iter().zip(layer.weights.chunks_exact(outputs)) {
-                for (sum, weight) in sums.iter_mut().zip(weights) {
-                    *sum += x * weight;
-                }
-            }
+            layer.apply(&input[..width], sums);
             let least = if i + 1 < self.layers.len() { 0.0 } else { -LIMIT };
             for sum in sums.iter_mut() {
                 *sum = sum.clamp(least, LIMIT);
