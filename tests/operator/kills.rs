@@ -164,6 +164,18 @@ async fn a_node_that_is_lost_under_way_follows_when_it_returns() -> Result<()> {
     // A node that leaves the cluster is forgotten.
     let nodes: Api<Node> = Api::all(world.client.clone());
     nodes.delete("n3", &kube::api::DeleteParams::default()).await?;
+    let v3 = artifact::signed(3);
+    let digest = artifact::digest(&v3);
+    objects::version(&world.client, ns, "m", "m-v3", &v3, &digest).await?;
+    world
+        .merge::<Model>(ns, "m", json!({"spec": {"version": {"digest": digest}}}))
+        .await?;
+    phase(&world, ns, "m-v3", RolloutPhase::Complete).await?;
+    for node in ["n1", "n2"] {
+        assert_eq!(world.active(node, "m").await?.as_deref(), Some("m-v3"));
+    }
+    let planned = world.planned("n3", "m").await?;
+    assert!(planned.iter().all(|v| v.name != "m-v3"), "{planned:?}");
     Ok(())
 }
 

@@ -101,13 +101,15 @@ async fn listen(context: &Arc<Context>, metrics: &IngestMetrics) -> anyhow::Resu
         committing.clone(),
     );
     let work = tokio::spawn(work);
-    let node = NodeService::new(
+    let node = Arc::new(NodeService::new(
         context.clone(),
         context.clone(),
         context.store.clone(),
         committer,
         metrics.clone(),
-    );
+    ));
+    node.recall().await;
+    let remembering = tokio::spawn(node.clone().remember(committing.clone()));
     let training = TrainingService::new(context.clone(), context.store.clone(), metrics.clone());
     let gate = Gate::new(auth, metrics.clone());
     let rotation = tokio::spawn(keeper.keep(current.clone(), committing.clone()));
@@ -123,13 +125,14 @@ async fn listen(context: &Arc<Context>, metrics: &IngestMetrics) -> anyhow::Resu
     context.health.set_serving(false);
     committing.cancel();
     work.await.context("the committer")?;
+    remembering.await.context("what plans named of late")?;
     rotation.await.context("the rotation of certificates")?;
     served.context("gRPC server")
 }
 
 /// Both services behind their gate, with their limits.
-pub fn routes(gate: Arc<Gate>, node: NodeService, training: TrainingService) -> Routes {
-    let services = Routes::new(NodeServer::new(node).max_decoding_message_size(MAX_MESSAGE))
+pub fn routes(gate: Arc<Gate>, node: Arc<NodeService>, training: TrainingService) -> Routes {
+    let services = Routes::new(NodeServer::from_arc(node).max_decoding_message_size(MAX_MESSAGE))
         .add_service(TrainingServer::new(training).max_decoding_message_size(MAX_MESSAGE));
     let gated = axum::middleware::from_fn_with_state(gate, gate::admit);
     services.into_axum_router().layer(gated).into()

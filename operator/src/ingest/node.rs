@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use jiff::Timestamp;
 use prost::Message;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use vigia_crds::NodePlan;
 use vigia_proto::MAX_CHUNK;
@@ -20,13 +21,17 @@ use super::commit::Committer;
 use super::gate::Decoding;
 use super::limits::Limits;
 use super::metrics::{IngestMetrics, Reason};
-use super::validate::{Allowed, check};
+use super::validate::{Allowed, LateName, LateNames, check};
 use crate::store::{Store, StoreError};
 
 /// KiB of reports that are worked on at once.
 const IN_FLIGHT_KIB: u32 = 256 << 10;
 /// Nodes that are remembered by what they may speak of; above that, those whose time is over are forgotten.
 const REMEMBERED: usize = 6000;
+/// What plans named of late is written this often.
+const REMEMBER: Duration = Duration::from_secs(60);
+/// Its name in the store.
+const LATE_NAMES: &str = "late-names.pb";
 /// Artifacts that are read at once.
 const FETCHES: usize = 32;
 
@@ -155,6 +160,71 @@ impl NodeService {
             None => allowed.refresh(&vigia_crds::NodePlanSpec::default(), now_ms),
         }
         allowed.clone()
+    }
+
+    /// Takes in what nodes might speak of before a restart.
+    pub async fn recall(&self) {
+        let names = match self.store.document(LATE_NAMES).await.map(LateNames::decode) {
+            Ok(Ok(late)) => late.names,
+            Err(StoreError::NotFound(_)) => return,
+            unread => {
+                tracing::warn!(
+                    ?unread,
+                    "what plans named before the restart is not known: reports of it are left out"
+                );
+                return;
+            }
+        };
+        let mut all = self.allowed.lock().unwrap_or_else(PoisonError::into_inner);
+        for late in names {
+            all.entry(late.node.clone()).or_default().recall(late);
+        }
+    }
+
+    /// Writes down what nodes may speak of although their plans name it no more, every minute and at the end: an
+    /// agent that was cut off delivers it after a restart of the operator too.
+    pub async fn remember(self: Arc<Self>, shutdown: CancellationToken) {
+        let mut written = LateNames::default();
+        let mut on = true;
+        while on {
+            let minute = shutdown.run_until_cancelled(tokio::time::sleep(REMEMBER));
+            on = minute.await.is_some();
+            let late = self.late_names(Timestamp::now().as_millisecond());
+            if late != written {
+                match self
+                    .store
+                    .put_document(LATE_NAMES, late.encode_to_vec().into())
+                    .await
+                {
+                    Ok(()) => written = late,
+                    Err(error) => tracing::warn!(%error, "what plans named of late could not be written"),
+                }
+            }
+        }
+    }
+
+    fn late_names(&self, now_ms: i64) -> LateNames {
+        let all = self.allowed.lock().unwrap_or_else(PoisonError::into_inner);
+        let nothing = vigia_crds::NodePlanSpec::default();
+        let mut names: Vec<LateName> = all
+            .iter()
+            .flat_map(|(node, allowed)| {
+                let plan = self.plans.plan(node);
+                allowed.beyond(plan.as_ref().map_or(&nothing, |p| &p.spec), node, now_ms)
+            })
+            .collect();
+        names.sort_by(|a, b| {
+            let key = |n: &LateName| {
+                (
+                    n.node.clone(),
+                    n.namespace.clone(),
+                    n.name.clone(),
+                    n.digest.clone(),
+                )
+            };
+            key(a).cmp(&key(b))
+        });
+        LateNames { names }
     }
 
     fn say(&self, node: &str, report: &super::validate::Report) {

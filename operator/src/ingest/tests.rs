@@ -112,13 +112,13 @@ impl Operator {
             Arc::new(FakeTokenReview::default()),
             accounts(),
         ));
-        let node = NodeService::new(
+        let node = Arc::new(NodeService::new(
             caches.clone(),
             caches.clone(),
             store.clone(),
             committer,
             metrics.clone(),
-        );
+        ));
         let training = TrainingService::new(caches.clone(), store.clone(), metrics.clone());
         let gate = Gate::new(auth, metrics);
         let material = Material::new(&[NAME.to_owned()], Timestamp::now()).unwrap();
@@ -390,6 +390,52 @@ async fn artifacts_are_served_to_nodes_whose_plan_names_them() {
         Code::DataLoss
     );
     operator.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_plan_named_of_late_outlives_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let caches = Arc::new(FakeCaches::default());
+    let of_node = |spec| Arc::new(NodePlan::new("n1", spec));
+    caches.plans.lock().unwrap().insert("n1".into(), of_node(plan()));
+    let service = async |store: Arc<Store>| {
+        let (committer, work) = Committer::new(store.clone(), Arc::default(), CancellationToken::new());
+        tokio::spawn(work);
+        let metrics = IngestMetrics::default();
+        let service = NodeService::new(caches.clone(), caches.clone(), store, committer, metrics);
+        service.recall().await;
+        Arc::new(service)
+    };
+    let open = async || Arc::new(Store::open(folder.path(), Options::default()).await.unwrap());
+    let report = async |service: &NodeService, sequence| {
+        let mut request = Request::new(now_batch(sequence));
+        request
+            .extensions_mut()
+            .insert(auth::Identity::Agent { node: "n1".into() });
+        vigia_proto::v1::node_server::Node::report(service, request)
+            .await
+            .unwrap();
+    };
+    let store = open().await;
+    let first = service(store.clone()).await;
+    report(&first, 1).await;
+    // The profile goes while the node is cut off, and the operator ends.
+    caches
+        .plans
+        .lock()
+        .unwrap()
+        .insert("n1".into(), of_node(Default::default()));
+    let ended = CancellationToken::new();
+    ended.cancel();
+    first.clone().remember(ended).await;
+    let windows = |store: &Store| store.count("shop", "redis", i64::MIN, i64::MAX).windows;
+    assert_eq!(windows(&store), 2);
+    drop((first, store));
+
+    let store = open().await;
+    let second = service(store.clone()).await;
+    report(&second, 2).await;
+    assert_eq!(windows(&store), 4);
 }
 
 #[tokio::test]

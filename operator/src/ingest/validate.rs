@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use prost::Message;
 use vigia_crds::{NodePlanSpec, is_digest};
 use vigia_model::histogram::BINS;
 use vigia_model::schema::Schema;
@@ -62,6 +63,52 @@ impl Allowed {
         }
     }
 
+    /// What may still be spoken of although the plan names it no more. All else a plan says again.
+    pub fn beyond(&self, plan: &NodePlanSpec, node: &str, now_ms: i64) -> Vec<LateName> {
+        let mut named = Self::default();
+        named.refresh(plan, now_ms);
+        let late = |namespace: &String, name: &String, digest: &str, until_ms: i64| LateName {
+            node: node.to_owned(),
+            namespace: namespace.clone(),
+            name: name.clone(),
+            digest: digest.to_owned(),
+            until_ms,
+        };
+        let profiles = self
+            .profiles
+            .iter()
+            .filter(|(key, _)| !named.profiles.contains_key(*key));
+        let versions = self
+            .versions
+            .iter()
+            .filter(|(key, _)| !named.versions.contains_key(*key));
+        profiles
+            .map(|((namespace, name), until)| late(namespace, name, "", *until))
+            .chain(versions.map(|((namespace, name, digest), until)| late(namespace, name, digest, *until)))
+            .filter(|late| late.until_ms > now_ms)
+            .collect()
+    }
+
+    /// Takes in what was named before a restart.
+    pub fn recall(&mut self, late: LateName) {
+        let LateName {
+            namespace,
+            name,
+            digest,
+            until_ms,
+            ..
+        } = late;
+        if self.profiles.len() + self.versions.len() >= MAX_NAMED {
+            return;
+        }
+        let until = if digest.is_empty() {
+            self.profiles.entry((namespace, name)).or_insert(until_ms)
+        } else {
+            self.versions.entry((namespace, name, digest)).or_insert(until_ms)
+        };
+        *until = until_ms.max(*until);
+    }
+
     /// Whether there is nothing that may be spoken of any more.
     pub fn is_over(&self, now_ms: i64) -> bool {
         let mut until = self.profiles.values().chain(self.versions.values());
@@ -77,6 +124,34 @@ impl Allowed {
         let key = (namespace.to_owned(), model.to_owned(), digest.to_owned());
         self.versions.contains_key(&key)
     }
+}
+
+/// A profile, or a version of a Model, that a node's plan named of late.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct LateName {
+    /// The node.
+    #[prost(string, tag = "1")]
+    pub node: String,
+    /// Namespace of the profile or Model.
+    #[prost(string, tag = "2")]
+    pub namespace: String,
+    /// Its name.
+    #[prost(string, tag = "3")]
+    pub name: String,
+    /// Digest of the version; empty for a profile.
+    #[prost(string, tag = "4")]
+    pub digest: String,
+    /// Until when the node may speak of it.
+    #[prost(int64, tag = "5")]
+    pub until_ms: i64,
+}
+
+/// What outlives a restart of what nodes may speak of.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct LateNames {
+    /// By node and name.
+    #[prost(message, repeated, tag = "1")]
+    pub names: Vec<LateName>,
 }
 
 /// Why an item is left out, as a metric's label.
@@ -300,7 +375,6 @@ fn is_name(name: &str) -> bool {
 pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
-    use prost::Message;
     use vigia_crds::{PlannedModel, PlannedProfile, PlannedVersion, Task, VersionMode};
     use vigia_proto::v1::Driver;
 

@@ -5,6 +5,7 @@
 //! journal/<commit>-<commit>.parquet                      group commits: samples, summaries, marks
 //! samples/<namespace>/<profile>/<day>/<first>-<last>.parquet   the same samples, sorted out and merged
 //! summaries/<first>-<last>.pb                            the same summaries, merged
+//! late-names.pb                                          what nodes may speak of though their plans no longer do
 //! checkpoint.pb                                          up to which commit that is done, and all marks
 //! runs/<uid>/…                                           shards and output of a training run
 //! damaged/…                                              files that could not be read, as they were
@@ -29,6 +30,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use prost::Message;
 use tokio::sync::watch;
 
@@ -365,6 +367,22 @@ impl Store {
             *old = health;
             changed
         });
+    }
+
+    /// A small document of the operator's own.
+    ///
+    /// # Errors
+    /// Not there, or the volume.
+    pub async fn document(&self, name: &str) -> Result<Bytes, StoreError> {
+        self.disk.get(name, MAX_FILE).await
+    }
+
+    /// Writes a small document of the operator's own.
+    ///
+    /// # Errors
+    /// The volume.
+    pub async fn put_document(&self, name: &'static str, bytes: Bytes) -> Result<(), StoreError> {
+        self.disk.put(name, bytes).await
     }
 
     /// Whether commits are taken, as the last one found.

@@ -1,5 +1,3 @@
-use bytes::Bytes;
-
 use super::rows::tests::row;
 use super::*;
 
