@@ -173,7 +173,7 @@ pub struct NodePlanStatus {
     /// rounded up to a power of two so that a status does not change with each window.
     #[serde(default)]
     pub lost: i64,
-    /// `Ready`, `Reconciling`, `Stalled`, `ProbeReady`.
+    /// `Ready`, `Reconciling`, `Stalled`, `ProbeReady`, `CaptureReady`, `SignalsReady`, `CountsComplete`.
     #[serde(default)]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

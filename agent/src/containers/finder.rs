@@ -9,8 +9,8 @@ use crate::probe::Hierarchy;
 
 /// Folders above a pod's, at most: a root of the kubelet's own, `kubepods`, the QoS class, and room.
 const DEPTH: usize = 8;
-/// Cgroups nested in one container that are looked at; more are found by the kernel side as they are made.
-const NESTED: usize = 256;
+/// Cgroups nested in one container that are looked at; those made later are found by the kernel side.
+const NESTED: usize = 1024;
 
 /// A container as a plan and a path both know it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,6 +28,15 @@ pub struct Found {
     pub folder: PathBuf,
     /// The folder's inode: the id that the kernel counts by.
     pub cgroup: u64,
+}
+
+/// Cgroups nested in a container's.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Nested {
+    /// Their ids, outer ones first.
+    pub ids: Vec<u64>,
+    /// There are more than are looked at.
+    pub more: bool,
 }
 
 /// Looks for containers under one hierarchy, and remembers where they are.
@@ -63,23 +72,24 @@ impl Finder {
         &self.known
     }
 
-    /// Ids of the cgroups nested in a container's that exist already.
+    /// The cgroups nested in a container's that exist already, at most 1,024.
     #[must_use]
-    pub fn nested(found: &Found) -> Vec<u64> {
-        let mut ids = Vec::new();
+    pub fn nested(found: &Found) -> Nested {
+        let mut nested = Nested::default();
         let mut open = vec![found.folder.clone()];
         while let Some(folder) = open.pop() {
-            for child in folders(&folder).take(NESTED) {
-                if let Ok(id) = Hierarchy::id(&child) {
-                    ids.push(id);
-                    open.push(child);
+            for child in folders(&folder) {
+                if nested.ids.len() >= NESTED {
+                    nested.more = true;
+                    return nested;
                 }
-                if ids.len() >= NESTED {
-                    return ids;
+                if let Ok(id) = Hierarchy::id(&child) {
+                    nested.ids.push(id);
+                    open.push(child);
                 }
             }
         }
-        ids
+        nested
     }
 }
 
@@ -217,6 +227,12 @@ mod tests {
             cgroup: Hierarchy::id(&folder).expect("an inode"),
             folder,
         };
-        assert_eq!(Finder::nested(&found).len(), 3);
+        let nested = Finder::nested(&found);
+        assert_eq!((nested.ids.len(), nested.more), (3, false));
+        for number in 0..NESTED {
+            fs::create_dir(found.folder.join(format!("many-{number}"))).expect("a folder");
+        }
+        let nested = Finder::nested(&found);
+        assert_eq!((nested.ids.len(), nested.more), (NESTED, true));
     }
 }

@@ -102,6 +102,8 @@ pub struct Engine {
     latencies: Vec<Latency>,
     grams: Vec<Gram>,
     stats: ProbeStats,
+    /// Cgroups nested in containers that could not be bound.
+    unbound: u64,
 }
 
 impl Engine {
@@ -131,6 +133,7 @@ impl Engine {
             latencies: Vec::new(),
             grams: Vec::new(),
             stats: ProbeStats::default(),
+            unbound: 0,
         }
     }
 
@@ -138,8 +141,7 @@ impl Engine {
     pub fn plan(&mut self, desired: Desired) -> Vec<Step> {
         let steps = self.shelf.want(&desired.models);
         self.shelf.swap(&desired.models);
-        self.scorer
-            .retain(&desired.targets.keys().collect::<BTreeSet<_>>());
+        self.scorer.retain(&desired);
         self.desired = desired;
         self.scan_at = Duration::ZERO;
         self.dirty = true;
@@ -459,14 +461,16 @@ impl Engine {
 
     fn add(&mut self, id: ContainerId, found: &crate::containers::Found) {
         let Some(probe) = &mut self.probe else { return };
-        let added = probe.add_target(found.cgroup).and_then(|slot| {
-            for nested in Finder::nested(found) {
-                probe.bind_cgroup(slot, nested)?;
-            }
-            Ok(slot)
-        });
-        match added {
+        match probe.add_target(found.cgroup) {
             Ok(slot) => {
+                // A container is counted also where what it has nested cannot be: else it could end its own tracing.
+                let nested = Finder::nested(found);
+                let bound = nested
+                    .ids
+                    .iter()
+                    .take_while(|id| probe.bind_cgroup(slot, **id).is_ok())
+                    .count();
+                self.unbound += (nested.ids.len() - bound) as u64 + u64::from(nested.more);
                 self.folders.insert(id.clone(), found.folder.clone());
                 self.traced.insert(
                     id,
@@ -556,5 +560,11 @@ impl Engine {
     #[must_use]
     pub fn stats(&self) -> ProbeStats {
         self.stats
+    }
+
+    /// Cgroups made inside containers that are not counted: there was no place for them.
+    #[must_use]
+    pub fn lost_cgroups(&self) -> u64 {
+        self.stats.lost_bindings + self.unbound
     }
 }

@@ -293,6 +293,18 @@ impl Agent {
             "plan"
         );
         let models = desired.models.clone();
+        let pods: BTreeSet<(&str, &str)> = desired
+            .targets
+            .values()
+            .flat_map(|target| {
+                target
+                    .profiles
+                    .iter()
+                    .map(|key| (key.namespace.as_str(), target.pod.as_str()))
+            })
+            .collect();
+        self.metrics
+            .keep_pods(|namespace, pod| pods.contains(&(namespace, pod)));
         for step in self.engine.plan(desired) {
             match step {
                 Step::Forget(key) => self.fetcher.forget(&key),
@@ -350,6 +362,9 @@ impl Agent {
         self.metrics
             .probe_ready
             .set(i64::from(*self.engine.health() == ProbeHealth::Ready));
+        self.metrics
+            .lost_cgroups
+            .set(i64::try_from(self.engine.lost_cgroups()).unwrap_or(i64::MAX));
         self.metrics.probed(&self.engine.stats());
         let view = View {
             desired: self.engine.desired(),
@@ -357,6 +372,7 @@ impl Agent {
             traced: &traced,
             health: self.engine.health(),
             lost: self.engine.stats().lost_calls,
+            lost_cgroups: self.engine.lost_cgroups(),
             no_detail: self.engine.no_detail(),
             no_signals: self.engine.no_signals(),
         };

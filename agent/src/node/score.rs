@@ -5,7 +5,7 @@
 //! what a shell does in a second is over before a second window. An alert goes on being told for as long
 //! as they last. Feature vectors for training are a share of the windows, under a hashed name.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -142,9 +142,14 @@ impl Scorer {
         (findings, all)
     }
 
-    /// Forgets containers that are no longer wanted.
-    pub fn retain(&mut self, wanted: &BTreeSet<&ContainerId>) {
-        self.streaks.retain(|(key, _), _| wanted.contains(&key.container));
+    /// Forgets what is no longer wanted: containers, profiles of a container, Models of a profile.
+    pub fn retain(&mut self, desired: &Desired) {
+        self.streaks.retain(|(key, model), _| {
+            let target = desired.targets.get(&key.container);
+            let profile = desired.profiles.get(&key.profile);
+            target.is_some_and(|target| target.profiles.contains(&key.profile))
+                && profile.is_some_and(|profile| profile.models.contains(model))
+        });
     }
 
     fn one(

@@ -22,6 +22,9 @@ pub const CAPTURE_READY: &str = "CaptureReady";
 /// Condition: all is counted that profiles want beside calls.
 pub const SIGNALS_READY: &str = "SignalsReady";
 
+/// Condition: every call of every process of the containers is counted.
+pub const COUNTS_COMPLETE: &str = "CountsComplete";
+
 /// Longest message of a refused version.
 const MESSAGE: usize = 512;
 
@@ -37,6 +40,8 @@ pub struct View<'a, M> {
     pub health: &'a ProbeHealth,
     /// Calls not counted, since the start.
     pub lost: u64,
+    /// Cgroups made inside containers that are not counted, since the start.
+    pub lost_cgroups: u64,
     /// Why latencies and pairs cannot be kept, where a profile wants them.
     pub no_detail: Option<&'a str>,
     /// What this kernel lacks of the signals that profiles want, as a sentence.
@@ -177,6 +182,7 @@ fn conditions<M>(view: &View<'_, M>, versions: &[VersionOnNode]) -> Vec<Wanted> 
             None => Wanted::new(STALLED, false, "Running", ""),
         },
         probe,
+        complete(view.lost, view.lost_cgroups),
         match view.no_detail {
             Some(message) => Wanted::new(CAPTURE_READY, false, "CountsOnly", message),
             None => Wanted::new(CAPTURE_READY, true, "AsWanted", ""),
@@ -186,6 +192,24 @@ fn conditions<M>(view: &View<'_, M>, versions: &[VersionOnNode]) -> Vec<Wanted> 
             None => Wanted::new(SIGNALS_READY, true, "AsWanted", ""),
         },
     ]
+}
+
+/// Rounded, so that a status does not change with each window.
+fn complete(calls: u64, cgroups: u64) -> Wanted {
+    let since = "since the agent's start";
+    match (rounded(calls), rounded(cgroups)) {
+        (0, 0) => Wanted::new(COUNTS_COMPLETE, true, "AllCounted", ""),
+        (calls, 0) => {
+            let message = format!("up to {calls} calls found no place in the kernel's tables {since}");
+            Wanted::new(COUNTS_COMPLETE, false, "CallsLost", message)
+        }
+        (_, cgroups) => {
+            let message = format!(
+                "processes in up to {cgroups} cgroups made inside containers are not counted {since}"
+            );
+            Wanted::new(COUNTS_COMPLETE, false, "CgroupsLost", message)
+        }
+    }
 }
 
 fn cut(message: &str) -> String {
@@ -286,6 +310,7 @@ mod tests {
             traced: &[&id],
             health,
             lost: 5,
+            lost_cgroups: 0,
             no_detail: None,
             no_signals: None,
         };
@@ -313,6 +338,17 @@ mod tests {
     fn reason(status: &NodePlanStatus, type_: &str) -> (String, String) {
         let condition = conditions::find(&status.conditions, type_).expect("is there");
         (condition.status.clone(), condition.reason.clone())
+    }
+
+    #[test]
+    fn what_is_not_counted_is_a_condition() {
+        let reason = |calls, cgroups| {
+            let wanted = complete(calls, cgroups);
+            (wanted.status, wanted.reason)
+        };
+        assert_eq!(reason(0, 0), (Some(true), "AllCounted"));
+        assert_eq!(reason(3, 0), (Some(false), "CallsLost"));
+        assert_eq!(reason(3, 1), (Some(false), "CgroupsLost"));
     }
 
     #[test]

@@ -3,9 +3,10 @@
 pub mod containers;
 mod measures;
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
@@ -40,7 +41,7 @@ impl EncodeLabelValue for ModeLabel {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
 struct AlertLabels {
     namespace: String,
     profile: String,
@@ -59,6 +60,8 @@ pub struct Metrics {
     pub containers: Arc<Containers>,
     scores: Family<ScoreLabels, Gauge<f64, AtomicU64>>,
     alerts: Family<AlertLabels, Counter>,
+    /// The series of `alerts` that there are.
+    told: Mutex<BTreeSet<AlertLabels>>,
     /// Windows that were closed.
     pub windows: Counter,
     /// Seconds from a drain's begin to the last verdict on its windows.
@@ -71,6 +74,8 @@ pub struct Metrics {
     pub lost: Gauge,
     /// Latencies and pairs not kept because a kernel table was full.
     pub lost_detail: Gauge,
+    /// Cgroups made inside containers that are not counted.
+    pub lost_cgroups: Gauge,
     probe_run: Family<[(&'static str, &'static str); 1], Gauge<f64, AtomicU64>>,
     /// Batches that wait for the operator.
     pub waiting: Gauge,
@@ -116,6 +121,10 @@ impl Default for Metrics {
         let lost = gauge(
             "lost_calls",
             "System calls not counted because a kernel table was full, since the start",
+        );
+        let lost_cgroups = gauge(
+            "lost_cgroups",
+            "Cgroups made inside containers whose processes are not counted, for want of a place",
         );
         let lost_detail = gauge(
             "lost_detail",
@@ -163,12 +172,14 @@ impl Default for Metrics {
             containers,
             scores,
             alerts,
+            told: Mutex::default(),
             windows,
             verdict,
             targets,
             probe_ready,
             lost,
             lost_detail,
+            lost_cgroups,
             probe_run,
             waiting,
             dropped,
@@ -207,8 +218,24 @@ impl Metrics {
                     severity: severity.as_str(),
                 };
                 self.alerts.get_or_create(&labels).inc();
+                self.told().insert(labels);
             }
         }
+    }
+
+    /// Drops the alerts' series of pods that are gone, of which `there` says no: namespace, then name.
+    pub fn keep_pods(&self, there: impl Fn(&str, &str) -> bool) {
+        self.told().retain(|labels| {
+            let keep = there(&labels.namespace, &labels.pod);
+            if !keep {
+                self.alerts.remove(labels);
+            }
+            keep
+        });
+    }
+
+    fn told(&self) -> std::sync::MutexGuard<'_, BTreeSet<AlertLabels>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes what the probe says of itself.
@@ -316,6 +343,10 @@ mod tests {
         assert!(!text.contains("program=\"enter\""), "it has not run");
         metrics.scored(&[], true);
         assert!(!metrics.text().contains("mode=\"active\""));
+        metrics.keep_pods(|namespace, pod| (namespace, pod) == ("shop", "pod-0"));
+        assert!(metrics.text().contains("severity=\"low\"} 1"));
+        metrics.keep_pods(|_, _| false);
+        assert!(!metrics.text().contains("severity=\"low\""));
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub struct Outbox {
     empty: Notify,
     interval: Duration,
     state: State,
+    writing: tokio::sync::Mutex<()>,
 }
 
 struct Waiting {
@@ -58,6 +59,7 @@ impl Outbox {
             empty: Notify::new(),
             interval,
             state,
+            writing: tokio::sync::Mutex::default(),
         }
     }
 
@@ -97,21 +99,19 @@ impl Outbox {
 
     /// Makes the file that the next life reads say what should outlive this one.
     async fn keep(&self) {
-        let kept = self.with(|waiting| {
-            let revision = waiting.queue.revision();
-            if waiting.on_disk == Some(revision) {
-                return None;
-            }
+        // The delivery and the end may both come here: the later one writes what is newer.
+        let _writing = self.writing.lock().await;
+        let wanted = self.with(|waiting| {
             let kept = waiting.queue.kept();
-            let former = waiting.on_disk;
-            waiting.on_disk = (!kept.is_empty()).then_some(revision);
-            (waiting.on_disk, former).ne(&(None, None)).then_some(kept)
+            let wanted = (!kept.is_empty()).then(|| waiting.queue.revision());
+            (waiting.on_disk != wanted).then_some((kept, wanted))
         });
-        let Some(kept) = kept else { return };
+        let Some((kept, wanted)) = wanted else { return };
         let state = self.state.clone();
-        let written = tokio::task::spawn_blocking(move || state.keep_reports(&kept)).await;
-        if let Ok(Err(error)) = written {
-            tracing::warn!(%error, "reports cannot be kept for a restart");
+        match tokio::task::spawn_blocking(move || state.keep_reports(&kept)).await {
+            Ok(Ok(())) => self.with(|waiting| waiting.on_disk = wanted),
+            Ok(Err(error)) => tracing::warn!(%error, "reports cannot be kept for a restart"),
+            Err(error) => tracing::warn!(%error, "the writer of reports did not end"),
         }
     }
 
