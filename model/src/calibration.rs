@@ -18,6 +18,7 @@
 //! The calibrated score is 1 − p^(1/6): 0 for the most ordinary window, [`LOW`] at p = 7e-4, [`MEDIUM`] at
 //! 6.4e-5 and [`HIGH`] at 1e-6. It grows with −log10 p, and means the same for every model.
 
+use crate::bounded;
 use serde::{Deserialize, Serialize};
 
 /// Calibrated score from which a verdict is of low severity.
@@ -151,6 +152,7 @@ pub struct Calibration {
     /// Held-out scores it was fitted to.
     pub samples: u32,
     /// Ascending in score, descending in p; the tail starts at the last.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_KNOTS>")]
     pub knots: Vec<Knot>,
     /// Shape ξ of the tail, in [0, 1).
     pub shape: f32,

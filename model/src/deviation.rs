@@ -27,7 +27,8 @@
 //!
 //! Surprises also explain: the features with the largest name the system calls that drove a verdict.
 
-use crate::schema::to_rate;
+use crate::bounded;
+use crate::schema::{MAX_FEATURES, to_rate};
 use serde::{Deserialize, Serialize};
 
 /// Surprises of usual features that are added up.
@@ -150,6 +151,7 @@ pub struct Normal {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Deviation {
     /// By place in the vector.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_FEATURES>")]
     pub normals: Vec<Normal>,
 }
 

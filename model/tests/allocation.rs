@@ -1,4 +1,5 @@
-//! Scoring allocates nothing. A program of its own, since it counts every allocation that the process makes.
+//! Scoring allocates nothing, and what is refused has not taken more memory than it is allowed. A program of its own,
+//! since it counts every allocation that the process makes.
 
 #[path = "it/support.rs"]
 #[expect(dead_code, reason = "the other tests use more of it")]
@@ -8,6 +9,7 @@ mod workload;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use vigia_model::artifact::{self, ArtifactError, MAX_PAYLOAD, Metadata, Task};
 use vigia_model::histogram::ScoreHistogram;
 use vigia_model::pipeline::Scratch;
 use vigia_model::schema::Schema;
@@ -15,19 +17,27 @@ use workload::{CREDENTIALS, REVERSE_SHELL, SCAN, Store, train};
 
 thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+    /// Bytes that the thread holds, and the most that it held.
+    static HELD: Cell<isize> = const { Cell::new(0) };
+    static MOST: Cell<isize> = const { Cell::new(0) };
 }
 
 struct Counting;
 
-// SAFETY: every call goes to the system's allocator unchanged; counting touches a thread-local Cell only.
+// SAFETY: every call goes to the system's allocator unchanged; counting touches thread-local Cells only.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.with(|n| n.set(n.get() + 1));
+        HELD.with(|held| {
+            held.set(held.get() + layout.size() as isize);
+            MOST.with(|most| most.set(most.get().max(held.get())));
+        });
         // SAFETY: the caller keeps GlobalAlloc's contract.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        HELD.with(|held| held.set(held.get() - layout.size() as isize));
         // SAFETY: the caller keeps GlobalAlloc's contract.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -70,4 +80,67 @@ fn scoring_allocates_nothing() {
         pipeline.score_vector(&rows[..schema.width()]).expect("scores");
     });
     assert_eq!(counted, 0);
+}
+
+/// `good`, an unsigned artifact, with this payload in place of its own.
+fn with_payload(good: &[u8], payload: &[u8]) -> Vec<u8> {
+    const METADATA_SIZE: usize = 8;
+    const HEADER: usize = 32;
+    let size = u32::from_le_bytes(
+        good[METADATA_SIZE..METADATA_SIZE + 4]
+            .try_into()
+            .expect("four bytes"),
+    );
+    let compressed = zstd::bulk::compress(payload, 3).expect("compresses");
+    let mut bytes = good[..HEADER + size as usize].to_vec();
+    for (at, value) in [(12, compressed.len()), (16, payload.len())] {
+        bytes[at..at + 4].copy_from_slice(&(value as u32).to_le_bytes());
+    }
+    bytes.extend_from_slice(&compressed);
+    bytes.extend_from_slice(&apr_format::crc32(&bytes).to_le_bytes());
+    bytes
+}
+
+/// The most that the thread held more than before.
+fn most_held(work: impl FnOnce()) -> usize {
+    let before = HELD.with(Cell::get);
+    MOST.with(|most| most.set(before));
+    work();
+    usize::try_from(MOST.with(Cell::get) - before).unwrap_or(0)
+}
+
+#[test]
+fn a_list_that_is_too_long_is_refused_before_it_takes_memory() {
+    /// Beside the payload: metadata and what surrounds the list.
+    const ROOM: usize = 64 << 10;
+    let metadata = Metadata::new("redis", Task::Anomaly, Schema::syscalls_v1());
+    let good = artifact::encode(&metadata, &train(&mut Store::new(1), 120, 60)).expect("encodes");
+    let no_normals = [0; 8];
+    let count = |n: u64| n.to_le_bytes().to_vec();
+    // One member with an empty scaler and without a projection, up to where its estimator says which it is.
+    let member = [&no_normals[..], &count(1), &[2, 0, 0, 0], &[0; 17]].concat();
+    let lists = [
+        ("members", [&no_normals[..], &count(2_796_186)].concat()),
+        (
+            "components",
+            [&member[..], &[3, 0, 0, 0], &count(3_355_430)].concat(),
+        ),
+        ("layers", [&member[..], &[7, 0, 0, 0], &count(4_194_290)].concat()),
+    ];
+    for (name, mut payload) in lists {
+        // As many as there is room for, all of them zeros.
+        payload.resize(MAX_PAYLOAD, 0);
+        let bytes = with_payload(&good, &payload);
+        assert!(bytes.len() < 8 << 10, "{name}: {} bytes", bytes.len());
+        drop(payload);
+        let held = most_held(|| {
+            let error = artifact::open_unsigned(&bytes, Task::Anomaly).expect_err("refused");
+            assert!(
+                matches!(&error, ArtifactError::Decode(why) if why.contains("a list of at most")),
+                "{name}: {error}"
+            );
+        });
+        assert!(held >= MAX_PAYLOAD, "{name}: memory is counted ({held})");
+        assert!(held < MAX_PAYLOAD + ROOM, "{name}: {held} bytes");
+    }
 }

@@ -42,8 +42,11 @@ pub const MAX_FILE: usize = 32 << 20;
 pub const MAX_METADATA: usize = 64 << 10;
 /// Largest decompressed payload, in bytes.
 pub const MAX_PAYLOAD: usize = 64 << 20;
-/// Version of the payload's encoding; metadata names it.
-pub const PAYLOAD_VERSION: u32 = 1;
+/// Version of the payload: of its encoding, and of what its parameters mean. A calibration belongs to the scores of
+/// the function that it was made with, so it changes with either; metadata names it.
+///
+/// 1: the first. 2: the deviation judges the largest of the rare features apart.
+pub const PAYLOAD_VERSION: u32 = 2;
 
 /// Why bytes are not an artifact to use.
 #[derive(Debug, thiserror::Error)]
@@ -111,8 +114,8 @@ pub enum ArtifactError {
         /// Its hash.
         hash: SchemaHash,
     },
-    /// A payload encoding this build does not read.
-    #[error("payload version {0} is not {PAYLOAD_VERSION}")]
+    /// A payload that this build does not read, or would score with otherwise than it was calibrated.
+    #[error("payload version {0} is not {PAYLOAD_VERSION}, which this build scores with: {next}", next = instead_of(*.0))]
     PayloadVersion(u32),
     /// The payload decompresses to more or less than the header says.
     #[error("the payload does not decompress to the {declared} bytes declared")]
@@ -132,6 +135,15 @@ pub enum ArtifactError {
     /// The pipeline or its metadata cannot be written.
     #[error("cannot encode: {0}")]
     Encode(String),
+}
+
+/// What to do about a payload of another version.
+const fn instead_of(version: u32) -> &'static str {
+    if version < PAYLOAD_VERSION {
+        "train the model anew with this version of Vigía"
+    } else {
+        "use the version of Vigía that made it, or a later one"
+    }
 }
 
 impl ArtifactError {

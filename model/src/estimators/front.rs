@@ -6,6 +6,7 @@
 
 use super::table::{Table, dot};
 use super::{Refused, rule};
+use crate::bounded;
 use crate::schema::MAX_FEATURES;
 use serde::{Deserialize, Serialize};
 
@@ -18,8 +19,10 @@ const NAME: &str = "scaler";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Front {
     /// Mean of each feature in training.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_FEATURES>")]
     pub mean: Vec<f32>,
     /// Standard deviation of each feature in training, above 0.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_FEATURES>")]
     pub scale: Vec<f32>,
     /// Unit vectors over the scaled features, a row a component.
     pub components: Option<Table>,

@@ -4,12 +4,16 @@ use super::front::LIMIT;
 use super::table::dot;
 use super::vector::Scorer;
 use super::{Refused, rule};
+use crate::bounded;
+use crate::schema::MAX_FEATURES;
 use serde::{Deserialize, Serialize};
 
 /// Most components.
 pub const MAX_COMPONENTS: usize = 16;
 /// Largest value of a factor: a standard deviation of 1e-4 behind the scaler.
 pub const MAX_FACTOR: f32 = 1e4;
+/// Most values of a factor.
+const TRIANGLE: usize = MAX_FEATURES * (MAX_FEATURES + 1) / 2;
 
 /// One Gaussian.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -17,8 +21,10 @@ pub struct Component {
     /// Logarithm of its share.
     pub log_weight: f32,
     /// Where it lies.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_FEATURES>")]
     pub mean: Vec<f32>,
     /// L⁻¹, where L Lᵀ is the covariance: the lower triangle, row by row.
+    #[serde(deserialize_with = "bounded::list::<_, _, TRIANGLE>")]
     pub factor: Vec<f32>,
 }
 
@@ -26,6 +32,7 @@ pub struct Component {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GaussianMixture {
     /// Its components, at least one.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_COMPONENTS>")]
     pub components: Vec<Component>,
 }
 
@@ -33,7 +40,7 @@ impl Component {
     /// Logarithm of share times density.
     fn log_density(&self, x: &[f32]) -> f32 {
         const HALF_LN_TAU: f32 = 0.918_938_5;
-        let mut centred = [0.0; crate::schema::MAX_FEATURES];
+        let mut centred = [0.0; MAX_FEATURES];
         for (c, (x, mean)) in centred.iter_mut().zip(x.iter().zip(&self.mean)) {
             *c = x - mean;
         }

@@ -5,6 +5,7 @@ use super::front::LIMIT;
 use super::table::{Table, squared_distance};
 use super::vector::Scorer;
 use super::{Refused, rule};
+use crate::bounded;
 use serde::{Deserialize, Serialize};
 
 /// Most vectors remembered: all are looked at for each score.
@@ -18,8 +19,10 @@ pub struct Lof {
     /// The vectors.
     pub points: Table,
     /// Distance of each to its last neighbour.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_POINTS>")]
     pub reach: Vec<f32>,
     /// Local reachability density of each.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_POINTS>")]
     pub density: Vec<f32>,
     /// Neighbours that are looked at.
     pub neighbours: u32,

@@ -8,6 +8,7 @@ use super::table::squared_distance;
 use super::trees::CLASSES;
 use super::vector::Scorer;
 use super::{Refused, rule};
+use crate::bounded;
 use crate::schema::MAX_FEATURES;
 use serde::{Deserialize, Serialize};
 
@@ -20,8 +21,10 @@ pub const MAX_WEIGHT: f32 = 1e4;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Layer {
     /// One after the other, those of each input.
+    #[serde(deserialize_with = "bounded::list::<_, _, { MAX_FEATURES * MAX_FEATURES }>")]
     pub weights: Vec<f32>,
     /// One for each output.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_FEATURES>")]
     pub bias: Vec<f32>,
 }
 
@@ -38,6 +41,7 @@ pub enum Head {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Mlp {
     /// From the input on.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_LAYERS>")]
     pub layers: Vec<Layer>,
     /// What comes out.
     pub head: Head,

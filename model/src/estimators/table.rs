@@ -1,12 +1,17 @@
 //! Rows of one width, one after the other: what vector estimators are fitted to, and keep points in.
 
 use super::{Refused, rule};
+use crate::bounded;
 use serde::{Deserialize, Serialize};
+
+/// Most values of a table from outside. Estimators allow far fewer; samples that trainers hand over are the largest.
+pub const MAX_VALUES: usize = 1 << 22;
 
 /// A row-major table of values.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Table {
     width: u32,
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_VALUES>")]
     values: Vec<f32>,
 }
 

@@ -3,6 +3,7 @@
 
 use super::vector::Scorer;
 use super::{Refused, rule};
+use crate::bounded;
 use serde::{Deserialize, Serialize};
 
 /// Number of classes: normal, suspicious, malicious.
@@ -36,8 +37,10 @@ pub enum TreeNode {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClassTrees {
     /// Where each tree begins in `nodes`.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_TREES>")]
     pub roots: Vec<u32>,
     /// The nodes of all trees; children stand behind their parents.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_NODES>")]
     pub nodes: Vec<TreeNode>,
 }
 

@@ -11,6 +11,7 @@ use super::{
     Forest, ForestError, ForestSpec, LEAVES, MAX_DEPTH, MAX_TREES, NODES, Node, SPLITS, Split, TreeSpec,
     expected_path, leaf_times,
 };
+use crate::bounded;
 use crate::schema::MAX_FEATURES;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -23,8 +24,10 @@ const LEAF: u8 = u8::MAX;
 pub struct PackedForest {
     features: u16,
     /// Rows each tree was grown from.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_TREES>")]
     samples: Vec<u32>,
     /// Nodes of each tree.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_TREES>")]
     nodes: Vec<u16>,
     /// By node: the feature it splits on, or [`LEAF`].
     feature: ByteBuf,

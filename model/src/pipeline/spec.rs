@@ -1,6 +1,7 @@
 //! Pipelines as data: what a trainer makes, and the way from there to one that scores.
 
 use super::{Estimator, Member, Pipeline};
+use crate::bounded;
 use crate::calibration::{Calibration, CalibrationError, calibrated};
 use crate::deviation::{Deviation, DeviationError};
 use crate::estimators::Refused;
@@ -60,10 +61,12 @@ pub struct MemberSpec<F = ForestSpec> {
 
 /// A trained pipeline as data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(bound(deserialize = "F: Deserialize<'de>"))]
 pub struct PipelineSpec<F = ForestSpec> {
     /// What is normal for each feature: an estimator, and what explanations compare with.
     pub deviation: Deviation,
     /// The estimators, at least one.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_MEMBERS>")]
     pub members: Vec<MemberSpec<F>>,
     /// How many independent tests the members amount to.
     pub tests: f32,

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use vigia_model::artifact::{self, Artifact, ArtifactError, Metadata, Task};
 use vigia_model::calibration::Severity;
 use vigia_model::keys::{SigningKey, TrustedKeys};
-use vigia_model::pipeline::{EstimatorSpec, PipelineSpec, Scratch};
+use vigia_model::pipeline::{EstimatorSpec, MAX_MEMBERS, PipelineSpec, Scratch};
 use vigia_model::schema::{Schema, SchemaHash};
 
 /// Offsets in the header.
@@ -342,6 +342,11 @@ fn payloads_that_are_no_pipeline_are_refused() {
     assert!(open(&with_payload(&payload)).is_ok());
     payload.push(0);
     assert_eq!(reason(&with_payload(&payload)), "BadPayload");
+    let mut crowd = spec().clone();
+    crowd.members = vec![crowd.members[0].clone(); MAX_MEMBERS + 1];
+    assert!(artifact::encode(&metadata(), &crowd).is_err());
+    let payload = bincode::serialize(&crowd).expect("encodes");
+    assert_eq!(reason(&with_payload(&payload)), "BadPayload");
 }
 
 #[test]
@@ -364,7 +369,6 @@ fn pipelines_out_of_range_are_refused_however_well_signed() {
     refused(|s| s.deviation.normals[3].present = 0.0);
     refused(|s| s.deviation.normals[3].expected_per_s = f32::INFINITY);
     refused(|s| s.members.clear());
-    refused(|s| s.members = vec![s.members[0].clone(); 9]);
     refused(|s| s.tests = 0.5);
     refused(|s| s.tests = f32::NAN);
     refused(|s| s.members[0].calibration.scale = -1.0);
@@ -402,8 +406,18 @@ fn metadata_that_lies_or_does_not_parse_is_refused() {
         .windows(21)
         .position(|w| w == b"vigia.payloadVersion\xa1")
         .expect("the version");
-    version[at + 21] = b'9';
-    assert_eq!(forge(&version), "PayloadVersion");
+    // An older one would score lower than it was calibrated, a newer one nobody knows how.
+    for (other, advice) in [
+        (b'1', "train the model anew"),
+        (b'9', "the version of Vigía that made it"),
+    ] {
+        version[at + 21] = other;
+        assert_eq!(forge(&version), "PayloadVersion");
+        let uncompressed = get(&unsigned(), UNCOMPRESSED_SIZE) as u32;
+        let forged = forged(&version, &payload[..payload.len() - 4], uncompressed);
+        let said = open(&forged).expect_err("refused").to_string();
+        assert!(said.contains(advice), "{said}");
+    }
 }
 
 #[test]

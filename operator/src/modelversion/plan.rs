@@ -155,9 +155,7 @@ fn advice(error: &ArtifactError) -> &'static str {
         ArtifactError::Truncated { .. } | ArtifactError::Trailing(_) => {
             ": take the whole file, and nothing else"
         }
-        ArtifactError::Schema { .. } | ArtifactError::PayloadVersion(_) => {
-            ": train it again with this version of Vigía"
-        }
+        ArtifactError::Schema { .. } => ": train it again with this version of Vigía",
         ArtifactError::Task { .. } => ": name the Model that it is for in spec.modelRef",
         _ => "",
     }
