@@ -197,12 +197,14 @@ impl Engine {
     }
 
     fn close_all(&mut self, now: Now) -> Vec<Closed<WindowKey>> {
-        let Some(totals) = self.drain() else {
-            return Vec::new();
-        };
+        let drained = self.drain();
+        let known = drained.is_some();
+        // A window whose end is not known is dropped: the next probe's numbers are not those that it began with.
+        let totals = drained.unwrap_or_else(|| Totals::new(&[], 0));
         let keys: Vec<WindowKey> = self.windows.keys().cloned().collect();
         keys.iter()
             .filter_map(|key| self.windows.end(key, now, &totals))
+            .filter(|_| known)
             .collect()
     }
 
@@ -240,10 +242,10 @@ impl Engine {
         if !wants_detail {
             self.no_detail = None;
         }
-        // One that could not be had is asked for again with another plan.
+        // What could not be had is not asked for again while it is wanted: each try cuts all windows.
         let again = self.probe.as_ref().is_some_and(|probe| {
             (wants_signals && !probe.has_signals())
-                || (wants_detail && !probe.has_detail() && (self.no_detail.is_none() || self.dirty))
+                || (wants_detail && !probe.has_detail() && self.no_detail.is_none())
         });
         if (self.probe.is_some() && !again) || (self.probe.is_none() && now.mono < self.retry_at) {
             return Vec::new();
