@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 
+use crate::say;
+
 /// The answer is no: a signature does not hold, a window is odd.
 pub const NO: u8 = 1;
 /// What was given cannot be read, or makes no sense.
@@ -72,9 +74,9 @@ impl Failure {
     /// Says it on standard error.
     pub fn report(&self) -> ExitCode {
         let red = Style::new().fg_color(Some(AnsiColor::Red.into())).bold();
-        anstream::eprintln!("{red}error:{red:#} {}", self.what);
+        anstream::eprintln!("{red}error:{red:#} {}", say::plain(&self.what));
         if let Some(next) = &self.next {
-            anstream::eprintln!(" next: {next}");
+            anstream::eprintln!(" next: {}", say::plain(next));
         }
         ExitCode::from(self.code)
     }

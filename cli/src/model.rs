@@ -90,7 +90,7 @@ pub fn document(found: &Inspection, verdict: &str, verified: Option<bool>) -> se
 
 fn print(found: &Inspection, verdict: &str) {
     let metadata = &found.metadata;
-    let line = |key: &str, value: &str| Out::Stdout.line(&format!("{key:<14}{value}"));
+    let line = |key: &str, value: &str| Out::Stdout.line(&format!("{key:<14}{}", say::plain(value)));
     let signer = found
         .claimed_key
         .map_or_else(|| "nobody".to_owned(), |id| format!("key {id}, it says"));

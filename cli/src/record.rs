@@ -42,7 +42,7 @@ pub struct Record {
 /// One system call of a window.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Its name, or `syscall_<number>` where it has none.
+    /// Its name; `syscall_<number>` or `unknown` where it has none.
     pub name: String,
     /// How often it returned.
     pub calls: u64,
@@ -129,8 +129,15 @@ impl Opinion {
 
 const NAMELESS: &str = "syscall_";
 
+/// Stands for all numbers without a name where a traced program could make up any number of them.
+pub const UNKNOWN: u32 = u32::MAX;
+const UNKNOWN_NAME: &str = "unknown";
+
 /// Its name, or its number as one.
 pub fn name_of(arch: Arch, nr: u32) -> String {
+    if nr == UNKNOWN {
+        return UNKNOWN_NAME.to_owned();
+    }
     syscalls::name(arch, nr).map_or_else(|| format!("{NAMELESS}{nr}"), str::to_owned)
 }
 
@@ -203,6 +210,7 @@ impl Record {
     pub fn window(&self) -> Result<Window, String> {
         let calls = self.syscalls.iter().map(|entry| {
             let number = syscalls::number(self.arch, &entry.name)
+                .or_else(|| (entry.name == UNKNOWN_NAME).then_some(UNKNOWN))
                 .or_else(|| entry.name.strip_prefix(NAMELESS)?.parse().ok())
                 .ok_or_else(|| format!("{} has no system call {:?}", self.arch, entry.name))?;
             Ok(Calls {
@@ -227,11 +235,17 @@ mod tests {
             Arch::X86_64,
             7,
             2000,
-            [call(0, 5, 1), call(59, 9, 0), call(1 << 31 | 3, 1, 1)],
+            [
+                call(0, 5, 1),
+                call(59, 9, 0),
+                call(1 << 31 | 3, 1, 1),
+                call(UNKNOWN, 1, 1),
+            ],
         );
         let record = Record::new(&window, "sh", false);
         assert_eq!(record.syscalls[0].name, "execve");
-        assert_eq!((record.calls, record.errors), (15, 2));
+        assert_eq!((record.calls, record.errors), (16, 3));
+        assert_eq!(record.syscalls[3].name, "unknown");
         let line = serde_json::to_string(&record).expect("a line");
         let back: Record = serde_json::from_str(&line).expect("a record");
         assert_eq!(back.window(), Ok(window));

@@ -1,5 +1,6 @@
 //! How the command speaks: tables for people, JSON for programs, colour on a terminal only, progress on long work.
 
+use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
@@ -25,6 +26,27 @@ impl Out {
             Self::Stderr => anstream::eprintln!("{text}"),
         }
     }
+}
+
+/// Text from a file or a model, fit for a terminal: what would move its cursor, retitle its window or turn the
+/// direction of a line is shown as an escape instead.
+pub fn plain(text: &str) -> Cow<'_, str> {
+    let acts = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(acts) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if acts(c) {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
 }
 
 /// A document on standard output, for people to read too.
@@ -102,6 +124,15 @@ pub fn time(unix_ms: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_from_outside_moves_no_cursor() {
+        assert!(matches!(plain("redis-7 é"), Cow::Borrowed("redis-7 é")));
+        assert_eq!(
+            plain("\x1b]0;pwn\x07\x1b[2Jx\ny\u{9b}\u{202e}"),
+            r"\u{1b}]0;pwn\u{7}\u{1b}[2Jx\ny\u{9b}\u{202e}"
+        );
+    }
 
     #[test]
     fn numbers_are_readable() {

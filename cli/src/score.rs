@@ -96,8 +96,9 @@ impl Tally {
 pub fn verdict_line(severity: Severity, opinion: &Opinion, started_ms: i64, target: &str) -> String {
     let style = say::style(severity);
     format!(
-        "{} {target} {style}{:<6}{style:#} score {:.2} p {:.1e}: {}",
+        "{} {} {style}{:<6}{style:#} score {:.2} p {:.1e}: {}",
         say::time(started_ms),
+        say::plain(target),
         opinion.severity,
         opinion.score,
         opinion.p_value,

@@ -4,7 +4,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use vigia_model::artifact;
 use vigia_model::keys::SigningKey;
-use vigia_model::pipeline::EstimatorKind;
+use vigia_model::pipeline::{EstimatorKind, MAX_MEMBERS};
 use vigia_model::schema::Schema;
 use vigia_trainer::data::Rows;
 use vigia_trainer::fit::{self, Params, Trained};
@@ -20,7 +20,14 @@ const HOLDOUT: f64 = 0.2;
 
 /// Reads windows, fits, writes a model.
 pub fn run(args: &Train) -> Result<u8, Failure> {
-    // Before the work, so that a wrong key costs none.
+    // Before the work, so that what is wrong costs none.
+    let count = args.estimators.len();
+    if count > MAX_MEMBERS {
+        return Err(
+            Failure::input(format!("{count} estimators: a model has {MAX_MEMBERS} at most"))
+                .next("leave some out of --estimator, or train two models"),
+        );
+    }
     let key = args
         .sign_key
         .as_deref()

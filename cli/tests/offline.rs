@@ -6,6 +6,7 @@ use std::path::Path;
 
 use assert_cmd::Command;
 use tempfile::TempDir;
+use vigia_model::pipeline::EstimatorKind;
 
 fn vigia(folder: &Path, args: &[&str]) -> std::process::Output {
     let mut command = Command::cargo_bin("vigia").expect("built");
@@ -177,6 +178,39 @@ fn inspecting_proves_nothing_and_says_so() {
     assert_eq!(json["samples"], 300);
     assert!(json["metrics"]["HoldoutExceedance"].is_number());
     assert!(ok(at, &["inspect", "model.apr", "--key", "release.pub"]).contains("(verified)"));
+}
+
+#[test]
+fn a_models_name_moves_no_cursor() {
+    let folder = trained();
+    let at = folder.path();
+    let name = "\x1b]0;pwn\x07\x1b[2J";
+    ok(
+        at,
+        &[
+            "train",
+            "--input",
+            "normal.jsonl",
+            "-o",
+            "odd.apr",
+            "--name",
+            name,
+        ],
+    );
+    // A file shows what a terminal would be sent: colours are left out, what a model says would not be.
+    let text = ok(at, &["inspect", "odd.apr"]);
+    assert!(text.contains(r"\u{1b}]0;pwn\u{7}\u{1b}[2J"), "{text}");
+    assert!(!text.contains('\x1b') && !text.contains('\x07'), "{text:?}");
+}
+
+#[test]
+fn more_estimators_than_a_model_holds_cost_no_training() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kinds = EstimatorKind::ALL.map(EstimatorKind::as_str).join(",");
+    let train = ["train", "--input", "missing.jsonl", "--estimator", &kinds];
+    // Before the windows are looked for.
+    let said = fails(folder.path(), 3, &train);
+    assert!(said.contains("a model has 8 at most"), "{said}");
 }
 
 #[test]

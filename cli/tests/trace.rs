@@ -605,6 +605,42 @@ fn who_may_not_load_programs_is_told_what_is_missing_and_traced_by_ptrace() {
 }
 
 #[test]
+fn a_file_with_capabilities_traces_by_ptrace_all_the_same() {
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::process::CommandExt;
+    let folder = tempfile::tempdir().expect("a folder");
+    let copy = folder.path().join("vigia");
+    fs::copy(env!("CARGO_BIN_EXE_vigia"), &copy).expect("a copy");
+    fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("changed");
+    // What `setcap cap_bpf,cap_perfmon+ep` writes: version 2 and "effective", then permitted and inheritable, 32 each.
+    let high = 1u32 << (39 - 32) | 1 << (38 - 32);
+    let value: Vec<u8> = [0x0200_0001u32, 0, 0, high, 0]
+        .iter()
+        .flat_map(|word| word.to_le_bytes())
+        .collect();
+    let file = std::ffi::CString::new(copy.as_os_str().as_bytes()).expect("a path");
+    // SAFETY: strings that end with a null, and as many bytes as are said.
+    let set = unsafe {
+        libc::setxattr(
+            file.as_ptr(),
+            c"security.capability".as_ptr(),
+            value.as_ptr().cast(),
+            value.len(),
+            0,
+        )
+    };
+    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+    let output = Command::new(&copy)
+        .args(["trace", "--", "true"])
+        .uid(65534)
+        .gid(65534)
+        .output()
+        .expect("runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("execve("), "{said}");
+}
+
+#[test]
 fn a_compiler_a_database_and_a_pipeline_are_counted_as_strace_counts_them() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name).to_str().expect("text").to_owned();

@@ -16,7 +16,7 @@
 //! same on every architecture, up to the last bit of its `ln` and `exp`.
 
 pub mod artifact;
-mod bounded;
+pub mod bounded;
 pub mod budget;
 pub mod calibration;
 pub mod deviation;

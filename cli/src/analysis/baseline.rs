@@ -5,15 +5,30 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use serde::Serialize;
-use serde_json::{Deserializer, Value};
+use serde::{Deserialize, Serialize};
+use serde_json::Deserializer;
+use vigia_model::bounded;
 
 use crate::error::Failure;
-use crate::record::Record;
+use crate::record::{Entry, Record};
 use crate::say;
 
 /// Largest file that is read.
-const MAX_FILE: u64 = 256 << 20;
+const MAX_FILE: u64 = 64 << 20;
+/// Most system calls of a run or a window: as many as the kernel side has room for.
+const MAX_NAMES: usize = 1 << 14;
+
+/// What is read of a document: lines of analyses and of single calls, which stand among the windows that were printed,
+/// have no system calls.
+#[derive(Deserialize)]
+struct Document {
+    #[serde(default)]
+    duration_ms: u32,
+    syscalls: Option<Entries>,
+}
+
+#[derive(Deserialize)]
+struct Entries(#[serde(deserialize_with = "bounded::list::<_, _, MAX_NAMES>")] Vec<Entry>);
 
 /// Sums of a run.
 #[derive(Debug, Default, PartialEq)]
@@ -81,7 +96,7 @@ pub fn read(path: &Path) -> Result<Run, Failure> {
         .read_to_end(&mut text)
         .map_err(|error| Failure::read(path, error))?;
     if text.len() as u64 > MAX_FILE {
-        return Err(Failure::read(path, "larger than 256 MiB"));
+        return Err(Failure::read(path, "larger than 64 MiB"));
     }
     let run = parse(&text, &path.display().to_string()).map_err(|why| Failure::read(path, why))?;
     if run.calls.is_empty() {
@@ -97,20 +112,22 @@ fn parse(text: &[u8], name: &str) -> Result<Run, String> {
         name: name.to_owned(),
         ..Run::default()
     };
-    for document in Deserializer::from_slice(text).into_iter::<Value>() {
+    for document in Deserializer::from_slice(text).into_iter::<Document>() {
         let document = document.map_err(|error| error.to_string())?;
-        // Lines of analyses and of single calls stand among the windows that were printed.
-        if document.get("syscalls").is_some() {
-            run.add(&serde_json::from_value(document).map_err(|error| error.to_string())?);
+        if let Some(Entries(syscalls)) = document.syscalls {
+            run.add(document.duration_ms, &syscalls);
+        }
+        if run.calls.len() > MAX_NAMES {
+            return Err(format!("more than {MAX_NAMES} different system calls"));
         }
     }
     Ok(run)
 }
 
 impl Run {
-    fn add(&mut self, record: &Record) {
-        self.seconds += f64::from(record.duration_ms) / 1000.0;
-        for entry in &record.syscalls {
+    fn add(&mut self, duration_ms: u32, syscalls: &[Entry]) {
+        self.seconds += f64::from(duration_ms) / 1000.0;
+        for entry in syscalls {
             let sum = self.calls.entry(entry.name.clone()).or_default();
             sum.calls = sum.calls.saturating_add(entry.calls);
             if let (Some(time), Some(avg)) = (entry.time_us, entry.avg_time_us.filter(|avg| *avg > 0.0)) {
@@ -140,7 +157,7 @@ impl Sum {
 /// How `now` differs from the baseline.
 pub fn compare(baseline: &Run, now: &Record) -> Difference {
     let mut run = Run::default();
-    run.add(now);
+    run.add(now.duration_ms, &now.syscalls);
     let names: std::collections::BTreeSet<&String> = baseline.calls.keys().chain(run.calls.keys()).collect();
     let row = |name: &String| {
         let (before, after) = (baseline.calls.get(name), run.calls.get(name));
@@ -212,7 +229,7 @@ impl Row {
             us(self.baseline_avg_time_us),
             us(self.avg_time_us),
             time.map_or_else(String::new, |(before, after)| times(before, after)),
-            self.syscall
+            say::plain(&self.syscall)
         )
     }
 }
@@ -278,5 +295,27 @@ mod tests {
         assert!(parse(b"{\"syscalls\":[", "x").is_err());
         assert!(parse(b"{\"syscalls\":[{\"name\":1}]}", "x").is_err());
         assert_eq!(parse(b"", "x").map(|run| run.calls.len()), Ok(0));
+        let window = |names: std::ops::Range<usize>| {
+            let entries: Vec<String> = names.map(|i| format!(r#"{{"name":"x{i}","calls":1}}"#)).collect();
+            format!(r#"{{"duration_ms":1,"syscalls":[{}]}}"#, entries.join(","))
+        };
+        let full = window(0..MAX_NAMES);
+        assert!(parse(full.as_bytes(), "x").is_ok());
+        let crowded = [
+            window(0..MAX_NAMES + 1),
+            full.clone() + &window(MAX_NAMES..MAX_NAMES + 1),
+        ];
+        for text in crowded {
+            assert!(parse(text.as_bytes(), "x").is_err_and(|why| why.contains("16384")));
+        }
+    }
+
+    #[test]
+    fn names_that_would_move_a_cursor_are_shown_as_escapes() {
+        let window = r#"{"duration_ms":1,"syscalls":[{"name":"\u001b[2J","calls":1}]}"#;
+        let base = parse(window.as_bytes(), "x").expect("a run");
+        let now: Record = serde_json::from_str(NOW).expect("a record");
+        let lines = compare(&base, &now).lines().join("\n");
+        assert!(lines.contains(r"\u{1b}[2J") && !lines.contains('\x1b'), "{lines}");
     }
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use vigia_model::syscalls::Arch;
+use vigia_model::syscalls::{self, Arch};
 
 use super::lines::Lines;
 use crate::analysis::realtime::Realtime;
 use crate::filter::Filter;
-use crate::record::name_of;
+use crate::record::{UNKNOWN, name_of};
 use crate::times::Times;
 
 /// A system call as it was made.
@@ -22,9 +22,15 @@ pub struct Call {
 }
 
 impl Call {
-    /// Its number, as windows have it.
+    /// Its number, as filters have it.
     pub fn nr(&self) -> u32 {
-        u32::try_from(self.number).unwrap_or(u32::MAX)
+        u32::try_from(self.number).unwrap_or(UNKNOWN)
+    }
+
+    /// What it is counted as. A traced program may make up numbers: all without a name are one.
+    pub fn kind(&self) -> u32 {
+        let nr = self.nr();
+        syscalls::name(Arch::NATIVE, nr).map_or(UNKNOWN, |_| nr)
     }
 }
 
@@ -87,10 +93,10 @@ impl Watch {
 
     /// A call returns.
     pub fn left(&mut self, task: i32, call: &Call, value: i64, took: Duration) {
-        let nr = call.nr();
-        if !self.filter.has(nr) {
+        if !self.filter.has(call.nr()) {
             return;
         }
+        let nr = call.kind();
         self.lines.left(task, call, value, took);
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let sums = counts.calls.entry(nr).or_default();
@@ -145,5 +151,32 @@ impl Watch {
     /// Nothing more will come.
     pub fn finish(&mut self) {
         self.lines.finish();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::Format;
+    use crate::say::Out;
+
+    #[test]
+    fn numbers_that_a_program_makes_up_are_one_entry() {
+        let counts = Shared::default();
+        let lines = Lines::new(Out::Stderr, Format::Text, None);
+        let mut watch = Watch::new(Filter::default(), Arc::clone(&counts), true, lines);
+        let made_up = (100_000..140_000).chain([1 << 40, u64::MAX]);
+        for number in made_up.clone().chain([0]) {
+            let call = Call { number, args: [0; 6] };
+            watch.entered(1, &call);
+            watch.left(1, &call, -38, Duration::from_nanos(10));
+        }
+        let counts = counts.lock().expect("not poisoned");
+        let many = made_up.count() as u64;
+        assert_eq!(
+            counts.calls,
+            BTreeMap::from([(0, (1, 1)), (UNKNOWN, (many, many))])
+        );
+        assert_eq!(counts.times.len(), 2);
     }
 }

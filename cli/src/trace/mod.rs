@@ -215,7 +215,8 @@ fn cannot(error: &ProbeError) -> Failure {
     match error.reason() {
         "MissingCapability" => failure.next(
             "run it as root (sudo vigia trace …), or give the program the capabilities once: \
-             sudo setcap cap_bpf,cap_perfmon+ep \"$(command -v vigia)\"",
+             sudo setcap cap_bpf,cap_perfmon+ep \"$(command -v vigia)\"; whoever may run it may then count every \
+             process of this machine, so let a group alone run it (chmod 750)",
         ),
         "NoBTF" => failure.next(
             "use a kernel built with CONFIG_DEBUG_INFO_BTF=y, as all current distributions' are; \

@@ -249,10 +249,52 @@ where
     }
 }
 
-/// How often the smallest of the members' p-values is at most .1, over .1.
+/// How much more often the smallest of the members' p-values is small than one of them would be: the most of several
+/// levels, since members that agree on what is usual may not on what is rare, which alerts are about.
+///
+/// A level says something where chance alone would bring it [`EXPECTED`] times. Where none does, the members count as
+/// independent, which keeps to the budget of alerts whatever they are.
 fn effective_tests(smallest: &[f64], members: usize) -> f32 {
-    const AT: f64 = 0.1;
-    let hits = smallest.iter().filter(|&&p| p <= AT).count() + 1;
-    let rate = hits as f64 / (smallest.len() + 1) as f64;
-    (rate / AT).clamp(1.0, members as f64) as f32
+    const LEVELS: [f64; 4] = [0.1, 0.05, 0.02, 0.01];
+    const EXPECTED: f64 = 10.0;
+    let windows = smallest.len() as f64;
+    let ratio = |at: f64| {
+        let hits = smallest.iter().filter(|&&p| p <= at).count() + 1;
+        hits as f64 / (windows + 1.0) / at
+    };
+    let told = LEVELS.into_iter().filter(|at| windows * at >= EXPECTED);
+    let tests = told.map(ratio).reduce(f64::max).unwrap_or(members as f64);
+    tests.clamp(1.0, members as f64) as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The smaller p-value of two members that agree above `tail` and have nothing to do with each other below.
+    fn smallest(windows: u32, tail: f64) -> Vec<f64> {
+        let even = |i: u32| (f64::from(i) + 0.5) / f64::from(windows);
+        let other = (0..windows).map(even).filter(|p| *p <= tail);
+        // The other member's tail is made of windows that are most usual to the first.
+        let mut all: Vec<f64> = (0..windows).rev().map(even).collect();
+        all.iter_mut().zip(other).for_each(|(p, other)| *p = p.min(other));
+        all
+    }
+
+    #[test]
+    fn members_that_part_in_the_tail_are_several_tests() {
+        let agree = effective_tests(&smallest(2000, 0.0), 2);
+        assert!((1.0..1.1).contains(&agree), "{agree}");
+        for tail in [0.1, 0.05, 0.02, 0.01] {
+            let tests = effective_tests(&smallest(2000, tail), 2);
+            assert!((1.9..=2.0).contains(&tests), "{tail}: {tests}");
+        }
+    }
+
+    #[test]
+    fn too_few_windows_count_every_member() {
+        assert_eq!(effective_tests(&smallest(99, 0.0), 8), 8.0);
+        assert!(effective_tests(&smallest(100, 0.0), 8) < 1.2);
+        assert_eq!(effective_tests(&smallest(500, 0.0), 1), 1.0);
+    }
 }
