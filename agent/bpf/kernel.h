@@ -84,6 +84,13 @@ struct task_struct {
 	struct signal_struct *signal;
 } CORE;
 
+/* Our mark of calls by the 32-bit ABI. */
+#define COMPAT (1u << 31)
+/* More than any table has. */
+#define NUMBERS 512
+/* Stands for all that no table has: whoever invents numbers must not fill ours. Fits in a pair with its marks. */
+#define UNKNOWN 0x3fffu
+
 /* User registers, as far as they hold the number of the system call. */
 #if defined(VIGIA_ARCH_x86_64)
 
@@ -94,7 +101,12 @@ struct pt_regs {
 /* Set in thread_info.status while a 32-bit system call runs. */
 #define TS_COMPAT 0x0002
 #define NR_RT_SIGRETURN 15
-#define IS_CLONE(nr) ((nr) == 56 || (nr) == 57 || (nr) == 58 || (nr) == 435)
+/* The kernel's own mark of calls by x32, whose own numbers come after all that it shares with x86_64. */
+#define X32 (1u << 30)
+#define X32_NUMBERS 548
+#define IS_CLONE(nr) \
+	((nr) == 56 || (nr) == 57 || (nr) == 58 || (nr) == 435 || \
+	 (nr) == (COMPAT | 2) || (nr) == (COMPAT | 120) || (nr) == (COMPAT | 190) || (nr) == (COMPAT | 435))
 
 #elif defined(VIGIA_ARCH_aarch64)
 

@@ -441,7 +441,15 @@ static __always_inline struct latency *latency_of(struct tally_key *key, __u32 g
 	return latency;
 }
 
-/* The number of the system call that ends; calls of the 32-bit ABI get bit 31, as their numbers mean other calls. */
+static __always_inline __u32 known(__u32 nr)
+{
+	return nr < NUMBERS ? nr : UNKNOWN;
+}
+
+/*
+ * The number of the system call that ends; calls of the 32-bit ABI get bit 31, as their numbers mean other calls. What
+ * x32 shares with x86_64 is the same call.
+ */
 static __always_inline __u32 number(struct task_struct *task, struct pt_regs *regs)
 {
 #if defined(VIGIA_ARCH_x86_64)
@@ -451,14 +459,18 @@ static __always_inline __u32 number(struct task_struct *task, struct pt_regs *re
 	if (nr == -1)
 		return NR_RT_SIGRETURN;
 	if (task->thread_info.status & TS_COMPAT)
-		nr |= 1u << 31;
+		return COMPAT | known(nr);
+	if ((__u32)nr & X32) {
+		nr &= ~X32;
+		return (__u32)nr >= NUMBERS && (__u32)nr < X32_NUMBERS ? X32 | nr : known(nr);
+	}
 #else
 	__s32 nr = regs->syscallno;
 
 	if (nr == -1)
 		return NR_RT_SIGRETURN;
 #endif
-	return nr;
+	return known(nr);
 }
 
 /* The logarithm, base 2, by halves; there is no instruction for it. */
@@ -524,8 +536,8 @@ static __always_inline void measure(struct task_struct *task, struct tally_key *
 
 	gram.slot = key->slot;
 	gram.first = progress->last;
-	/* Bit 15 marks the 32-bit ABI. */
-	gram.second = (key->nr & 0x7fff) | (key->nr >> 31) << 15;
+	/* The two highest bits are those of the number. */
+	gram.second = (key->nr & 0x3fff) | (key->nr >> 30) << 14;
 	if (ours && (ns || progress->has_last)) {
 		latency = latency_of(key, generation);
 		if (latency) {

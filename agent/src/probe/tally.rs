@@ -2,6 +2,7 @@
 
 use super::ProgramCost;
 use super::batch::{half, word};
+use vigia_model::syscalls;
 
 /// What the counters of one target are kept under. Never used again for another target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -12,8 +13,8 @@ pub struct Slot(pub u32);
 pub struct Tally {
     /// Whose.
     pub slot: Slot,
-    /// Number of the system call on this architecture. [`Tally::COMPAT`] is set where it was made through the
-    /// 32-bit ABI, whose numbers mean other calls.
+    /// Number of the system call on this architecture, or [`Tally::UNKNOWN`]. [`Tally::COMPAT`] is set where it was
+    /// made through the 32-bit ABI, whose numbers mean other calls, and [`Tally::X32`] for numbers that only x32 has.
     pub syscall: u32,
     /// Calls that have returned.
     pub calls: u64,
@@ -23,7 +24,11 @@ pub struct Tally {
 
 impl Tally {
     /// Flag in [`Tally::syscall`]: made through the 32-bit ABI.
-    pub const COMPAT: u32 = 1 << 31;
+    pub const COMPAT: u32 = syscalls::IA32;
+    /// Flag in [`Tally::syscall`]: made through x32, by a number that x86_64 does not have.
+    pub const X32: u32 = syscalls::X32;
+    /// Stands for every number that is in no table, beside the flags: a target that invents numbers fills no table.
+    pub const UNKNOWN: u32 = 0x3fff;
     /// Bytes for each CPU.
     pub(super) const SIZE: usize = 16;
 
@@ -88,7 +93,7 @@ impl Latency {
     /// The 2-grams that are kept beside a latency, of each CPU by itself.
     pub(super) fn grams(key: &[u8], cpus: &[u8], mut each: impl FnMut(Gram)) {
         let (slot, nr) = (slot(key), half(key, 4));
-        let second = (nr & 0x7fff | nr >> 31 << 15) as u16;
+        let second = (nr & 0x3fff | nr >> 30 << 14) as u16;
         for cpu in cpus.chunks_exact(Self::SIZE) {
             for at in 0..Self::BEFORE {
                 let count = word(cpu, Self::BEFORE_AT + 8 * at);
@@ -134,9 +139,9 @@ impl Latency {
 pub struct Gram {
     /// Whose.
     pub slot: Slot,
-    /// Number of the call before; bit 15 marks the 32-bit ABI.
+    /// Number of the call before; the two highest bits are those of [`Tally::syscall`].
     pub first: u16,
-    /// Number of the call after; bit 15 marks the 32-bit ABI.
+    /// Number of the call after; likewise.
     pub second: u16,
     /// Times.
     pub count: u64,

@@ -87,7 +87,7 @@ impl DetailTotals {
 /// The number of a call of a pair, as windows have it.
 #[must_use]
 pub fn number(of_pair: u16) -> u32 {
-    u32::from(of_pair & 0x7fff) | u32::from(of_pair >> 15) << 31
+    u32::from(of_pair & 0x3fff) | u32::from(of_pair >> 14) << 30
 }
 
 impl Detail {
@@ -102,6 +102,7 @@ impl Detail {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::probe::Tally;
 
     fn latency(syscall: u32, sum_ns: u64, bucket: usize, calls: u32) -> Latency {
         let mut buckets = [0; Latency::BUCKETS];
@@ -143,8 +144,10 @@ mod tests {
     }
 
     #[test]
-    fn a_call_of_the_32_bit_abi_keeps_its_mark() {
+    fn a_call_of_another_abi_keeps_its_mark() {
         assert_eq!(number(5 | 1 << 15), 5 | 1 << 31);
+        assert_eq!(number(520 | 1 << 14), 520 | 1 << 30);
         assert_eq!(number(5), 5);
+        assert_eq!(number(0xbfff), Tally::COMPAT | Tally::UNKNOWN);
     }
 }

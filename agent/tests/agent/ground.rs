@@ -114,17 +114,40 @@ impl Cgroup {
 
     /// Runs a process in it that makes one call of each of these numbers, and waits for its end.
     pub fn run_kinds(&self, numbers: std::ops::Range<i64>) {
-        let mut command = Command::new("/bin/true");
-        let make = move || {
+        self.run_with(move || {
             for number in numbers.clone() {
                 // SAFETY: callers name numbers of no system call; it only fails.
                 unsafe { libc::syscall(number) };
             }
+        });
+    }
+
+    /// Runs a process in it that makes one call of each of these numbers by the 32-bit ABI, of which children end at
+    /// once, and waits for its end.
+    #[cfg(target_arch = "x86_64")]
+    pub fn run_ia32(&self, numbers: &'static [u32]) {
+        self.run_with(move || {
+            for number in numbers {
+                // SAFETY: callers name numbers of no system call, or calls that take nothing and write to no memory.
+                let returned = unsafe { ia32(*number) };
+                if *number == 2 && returned == 0 {
+                    // SAFETY: the forked child has nothing to do.
+                    unsafe { libc::_exit(0) };
+                }
+            }
+        });
+    }
+
+    fn run_with(&self, make: impl Fn() + Send + Sync + 'static) {
+        let mut command = Command::new("/bin/true");
+        let procs = self.procs();
+        let join = move || {
+            fs::write(&procs, "0")?;
+            make();
             Ok(())
         };
-        let procs = self.procs();
         // SAFETY: as in `command`: system calls alone.
-        unsafe { command.pre_exec(move || fs::write(&procs, "0").and_then(|()| make())) };
+        unsafe { command.pre_exec(join) };
         assert!(command.status().expect("a child can be run").success());
     }
 
@@ -148,4 +171,19 @@ impl Cgroup {
         unsafe { command.pre_exec(join) };
         command
     }
+}
+
+/// A call by the 32-bit ABI, without arguments of ours.
+#[cfg(target_arch = "x86_64")]
+unsafe fn ia32(number: u32) -> i32 {
+    let returned: u32;
+    // SAFETY: the kernel keeps all registers but these; what the call does is for the caller to know.
+    unsafe {
+        std::arch::asm!(
+            "int 0x80",
+            inlateout("eax") number => returned,
+            out("r8") _, out("r9") _, out("r10") _, out("r11") _,
+        );
+    }
+    returned.cast_signed()
 }

@@ -201,9 +201,11 @@ impl Schema {
     }
 
     fn slot(&self, arch: Arch, nr: u32) -> (usize, Class) {
-        let (slot, class) = usize::try_from(nr)
-            .ok()
-            .and_then(|nr| self.slots[arch as usize].get(nr).copied())
+        let table = &self.slots[arch as usize];
+        let (slot, class) = table
+            .get(nr as usize)
+            .or_else(|| table.get(syscalls::native(arch, nr) as usize))
+            .copied()
             .unwrap_or(((self.groups + Class::Other as usize) as u16, Class::Other));
         (usize::from(slot), class)
     }
@@ -264,7 +266,7 @@ impl Schema {
     }
 
     /// The system call with the most calls (or, for an error feature, the most errors) among those that
-    /// `feature` sums up in this window, with that number.
+    /// `feature` sums up in this window, with that number. Native, whichever ABI made the calls.
     pub fn dominant(&self, feature: usize, window: &Window) -> Option<(u32, u64)> {
         let weight = |call: &crate::window::Calls| {
             let (slot, class) = self.slot(window.arch, call.nr);
@@ -277,7 +279,11 @@ impl Schema {
         window
             .calls
             .iter()
-            .filter_map(|c| weight(c).filter(|&w| w > 0).map(|w| (c.nr, w)))
+            .filter_map(|c| {
+                weight(c)
+                    .filter(|&w| w > 0)
+                    .map(|w| (syscalls::native(window.arch, c.nr), w))
+            })
             .max_by_key(|&(nr, w)| (w, std::cmp::Reverse(nr)))
     }
 }

@@ -1,13 +1,14 @@
 //! Which system calls a window is made of, by their names and classes.
 
-use super::{Arch, Class, MAX_NUMBER, class_of, name, number};
+use super::{Arch, Class, MAX_NUMBER, abi, class_of, name, native, number};
 use std::str::FromStr as _;
 
 /// A set of system calls of one architecture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter {
+    arch: Arch,
     words: [u64; MAX_NUMBER / 64],
-    /// Numbers that no table has, those of the 32-bit ABI among them.
+    /// Numbers that no native call stands for.
     unknown: bool,
 }
 
@@ -23,6 +24,7 @@ impl Default for Filter {
     /// All of them.
     fn default() -> Self {
         Self {
+            arch: Arch::NATIVE,
             words: [u64::MAX; MAX_NUMBER / 64],
             unknown: true,
         }
@@ -36,20 +38,24 @@ impl Filter {
     /// # Errors
     /// The first name that means nothing anywhere.
     pub fn parse<S: AsRef<str>>(arch: Arch, include: &[S], exclude: &[S]) -> Result<Self, UnknownCall> {
-        let mut filter = Self::default();
+        let mut filter = Self {
+            arch,
+            ..Self::default()
+        };
         if !include.is_empty() {
             filter.words = [0; MAX_NUMBER / 64];
             filter.unknown = false;
         }
         for (names, wanted) in [(include, true), (exclude, false)] {
             for name in names {
-                filter.set(arch, name.as_ref(), wanted)?;
+                filter.set(name.as_ref(), wanted)?;
             }
         }
         Ok(filter)
     }
 
-    fn set(&mut self, arch: Arch, text: &str, wanted: bool) -> Result<(), UnknownCall> {
+    fn set(&mut self, text: &str, wanted: bool) -> Result<(), UnknownCall> {
+        let arch = self.arch;
         if let Ok(class) = Class::from_str(text) {
             for nr in
                 (0..MAX_NUMBER as u32).filter(|&nr| name(arch, nr).is_some() && class_of(arch, nr) == class)
@@ -74,8 +80,16 @@ impl Filter {
         }
     }
 
-    /// Whether a window has calls of this number.
+    /// Whether a window has calls of this number, by whichever ABI: one that may make any call of a class is had where
+    /// some call of that class is.
     pub fn has(&self, nr: u32) -> bool {
+        if let Some(class) = abi::multiplexed(self.arch, nr) {
+            return (0..MAX_NUMBER as u32).any(|nr| class_of(self.arch, nr) == class && self.has_native(nr));
+        }
+        self.has_native(native(self.arch, nr))
+    }
+
+    fn has_native(&self, nr: u32) -> bool {
         self.words
             .get(nr as usize / 64)
             .map_or(self.unknown, |word| word >> (nr % 64) & 1 == 1)
@@ -84,6 +98,7 @@ impl Filter {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{IA32, X32};
     use super::*;
     use proptest::prelude::*;
 
@@ -109,6 +124,36 @@ mod tests {
         let most = filter(&[], &["futex", "desc"]);
         assert!(!has(&most, "futex") && !has(&most, "epoll_wait"));
         assert!(has(&most, "openat") && most.has(1 << 31));
+    }
+
+    #[test]
+    fn another_abi_hides_no_call_and_brings_none_back() {
+        let ia32 = |nr: u32| IA32 | nr;
+        let some = filter(&["connect", "execve"], &[]);
+        // connect, socketcall, execve; by x32, too
+        assert!(
+            [ia32(362), ia32(102), ia32(11), X32 | 42, X32 | 520]
+                .iter()
+                .all(|&nr| some.has(nr))
+        );
+        // read, ipc, vm86, and what is in no table
+        assert!(
+            [ia32(3), ia32(117), ia32(166), ia32(9999), X32 | 548]
+                .iter()
+                .all(|&nr| !some.has(nr))
+        );
+        let most = filter(&[], &["network", "futex"]);
+        assert!(
+            [ia32(362), ia32(102), ia32(240), ia32(422), X32 | 202]
+                .iter()
+                .all(|&nr| !most.has(nr))
+        );
+        assert!(
+            [ia32(3), ia32(117), ia32(166), ia32(9999), X32 | 1]
+                .iter()
+                .all(|&nr| most.has(nr))
+        );
+        assert!(filter(&[], &["connect"]).has(ia32(102)), "it may be another call");
     }
 
     #[test]

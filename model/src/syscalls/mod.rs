@@ -4,9 +4,11 @@
 //! models, drivers of a verdict) speaks names and only a [`crate::window::Window`] speaks numbers. The
 //! tables come from the `syscalls` crate, which generates them from the kernel's own `*.tbl` files.
 
+mod abi;
 mod class;
 mod filter;
 
+pub use abi::{IA32, X32, native};
 pub use class::{Class, UnknownClass, class};
 pub use filter::{Filter, UnknownCall};
 
@@ -18,13 +20,13 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Arch {
-    /// 64-bit x86 (the native table, not x32 or ia32).
+    /// 64-bit x86. Calls by its other ABIs have numbers with [`IA32`] or [`X32`].
     X86_64,
     /// 64-bit Arm.
     Aarch64,
 }
 
-/// One past the largest number in any table; larger numbers (x32's bit 30, say) have no name.
+/// One past the largest number in any native table; larger numbers have no name, but see [`native`].
 pub const MAX_NUMBER: usize = 512;
 
 impl Arch {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use vigia_model::schema::{
     Feature, FeatureError, GROUPS, MAX_FEATURES, Schema, UNIT_RATE, from_rate, to_rate,
 };
-use vigia_model::syscalls::{Arch, Class, all, class_of, name, number};
+use vigia_model::syscalls::{Arch, Class, IA32, X32, all, class_of, name, number};
 use vigia_model::window::{Calls, Window};
 
 fn vector(window: &Window) -> Vec<f32> {
@@ -83,7 +83,7 @@ fn every_number_has_one_place_among_the_rates() {
                 other => panic!("{name} counts as {other}"),
             }
         }
-        for nr in [511, 512, 0x4000_0001, u32::MAX] {
+        for nr in [511, 512, X32 | 548, IA32 | 511, u32::MAX] {
             assert_eq!(schema.feature_of(arch, nr), place("rest:other"), "{nr}");
         }
     }
@@ -204,5 +204,30 @@ proptest! {
     fn classes_cover_what_groups_leave(class in prop::sample::select(&Class::ALL[..])) {
         let schema = Schema::syscalls_v1();
         prop_assert_eq!(schema.features()[schema.errors_of(class)], Feature::Errors(class));
+    }
+}
+
+#[test]
+fn another_abi_makes_the_same_vector_and_explains_by_native_names() {
+    let arch = Arch::X86_64;
+    let window = |numbers: [u32; 5]| {
+        let calls = numbers.map(|nr| Calls {
+            nr,
+            count: 2,
+            errors: 1,
+        });
+        Window::new(arch, 0, 10_000, calls)
+    };
+    let native =
+        window(["socket", "connect", "dup2", "execve", "fork"].map(|n| number(arch, n).expect("known")));
+    // By ia32, and by x32, whose execve has a number of its own.
+    let ia32 = window([359, 362, 63, 11, 2].map(|nr| IA32 | nr));
+    let x32 = window([41, 42, 33, 520, 57].map(|nr| X32 | nr));
+    for other in [ia32, x32] {
+        assert_eq!(vector(&other), vector(&native));
+        let (nr, calls) = Schema::syscalls_v1()
+            .dominant(place("connect"), &other)
+            .expect("it is there");
+        assert_eq!((name(arch, nr), calls), (Some("connect"), 2));
     }
 }
