@@ -16,7 +16,8 @@ use vigia_agent::node::report::client::{Operator, OperatorConfig};
 use vigia_proto::v1::node_server::{Node, NodeServer};
 use vigia_proto::v1::{Chunk, FetchRequest, ReportAck, ReportBatch};
 
-pub const DEADLINE: Duration = Duration::from_secs(30);
+/// Long, because builds and clusters may run beside.
+pub const DEADLINE: Duration = Duration::from_secs(90);
 
 /// What the operator has seen and how it behaves.
 #[derive(Default)]
