@@ -2,7 +2,9 @@
 //!
 //! The Active version of each of a profile's Models decides; a Shadow version scores beside it and raises nothing.
 //! An alert needs as many windows in a row above the threshold as the profile says, or one that is odd beyond doubt:
-//! what a shell does in a second is over before a second window. An alert goes on being told for as long
+//! what a shell does in a second is over before a second window. The first
+//! two windows of a container and its last are never alerts by themselves, and the first does not count at all: starting
+//! and ending are like nothing in between. An alert goes on being told for as long
 //! as they last. Feature vectors for training are a share of the windows, under a hashed name.
 
 use std::collections::BTreeMap;
@@ -171,13 +173,18 @@ impl Scorer {
         let above = verdict.score >= bar.threshold;
         let consecutive = if mode == VersionMode::Active {
             let streak = self.streaks.entry((key.clone(), model.clone())).or_default();
-            *streak = if above { streak.saturating_add(1) } else { 0 };
+            *streak = if above && closed.age > 0 {
+                streak.saturating_add(1)
+            } else {
+                0
+            };
             *streak
         } else {
             0
         };
-        let alert = (mode == VersionMode::Active && bar.alerts(verdict.score, consecutive))
-            .then_some(verdict.severity);
+        let alert = (mode == VersionMode::Active
+            && bar.alerts(verdict.score, consecutive, closed.age > 1 && !closed.last))
+        .then_some(verdict.severity);
 
         let started = i64::try_from(window.started_ms).unwrap_or(i64::MAX);
         let mut histogram = ScoreHistogram::default();
@@ -346,9 +353,11 @@ impl Bar {
         }
     }
 
-    /// Whether a window of this score, the last of so many in a row above the threshold, is an alert.
-    fn alerts(self, score: f32, consecutive: u32) -> bool {
-        score >= self.threshold && (consecutive >= self.windows || score >= self.at_once)
+    /// Whether a window of this score, the last of so many in a row above the threshold, is an alert; `settled` says
+    /// that one may be enough.
+    fn alerts(self, score: f32, consecutive: u32, settled: bool) -> bool {
+        let at_once = settled && score >= self.at_once;
+        score >= self.threshold && (consecutive >= self.windows || at_once)
     }
 }
 
@@ -372,8 +381,8 @@ mod tests {
             windows: 3,
             at_once: 0.8,
         };
-        assert!(!bar.alerts(0.75, 1) && !bar.alerts(0.75, 2) && bar.alerts(0.75, 3));
-        assert!(bar.alerts(0.8, 1));
-        assert!(!bar.alerts(0.69, 9));
+        assert!(!bar.alerts(0.75, 1, true) && !bar.alerts(0.75, 2, true) && bar.alerts(0.75, 3, true));
+        assert!(bar.alerts(0.8, 1, true) && !bar.alerts(0.8, 1, false) && bar.alerts(0.8, 3, false));
+        assert!(!bar.alerts(0.69, 9, true));
     }
 }

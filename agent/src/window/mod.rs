@@ -79,6 +79,10 @@ pub struct Closed<K> {
     pub detail: Detail,
     /// It is too short for its rates to mean anything: the container came or went within it.
     pub partial: bool,
+    /// How many windows of the container came before it: a container's start is like nothing that comes after.
+    pub age: u32,
+    /// Its container has gone, or is no longer wanted: neither is an end like what came before.
+    pub last: bool,
 }
 
 /// The open windows; `K` says whose, such as a container under a profile.
@@ -96,6 +100,7 @@ struct Open {
     base: BTreeMap<u32, (u64, u64)>,
     detail: DetailTotals,
     lost: u64,
+    age: u32,
 }
 
 impl<K: Ord + Clone> Default for Windows<K> {
@@ -121,6 +126,7 @@ impl<K: Ord + Clone> Windows<K> {
                     base: totals.slots.get(&slot).cloned().unwrap_or_default(),
                     detail: totals.detail_of(slot),
                     lost: totals.lost,
+                    age: 0,
                 };
                 self.open.insert(key, open);
             }
@@ -144,6 +150,7 @@ impl<K: Ord + Clone> Windows<K> {
             .filter(|(_, open)| open.due <= now.mono)
             .map(|(key, open)| {
                 let closed = open.close(key.clone(), now, totals);
+                open.age = open.age.saturating_add(1);
                 open.due = due(now, open.length);
                 open.since = now;
                 open.base = totals.slots.get(&open.slot).cloned().unwrap_or_default();
@@ -156,9 +163,11 @@ impl<K: Ord + Clone> Windows<K> {
 
     /// Ends the window of a key for good: its container has gone, or its profile no longer wants it.
     pub fn end(&mut self, key: &K, now: Now, totals: &Totals) -> Option<Closed<K>> {
-        self.open
-            .remove(key)
-            .map(|open| open.close(key.clone(), now, totals))
+        let open = self.open.remove(key)?;
+        Some(Closed {
+            last: true,
+            ..open.close(key.clone(), now, totals)
+        })
     }
 }
 
@@ -196,6 +205,8 @@ impl Open {
                 .map(|now| now.since(&self.detail))
                 .unwrap_or_default(),
             partial: length < self.length / 2,
+            age: self.age,
+            last: false,
         }
     }
 }

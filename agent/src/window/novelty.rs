@@ -80,6 +80,8 @@ mod tests {
                 pairs: pairs.collect(),
             },
             partial: false,
+            age: 9,
+            last: false,
         }
     }
 

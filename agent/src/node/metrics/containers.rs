@@ -262,6 +262,8 @@ mod tests {
                 pairs: vec![],
             },
             partial: false,
+            age: 9,
+            last: false,
         };
         let new = New {
             calls: vec![1, 2],
