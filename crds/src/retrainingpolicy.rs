@@ -243,8 +243,8 @@ pub struct RetrainingPolicyStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(default)]
     pub observed_generation: i64,
-    /// Windows that the next run could train on; rounded down to two digits so that a status does
-    /// not change with each window.
+    /// Windows kept for the next run, which leaves out those that raised an alert or have another length than the
+    /// profile's present one; rounded down to two digits so that a status does not change with each window.
     #[serde(default)]
     pub windows: i64,
     /// The last run that this policy started.

@@ -226,7 +226,9 @@ fn problem(
             if let Err(error) = Filter::parse(Arch::X86_64, &[name.as_str()], &[]) {
                 return Some((
                     "UnknownSyscall",
-                    format!("spec.capture.syscalls.{field}: {error} (the other names hold meanwhile)"),
+                    format!(
+                        "spec.capture.syscalls.{field}: {error} (names that are known hold meanwhile; where none is, nothing is traced)"
+                    ),
                 ));
             }
         }
