@@ -46,12 +46,19 @@ mkdir -p "$out"
 BENCH_PYTHON=$(python || true)
 export BENCH_PYTHON BENCH_OUT=$out
 [[ -n $BENCH_PYTHON ]] || say 'no scikit-learn could be had: rows will be without it'
-for file in */benches/*.rs; do
-    crate=${file%%/*} name=$(basename "$file" .rs)
-    say "$crate: $name"
-    cargo bench --quiet --package "vigia-$crate" --bench "$name" >&2
-done
+# Every bench target there is, wherever its file lies.
+targets=$(cargo metadata --no-deps --format-version 1 |
+    jq --raw-output '.packages[] | .name as $package | .targets[] | select(.kind == ["bench"]) | "\($package) \(.name)"')
+failed=()
+while read -r package name; do
+    say "$package: $name"
+    cargo bench --quiet --package "$package" --bench "$name" </dev/null >&2 || failed+=("$name")
+done <<<"$targets"
 say 'the loop, on a cluster of three nodes (8 min)'
 scripts/build-images.sh
 cargo nextest run --package vigia-e2e --ignore-default-filter --filterset 'binary(closed_loop) and test(a_workload_is_learnt)' >&2
 table
+if ((${#failed[@]})); then
+    say "these stopped before their end, see above: ${failed[*]}"
+    exit 1
+fi
