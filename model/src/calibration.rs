@@ -106,7 +106,7 @@ pub struct AlertBudget {
 
 impl AlertBudget {
     /// Normal windows of one container that may be called odd, as a share of all.
-    fn share(&self, window_s: f64) -> f64 {
+    pub(crate) fn share(&self, window_s: f64) -> f64 {
         let share = self.count * window_s / (self.period_s * self.containers.max(1.0));
         if share.is_finite() {
             share.clamp(0.0, 1.0)

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use vigia_crds::{CaptureMode, NodePlanSpec, PlannedModel, PlannedProfile, SignalKind, Task, VersionMode};
 
 use vigia_model::syscalls::{Arch, Filter};
@@ -14,7 +15,7 @@ use crate::containers::ContainerId;
 use crate::probe::{Mode, Signal};
 
 /// A namespaced name: of a TraceProfile or of a Model.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Key {
     /// Namespace.
     pub namespace: String,

@@ -13,7 +13,7 @@ use super::duty::Duty;
 use super::models::load::Loaded;
 use super::models::shelf::{Refusal, Shelf, Step, VersionKey};
 use super::report::Findings;
-use super::score::{Scored, Scorer, WindowKey};
+use super::score::{Scored, Scorer, Spent, WindowKey};
 use super::targets::{self, Action, Traced};
 use crate::containers::resources::Resources;
 use crate::containers::{ContainerId, Finder};
@@ -146,6 +146,12 @@ impl Engine {
         self.scan_at = Duration::ZERO;
         self.dirty = true;
         steps
+    }
+
+    /// What is spent of alert budgets.
+    #[must_use]
+    pub fn spent(&self) -> Spent {
+        self.scorer.spent(&self.desired)
     }
 
     /// Takes a version that was obtained, or why not. True where what serves has changed.

@@ -13,6 +13,7 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use vigia_crds::NodePlanStatus;
+use vigia_model::budget::Told;
 
 use super::cluster::{self, Seen, Statuses};
 use super::config::Config;
@@ -27,7 +28,7 @@ use super::obtain::{Fetcher, Obtained};
 use super::report::client::Operator;
 use super::report::{Limits, Outbox};
 use super::score::Scorer;
-use super::state::{LastPlan, State};
+use super::state::{LastPlan, LastSpent, State};
 use super::status::{self, View};
 use crate::window::Now;
 
@@ -118,7 +119,13 @@ impl Agent {
             cgroup_root: config.cgroup_root.clone(),
             tallies: config.tallies,
         };
-        let engine = Engine::new(engine_config, state.serving(), Scorer::new(secret, seed));
+        let mut scorer = Scorer::new(secret, seed);
+        if let Some(last) = state.spent() {
+            // A clock that was set back brings nothing back.
+            let hours = wall_ms().saturating_sub(last.at_ms) as f64 / 3.6e6;
+            scorer.restore(last.spent, hours);
+        }
+        let engine = Engine::new(engine_config, state.serving(), scorer);
         let operator = Operator::new(config.operator());
         let (done, obtained) = mpsc::channel(16);
         let (seen, plans) = mpsc::channel(4);
@@ -189,15 +196,15 @@ impl Agent {
         tracing::info!("ending: the last windows are closed and told");
         let last = self.engine.end(self.now());
         self.tell(last);
+        self.keep_spent();
         self.outbox.finish(FAREWELL).await;
         Ok(())
     }
 
     fn now(&self) -> Now {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now {
             mono: self.clock.elapsed(),
-            wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
+            wall_ms: wall_ms(),
         }
     }
 
@@ -229,6 +236,10 @@ impl Agent {
                     .join(","),
                 "alert"
             );
+        }
+        // Rare, by what it keeps: an alert that was begun must not be forgotten by a crash.
+        if tick.scored.iter().any(|one| one.told == Told::Begins) {
+            self.keep_spent();
         }
         self.metrics.windows.inc_by(tick.windows as u64);
         self.metrics.scored(&tick.scored, tick.changed);
@@ -347,6 +358,16 @@ impl Agent {
         }
     }
 
+    fn keep_spent(&self) {
+        let spent = LastSpent {
+            at_ms: wall_ms(),
+            spent: self.engine.spent(),
+        };
+        if let Err(error) = self.state.keep_spent(&spent) {
+            tracing::warn!(%error, "what is spent of alert budgets cannot be kept for a restart");
+        }
+    }
+
     fn keep_serving(&self) {
         if let Err(error) = self.state.keep_serving(self.engine.shelf().serving()) {
             tracing::warn!(%error, "what serves cannot be kept for a restart");
@@ -389,4 +410,9 @@ impl Agent {
             changed
         });
     }
+}
+
+fn wall_ms() -> u64 {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)
 }

@@ -2,17 +2,19 @@
 //!
 //! The Active version of each of a profile's Models decides; a Shadow version scores beside it and raises nothing.
 //! An alert needs as many windows in a row above the threshold as the profile says, or one that is odd beyond doubt:
-//! what a shell does in a second is over before a second window. The first
-//! two windows of a container and its last are never alerts by themselves, and the first does not count at all: starting
-//! and ending are like nothing in between. An alert goes on being told for as long
-//! as they last. Feature vectors for training are a share of the windows, under a hashed name.
+//! what a shell does in a second is over before a second window. The first two windows of a container and its last are
+//! never alerts by themselves, and the first does not count at all: starting and ending are like nothing in between. An
+//! alert goes on being told for as long as they last, and what the alert budget has no room for is counted and not told;
+//! see [`vigia_model::budget`]. Feature vectors for training are a share of the windows, under a hashed name.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use vigia_crds::VersionMode;
+use vigia_model::budget::{self, Keeper, Kept, Pool, Rule, Stream, Told};
 use vigia_model::calibration::{AlertBudget, Severity};
 use vigia_model::histogram::ScoreHistogram;
 use vigia_model::pipeline::Scratch;
@@ -27,9 +29,6 @@ use crate::node::models::shelf::Shelf;
 use crate::node::report::{Findings, Sums};
 use crate::window::{Closed, New, number};
 
-/// How much of a window's oddness lasts into the next: nothing is known of a container in advance, and 1 keeps the
-/// alert budget however windows hang together.
-const DEPENDENCE: f32 = 1.0;
 /// What a verdict names, at most.
 const DRIVERS: usize = 3;
 /// Feature vectors of one drain, at most.
@@ -61,16 +60,45 @@ pub struct Scored {
     pub mode: VersionMode,
     /// It became an alert.
     pub alert: Option<Severity>,
+    /// What the alert budget made of it.
+    pub told: Told,
     /// What scoring took.
     pub seconds: f64,
 }
 
-/// Scores windows and remembers which containers stay above the threshold.
+/// What is spent of alert budgets, as it is kept for another life.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Spent {
+    streams: Vec<SpentStream>,
+    pools: Vec<SpentPool>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct SpentStream {
+    pod_uid: String,
+    container: String,
+    profile: Key,
+    model: Key,
+    kept: Kept<Keeper>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct SpentPool {
+    profile: Key,
+    model: Key,
+    kept: Kept<Pool>,
+}
+
+/// Scores windows and remembers what was told of each container.
 pub struct Scorer {
     scratch: Scratch,
     vector: Vec<f32>,
-    /// Windows in a row above the threshold, by container, profile and Model.
-    streaks: BTreeMap<(WindowKey, Key), u32>,
+    /// By container, profile and Model.
+    streams: BTreeMap<(WindowKey, Key), Stream>,
+    /// By profile and Model.
+    pools: BTreeMap<(Key, Key), Pool>,
+    /// Containers of each profile.
+    containers: BTreeMap<Key, usize>,
     /// Key of the hash that stands for a container in samples.
     secret: [u8; 32],
     draw: u64,
@@ -83,9 +111,66 @@ impl Scorer {
         Self {
             scratch: Scratch::default(),
             vector: Vec::new(),
-            streaks: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            pools: BTreeMap::new(),
+            containers: BTreeMap::new(),
             secret,
             draw: seed | 1,
+        }
+    }
+
+    /// Takes over what another life had spent of alert budgets, this many hours ago.
+    pub fn restore(&mut self, spent: Spent, hours: f64) {
+        for one in spent.streams {
+            let window = WindowKey {
+                container: ContainerId {
+                    pod_uid: one.pod_uid,
+                    id: one.container,
+                },
+                profile: one.profile,
+            };
+            let stream = Stream::new(one.kept.after(hours));
+            self.streams.insert((window, one.model), stream);
+        }
+        for one in spent.pools {
+            self.pools.insert((one.profile, one.model), one.kept.after(hours));
+        }
+    }
+
+    /// What is spent of alert budgets: what has all of its own is left out.
+    #[must_use]
+    pub fn spent(&self, desired: &Desired) -> Spent {
+        let per_hour = |profile: &Key| Some(desired.profiles.get(profile)?.alerts_per_hour);
+        let streams = self
+            .streams
+            .iter()
+            .filter(|(_, stream)| !stream.keeper().is_full());
+        let streams = streams.filter_map(|((window, model), stream)| {
+            Some(SpentStream {
+                pod_uid: window.container.pod_uid.clone(),
+                container: window.container.id.clone(),
+                profile: window.profile.clone(),
+                model: model.clone(),
+                kept: Kept {
+                    left: *stream.keeper(),
+                    per_hour: per_hour(&window.profile)?,
+                },
+            })
+        });
+        let pools = self.pools.iter().filter_map(|((profile, model), pool)| {
+            let containers = self.containers.get(profile).copied().unwrap_or_default();
+            Some(SpentPool {
+                profile: profile.clone(),
+                model: model.clone(),
+                kept: Kept {
+                    left: *pool,
+                    per_hour: per_hour(profile)? * containers as f64,
+                },
+            })
+        });
+        Spent {
+            streams: streams.collect(),
+            pools: pools.collect(),
         }
     }
 
@@ -146,12 +231,22 @@ impl Scorer {
 
     /// Forgets what is no longer wanted: containers, profiles of a container, Models of a profile.
     pub fn retain(&mut self, desired: &Desired) {
-        self.streaks.retain(|(key, model), _| {
+        let scores = |profile: &Key, model: &Key| {
+            let profile = desired.profiles.get(profile);
+            profile.is_some_and(|profile| profile.models.contains(model))
+        };
+        self.streams.retain(|(key, model), _| {
             let target = desired.targets.get(&key.container);
-            let profile = desired.profiles.get(&key.profile);
-            target.is_some_and(|target| target.profiles.contains(&key.profile))
-                && profile.is_some_and(|profile| profile.models.contains(model))
+            target.is_some_and(|target| target.profiles.contains(&key.profile)) && scores(&key.profile, model)
         });
+        self.pools.retain(|(profile, model), _| scores(profile, model));
+        self.containers.clear();
+        for profile in desired.targets.values().flat_map(|target| &target.profiles) {
+            *self.containers.entry(profile.clone()).or_default() += 1;
+        }
+        for ((profile, _), pool) in &mut self.pools {
+            pool.shared_by(self.containers.get(profile).copied().unwrap_or_default());
+        }
     }
 
     fn one(
@@ -169,22 +264,25 @@ impl Scorer {
         let verdict = loaded.pipeline.score(window, &mut self.scratch).ok()?;
         let seconds = start.elapsed().as_secs_f64();
 
-        let bar = Bar::of(profile);
-        let above = verdict.score >= bar.threshold;
-        let consecutive = if mode == VersionMode::Active {
-            let streak = self.streaks.entry((key.clone(), model.clone())).or_default();
-            *streak = if above && closed.age > 0 {
-                streak.saturating_add(1)
-            } else {
-                0
+        let rule = rule(profile);
+        let above = verdict.score >= rule.threshold();
+        let (told, consecutive) = if mode == VersionMode::Active {
+            let containers = self.containers.get(&key.profile).copied().unwrap_or_default();
+            let stream = self.streams.entry((key.clone(), model.clone()));
+            let stream = stream.or_insert_with(|| Stream::fresh(&rule));
+            let pool = self.pools.entry((key.profile.clone(), model.clone()));
+            let scored = budget::Scored {
+                p: verdict.p_value,
+                score: verdict.score,
+                counts: closed.age > 0,
+                settled: closed.age > 1 && !closed.last,
             };
-            *streak
+            let told = stream.window(&rule, pool.or_insert_with(|| Pool::new(containers)), &scored);
+            (told, stream.streak())
         } else {
-            0
+            (Told::Nothing, 0)
         };
-        let alert = (mode == VersionMode::Active
-            && bar.alerts(verdict.score, consecutive, closed.age > 1 && !closed.last))
-        .then_some(verdict.severity);
+        let alert = told.is_alert().then_some(verdict.severity);
 
         let started = i64::try_from(window.started_ms).unwrap_or(i64::MAX);
         let mut histogram = ScoreHistogram::default();
@@ -206,7 +304,7 @@ impl Scorer {
             last_window_unix_ms: started,
             max_latency_us: (seconds * 1e6) as u64,
         };
-        let told = alert.map(|severity| v1::Verdict {
+        let said = alert.map(|severity| v1::Verdict {
             namespace: key.profile.namespace.clone(),
             profile: key.profile.name.clone(),
             model: model.name.clone(),
@@ -218,7 +316,7 @@ impl Scorer {
             window_ms: i64::from(window.duration_ms),
             score: f64::from(verdict.score),
             p_value: verdict.p_value,
-            threshold: f64::from(bar.threshold),
+            threshold: f64::from(rule.threshold()),
             severity: told_severity(severity).into(),
             drivers: verdict
                 .drivers
@@ -239,12 +337,13 @@ impl Scorer {
             score: verdict.score,
             mode,
             alert,
+            told,
             seconds,
         };
         Some(One {
             above,
             summary,
-            verdict: told,
+            verdict: said,
             scored,
         })
     }
@@ -299,7 +398,7 @@ struct One {
 fn with_new(mut verdict: v1::Verdict, closed: &Closed<WindowKey>, new: &New) -> v1::Verdict {
     let window = &closed.window;
     let seconds = window.seconds().max(f64::MIN_POSITIVE);
-    let name = |nr: u32| syscalls::name(window.arch, nr).unwrap_or("unknown");
+    let name = |nr: u32| syscalls::name(window.arch, syscalls::native(window.arch, nr)).unwrap_or("unknown");
     let calls = new.calls.iter().filter_map(|nr| {
         let call = window.calls.iter().find(|call| call.nr == *nr)?;
         Some((name(*nr).to_owned(), call.count))
@@ -328,37 +427,13 @@ fn with_new(mut verdict: v1::Verdict, closed: &Closed<WindowKey>, new: &New) -> 
     verdict
 }
 
-/// What keeps the profile's alert budget.
-#[derive(Debug, Clone, Copy)]
-struct Bar {
-    /// The calibrated score that so many windows in a row must reach.
-    threshold: f32,
-    windows: u32,
-    /// The calibrated score that needs no second window.
-    at_once: f32,
-}
-
-impl Bar {
-    fn of(profile: &Profile) -> Self {
-        let budget = AlertBudget {
-            count: profile.alerts_per_hour,
-            period_s: 3600.0,
-            containers: 1.0,
-        };
-        let window = profile.window.as_secs_f64();
-        Self {
-            threshold: budget.threshold(window, profile.consecutive, DEPENDENCE),
-            windows: profile.consecutive,
-            at_once: budget.at_once(window),
-        }
-    }
-
-    /// Whether a window of this score, the last of so many in a row above the threshold, is an alert; `settled` says
-    /// that one may be enough.
-    fn alerts(self, score: f32, consecutive: u32, settled: bool) -> bool {
-        let at_once = settled && score >= self.at_once;
-        score >= self.threshold && (consecutive >= self.windows || at_once)
-    }
+fn rule(profile: &Profile) -> Rule {
+    let budget = AlertBudget {
+        count: profile.alerts_per_hour,
+        period_s: 3600.0,
+        containers: 1.0,
+    };
+    Rule::new(&budget, profile.window.as_secs_f64(), profile.consecutive)
 }
 
 fn told_severity(severity: Severity) -> v1::Severity {
@@ -367,22 +442,5 @@ fn told_severity(severity: Severity) -> v1::Severity {
         Severity::None | Severity::Low => v1::Severity::Low,
         Severity::Medium => v1::Severity::Medium,
         Severity::High => v1::Severity::High,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_alert_takes_its_windows_in_a_row_or_one_beyond_doubt() {
-        let bar = Bar {
-            threshold: 0.7,
-            windows: 3,
-            at_once: 0.8,
-        };
-        assert!(!bar.alerts(0.75, 1, true) && !bar.alerts(0.75, 2, true) && bar.alerts(0.75, 3, true));
-        assert!(bar.alerts(0.8, 1, true) && !bar.alerts(0.8, 1, false) && bar.alerts(0.8, 3, false));
-        assert!(!bar.alerts(0.69, 9, true));
     }
 }

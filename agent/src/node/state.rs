@@ -1,5 +1,5 @@
-//! What a restart must find again: the last plan, what served, the secret that names containers in samples, and reports
-//! that the operator has not taken.
+//! What a restart must find again: the last plan, what served, what is spent of alert budgets, the secret that names
+//! containers in samples, and reports that the operator has not taken.
 //!
 //! With the cache of artifacts beside it, an agent that comes back while the API server and the operator are away goes
 //! on as before. Each file is written whole or not at all; one that cannot be read is as one that is not there.
@@ -17,6 +17,7 @@ use vigia_model::artifact::{read, write_atomic};
 use vigia_proto::v1::ReportBatch;
 
 use super::desired::Key;
+use super::score::Spent;
 
 const REPORTS: &str = "reports.pb";
 
@@ -34,6 +35,15 @@ struct Serving {
     namespace: String,
     model: String,
     digest: String,
+}
+
+/// What was spent of alert budgets, and when.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LastSpent {
+    /// Milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// What was spent.
+    pub spent: Spent,
 }
 
 /// A folder of the agent's own.
@@ -109,6 +119,21 @@ impl State {
             })
             .collect();
         self.write("serving.json", &serving)
+    }
+
+    /// What was spent of alert budgets.
+    #[must_use]
+    pub fn spent(&self) -> Option<LastSpent> {
+        self.read("budgets.json")
+    }
+
+    /// Keeps what is spent of alert budgets.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn keep_spent(&self, spent: &LastSpent) -> io::Result<()> {
+        self.write("budgets.json", spent)
     }
 
     /// The node's secret, made where there is none yet.

@@ -11,6 +11,7 @@ use vigia_agent::node::score::Scorer;
 use vigia_agent::probe::{HierarchyKind, Tally};
 use vigia_agent::window::{Detail, Now};
 use vigia_crds::{CaptureMode, SignalKind, Task, VersionMode};
+use vigia_model::budget::Told;
 
 use crate::ground::{Ground, grounds};
 use crate::model::{Signed, key, signed};
@@ -139,6 +140,48 @@ fn a_workload_is_learnt_and_what_is_new_is_told_with_its_cause() {
         );
         assert_eq!(node.window(1000, 0).findings.alerts, [], "it is over");
     }
+}
+
+#[test]
+fn the_alert_budget_is_held_whatever_comes_and_over_a_restart() {
+    let ground = grounds().remove(0);
+    let mut node = Node::new(&ground);
+    node.plan(&[]);
+    let model = signed("m", &baseline(&mut node), &key());
+    node.plan(&[(&model, VersionMode::Active)]);
+    node.obtain(&model);
+    for _ in 0..3 {
+        node.window(1000, 0);
+    }
+    // Each is an alert of its own, as there is a normal window in between.
+    let told = |node: &mut Node| {
+        let tick = node.window(1000, 5000);
+        assert_eq!(node.window(1000, 0).findings.alerts, []);
+        (tick.findings.alerts.len(), tick.scored[0].told)
+    };
+    let ten: Vec<(usize, Told)> = (0..10).map(|_| told(&mut node)).collect();
+    assert_eq!(ten[0], (1, Told::Begins), "the first is told at once: {ten:?}");
+    let begun = ten.iter().filter(|one| **one == (1, Told::Begins)).count();
+    let withheld = ten.iter().filter(|one| **one == (0, Told::Withheld)).count();
+    assert!((2..=3).contains(&begun) && begun + withheld == 10, "{ten:?}");
+
+    let spent = node.engine.spent();
+    let mut scorer = Scorer::new([1; 32], 43);
+    scorer.restore(spent.clone(), 0.0);
+    let serving = node.engine.shelf().serving().clone();
+    let config = EngineConfig {
+        cgroup_root: ground.cgroup_root.clone(),
+        tallies: 4096,
+    };
+    node.engine = Engine::new(config, serving, scorer);
+    node.plan(&[(&model, VersionMode::Active)]);
+    assert_eq!(node.engine.spent(), spent);
+    node.obtain(&model);
+    node.tick();
+    for _ in 0..3 {
+        node.window(1000, 0);
+    }
+    assert_eq!(told(&mut node), (0, Told::Withheld));
 }
 
 #[test]

@@ -81,7 +81,8 @@ impl Containers {
             };
             let calls = all.latencies.entry(key.profile.clone()).or_default();
             for one in &window.detail.durations {
-                let name = syscalls::name(window.window.arch, one.nr).unwrap_or(OTHERS);
+                let arch = window.window.arch;
+                let name = syscalls::name(arch, syscalls::native(arch, one.nr)).unwrap_or(OTHERS);
                 let name = if calls.contains_key(name) || calls.len() < CALLS {
                     name
                 } else {

@@ -16,6 +16,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use vigia_crds::VersionMode;
+use vigia_model::budget::Told;
 
 use self::containers::{Collected, Containers};
 use super::score::Scored;
@@ -51,6 +52,13 @@ struct AlertLabels {
     severity: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WithheldLabels {
+    namespace: String,
+    profile: String,
+    model: String,
+}
+
 /// The agent's metrics.
 pub struct Metrics {
     registry: Registry,
@@ -60,6 +68,7 @@ pub struct Metrics {
     pub containers: Arc<Containers>,
     scores: Family<ScoreLabels, Gauge<f64, AtomicU64>>,
     alerts: Family<AlertLabels, Counter>,
+    withheld: Family<WithheldLabels, Counter>,
     /// The series of `alerts` that there are.
     told: Mutex<BTreeSet<AlertLabels>>,
     /// Windows that were closed.
@@ -102,6 +111,12 @@ impl Default for Metrics {
         );
         let alerts = Family::default();
         registry.register("alerts", "Windows that were told as alerts", alerts.clone());
+        let withheld = Family::default();
+        registry.register(
+            "alerts_withheld",
+            "Windows that would have been told as alerts, had the alert budget not been spent",
+            withheld.clone(),
+        );
         let windows = Counter::default();
         registry.register("windows", "Windows closed", windows.clone());
         let verdict = Histogram::new([1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 0.1, 1.0]);
@@ -172,6 +187,7 @@ impl Default for Metrics {
             containers,
             scores,
             alerts,
+            withheld,
             told: Mutex::default(),
             windows,
             verdict,
@@ -208,6 +224,14 @@ impl Metrics {
                 mode: ModeLabel(one.mode == VersionMode::Active),
             };
             self.scores.get_or_create(&labels).set(f64::from(one.score));
+            if one.told == Told::Withheld {
+                let labels = WithheldLabels {
+                    namespace: labels.namespace.clone(),
+                    profile: labels.profile.clone(),
+                    model: labels.model.clone(),
+                };
+                self.withheld.get_or_create(&labels).inc();
+            }
             if let Some(severity) = one.alert {
                 let labels = AlertLabels {
                     namespace: labels.namespace,
@@ -321,15 +345,22 @@ mod tests {
             score: 0.75,
             mode: VersionMode::Active,
             alert: Some(Severity::Low),
+            told: Told::Begins,
             seconds: 0.0,
         };
-        metrics.scored(&[one], true);
+        let withheld = Scored {
+            alert: None,
+            told: Told::Withheld,
+            ..one.clone()
+        };
+        metrics.scored(&[one, withheld], true);
         let text = metrics.text();
         assert!(
             text.contains("pod=\"pod-0\",container=\"app\",mode=\"active\"} 0.75"),
             "{text}"
         );
         assert!(text.contains("severity=\"low\"} 1"), "{text}");
+        assert!(text.contains("model=\"m\"} 1"), "{text}");
         assert!(text.contains("vigia_agent_resident_bytes"), "{text}");
         let mut stats = ProbeStats::default();
         stats.exit.timed_runs = 2;

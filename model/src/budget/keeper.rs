@@ -1,10 +1,4 @@
-//! Holding an alert budget where windows are not what calibration expected.
-//!
-//! [`crate::calibration::AlertBudget::threshold`] is right while windows are exchangeable with the held-out
-//! ones. Programs that training never met are not, and alarms come in multiples of the budget. A [`Keeper`]
-//! closes the loop: adaptive conformal inference (Gibbs and Candès, NeurIPS 2021) lowers the p-value that an
-//! alarm needs with every alarm and raises it again with every window without one. It is never looser than the
-//! budget itself, so a model whose alarms are rare is left alone.
+//! Adaptive conformal inference: the p-value that an alarm needs, such that alarms stay within a budget.
 
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +26,11 @@ impl Keeper {
         }
     }
 
+    /// Whether none of it is spent.
+    pub fn is_full(&self) -> bool {
+        self.level >= self.budget
+    }
+
     /// The p-value below which the next window raises an alarm.
     pub const fn level(&self) -> f64 {
         self.level
@@ -47,6 +46,30 @@ impl Keeper {
         self.level += step * (self.budget - f64::from(u8::from(alarm)));
         self.level = self.level.min(self.budget);
         alarm
+    }
+
+    /// The same for another budget: as much of it is spent.
+    pub(super) fn adjusted(self, budget: f64) -> Self {
+        let new = Self::new(budget);
+        if self.budget == new.budget {
+            return self;
+        }
+        let left = self.level / self.budget;
+        Self {
+            level: new.budget
+                * if left.is_finite() {
+                    left.clamp(-1.0, 1.0)
+                } else {
+                    1.0
+                },
+            ..new
+        }
+    }
+
+    /// As after so many windows without an alarm that `alarms` would have been within the budget.
+    pub(super) fn rested(mut self, alarms: f64) -> Self {
+        self.level = (self.level + self.budget / 2.0 * alarms.max(0.0)).min(self.budget);
+        self
     }
 }
 
@@ -111,6 +134,12 @@ mod tests {
             let mut keeper = Keeper::new(budget);
             count(&mut keeper, &ps);
             prop_assert!(!keeper.level().is_nan());
+        }
+
+        #[test]
+        fn what_is_adjusted_or_rested_is_never_looser(level in any::<f64>(), alarms in any::<f64>(), budget in 0.0..=1.0f64) {
+            let keeper = Keeper { budget: 1e-3, level }.rested(alarms).adjusted(budget);
+            prop_assert!(keeper.level() <= budget);
         }
     }
 }
