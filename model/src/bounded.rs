@@ -2,12 +2,15 @@
 //!
 //! A limit on the bytes of an encoding is none on memory: an element that takes a few bytes there may take hundreds
 //! here. So whoever declares a list says how long it may be, and one that claims more is refused before its first
-//! element is read.
+//! element is read; and a claim is believed up to a mebibyte, past which room is made as elements come.
 
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
 use std::marker::PhantomData;
+
+/// Bytes that are set aside on a claim alone.
+const BELIEVED: usize = 1 << 20;
 
 /// Reads a list of at most `MOST` elements, for `#[serde(deserialize_with)]`.
 ///
@@ -35,7 +38,7 @@ impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for AtMost<T, MOS
         if claimed > MOST {
             return Err(A::Error::invalid_length(claimed, &self));
         }
-        let mut list = Vec::with_capacity(claimed);
+        let mut list = Vec::with_capacity(claimed.min(BELIEVED / size_of::<T>().max(1)));
         while let Some(element) = from.next_element()? {
             if list.len() == MOST {
                 return Err(A::Error::invalid_length(MOST + 1, &self));

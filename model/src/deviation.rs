@@ -54,12 +54,16 @@ pub struct Moments {
     /// Vectors seen.
     pub rows: u64,
     /// Vectors in which the feature was not zero.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_FEATURES>")]
     pub present: Vec<u64>,
     /// Sum of the feature.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_FEATURES>")]
     pub sum: Vec<f64>,
     /// Sum of the feature's squares.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_FEATURES>")]
     pub squares: Vec<f64>,
     /// Sum of the feature's rates a second.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_FEATURES>")]
     pub rates: Vec<f64>,
 }
 

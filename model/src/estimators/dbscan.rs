@@ -15,7 +15,7 @@ pub const MAX_CORE: usize = 512;
 pub struct Dbscan {
     /// A row a point.
     pub core: Table,
-    /// Radius of a neighbourhood.
+    /// Radius of a neighbourhood, widened by how far the core points that are kept leave one uncovered.
     pub eps: f32,
 }
 

@@ -8,6 +8,7 @@
 //! a level that moved, where an intercept would draw the forecast back to the training data's mean.
 
 use super::{Refused, rule};
+use crate::bounded;
 use serde::{Deserialize, Serialize};
 
 /// Values before the last that are features.
@@ -36,6 +37,7 @@ pub struct Horizon {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Forecaster {
     /// One for each horizon.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_HORIZONS>")]
     pub horizons: Vec<Horizon>,
 }
 

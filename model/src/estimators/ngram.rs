@@ -12,6 +12,7 @@
 //! n-gram whatever its order. Two of a million n-grams share one with a chance of about 3e-8.
 
 use super::{Refused, rule};
+use crate::bounded;
 use serde::{Deserialize, Serialize};
 
 /// Longest n-gram.
@@ -52,8 +53,10 @@ pub struct NgramModel {
     /// Distinct calls of the training data.
     pub alphabet: u32,
     /// Contexts of 0 to order − 1 calls.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_ENTRIES>")]
     pub contexts: Vec<Context>,
     /// N-grams of 1 to order calls.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_ENTRIES>")]
     pub grams: Vec<Gram>,
 }
 

@@ -7,6 +7,7 @@
 
 use super::ngram::Call;
 use super::{Refused, rule};
+use crate::bounded;
 use serde::{Deserialize, Serialize};
 
 /// Calls that are told apart; those above share the last place.
@@ -61,6 +62,7 @@ impl FromIterator<Call> for CallSet {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Repertoire {
     /// The sets, none empty.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_SETS>")]
     pub sets: Vec<CallSet>,
 }
 

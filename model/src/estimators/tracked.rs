@@ -13,6 +13,7 @@
 //! ln((x + median) / q99). The score is the sum of the three.
 
 use super::{Refused, rule};
+use crate::bounded;
 use serde::{Deserialize, Serialize};
 
 /// Most metrics.
@@ -39,10 +40,13 @@ pub struct ViewScale {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Tracked {
     /// Mean of each metric in training, where tracking starts.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_WIDTH>")]
     pub mean: Vec<f64>,
     /// Standard deviation of each metric in training, above 0.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_WIDTH>")]
     pub deviation: Vec<f64>,
     /// (C + λI)^(−1/2) up to a rotation, row by row: the relation view is the squared length of its product with z.
+    #[serde(deserialize_with = "bounded::list::<_, _, { MAX_WIDTH * MAX_WIDTH }>")]
     pub whitening: Vec<f64>,
     /// Share of a clipped innovation that a mean follows, in [0, 1).
     pub rate: f64,
