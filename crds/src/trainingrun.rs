@@ -165,6 +165,11 @@ pub enum EstimatorType {
     /// Classification trees, taught with windows that are made from normal ones to be suspicious
     /// and malicious.
     RandomForest,
+    /// Error of a network that learnt to give back normal windows.
+    Autoencoder,
+    /// A network taught as the random forest is.
+    #[serde(rename = "MLPClassifier")]
+    MlpClassifier,
 }
 
 /// Which windows a run trains on: those of the Model's profiles that raised no alert.

@@ -24,11 +24,15 @@ pub enum EstimatorKind {
     Dbscan,
     /// Classification trees: normal, suspicious, malicious.
     RandomForest,
+    /// Error of a network that learnt to give back what it is given.
+    Autoencoder,
+    /// A network that tells normal, suspicious and malicious.
+    MlpClassifier,
 }
 
 impl EstimatorKind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Deviation,
         Self::IsolationForest,
         Self::ZScore,
@@ -38,6 +42,8 @@ impl EstimatorKind {
         Self::Lof,
         Self::Dbscan,
         Self::RandomForest,
+        Self::Autoencoder,
+        Self::MlpClassifier,
     ];
 
     /// What is trained where nothing is said.
@@ -55,6 +61,8 @@ impl EstimatorKind {
             Self::Lof => "lof",
             Self::Dbscan => "dbscan",
             Self::RandomForest => "random-forest",
+            Self::Autoencoder => "autoencoder",
+            Self::MlpClassifier => "mlp-classifier",
         }
     }
 

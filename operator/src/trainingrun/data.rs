@@ -56,6 +56,8 @@ const fn kind_of(kind: EstimatorType) -> EstimatorKind {
         EstimatorType::Lof => EstimatorKind::Lof,
         EstimatorType::Dbscan => EstimatorKind::Dbscan,
         EstimatorType::RandomForest => EstimatorKind::RandomForest,
+        EstimatorType::Autoencoder => EstimatorKind::Autoencoder,
+        EstimatorType::MlpClassifier => EstimatorKind::MlpClassifier,
     }
 }
 
@@ -146,6 +148,8 @@ mod tests {
             "LOF",
             "DBSCAN",
             "RandomForest",
+            "Autoencoder",
+            "MLPClassifier",
         ];
         let all = plan(json!({"types": types, "components": 8}));
         assert_eq!(all.estimators, EstimatorKind::ALL.map(|kind| kind.to_string()));

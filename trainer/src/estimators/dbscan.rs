@@ -135,16 +135,19 @@ mod tests {
     #[test]
     fn what_lies_next_to_a_core_point_that_is_not_kept_is_within_a_cluster() {
         let mut draw = Draw::new(1, 0);
-        let values: Vec<f32> = (0..2 * ROWS).map(|_| draw.unit() as f32).collect();
+        let values: Vec<f32> = (0..1600).map(|_| draw.unit() as f32).collect();
         let rows = Table::new(2, values);
         let (model, found) = fit(&rows, 1).expect("fits");
         assert!(found.core.len() > MAX_CORE && model.core.len() == MAX_CORE);
-        let near = |point: &[f32]| model.core.rows().map(move |core| squared_distance(core, point));
         for &core in &found.core {
-            let distance = near(rows.row(core)).fold(f32::MAX, f32::min).sqrt();
+            let kept = model
+                .core
+                .rows()
+                .map(|kept| squared_distance(kept, rows.row(core)));
+            let distance = kept.fold(f32::MAX, f32::min).sqrt();
             assert!(distance < model.eps, "{distance} of {}", model.eps);
         }
-        // And hardly wider than without: ten of 2,048 points lie within some .04.
-        assert!(model.eps < 0.15, "{}", model.eps);
+        // And hardly wider than without: ten of 800 points lie within some .06.
+        assert!(model.eps < 0.2, "{}", model.eps);
     }
 }

@@ -9,6 +9,7 @@ pub mod forecast;
 pub mod gaussian;
 pub mod kmeans;
 pub mod lof;
+pub mod mlp;
 pub mod scaling;
 pub mod sequence;
 pub mod tracked;

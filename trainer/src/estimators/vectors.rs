@@ -13,7 +13,7 @@ use vigia_model::pipeline::EstimatorKind;
 use super::contrast::contrast;
 use super::scaling::{Components, scaler};
 use super::trees::{self, Growth};
-use super::{EstimatorError, dbscan, gaussian, kmeans, lof};
+use super::{EstimatorError, dbscan, gaussian, kmeans, lof, mlp};
 
 /// Share of the variance that is explained where nobody says how many components.
 const EXPLAINED: f64 = 0.95;
@@ -124,11 +124,21 @@ pub fn fit(
             let (front, rows) = projected(front, scaled, components);
             fitted(dense(&rows, seed)?, front)
         }
-        EstimatorKind::RandomForest => {
+        EstimatorKind::Autoencoder => {
+            let (front, rows) = projected(front, scaled, components);
+            let model = mlp::autoencoder(&rows, seed)?;
+            fitted((VectorEstimator::Mlp(model), vec![]), front)
+        }
+        EstimatorKind::RandomForest | EstimatorKind::MlpClassifier => {
             let (front, _) = projected(front, scaled, components);
             let (contrasted, classes) = contrast(&rows, seed);
-            let forest = trees::grow(&front.table(&contrasted), &classes, growth(seed))?;
-            fitted((VectorEstimator::RandomForest(forest), vec![]), front)
+            let contrasted = front.table(&contrasted);
+            let estimator = if kind == EstimatorKind::RandomForest {
+                VectorEstimator::RandomForest(trees::grow(&contrasted, &classes, growth(seed))?)
+            } else {
+                VectorEstimator::Mlp(mlp::classifier(&contrasted, &classes, seed)?)
+            };
+            fitted((estimator, vec![]), front)
         }
     })
 }

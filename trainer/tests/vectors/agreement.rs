@@ -13,7 +13,7 @@ use vigia_model::estimators::vector::{Staged, VectorEstimator};
 use vigia_model::pipeline::EstimatorKind;
 use vigia_trainer::estimators::scaling::{Components, scaler};
 use vigia_trainer::estimators::trees::{self, Growth};
-use vigia_trainer::estimators::{dbscan, gaussian, kmeans, lof};
+use vigia_trainer::estimators::{dbscan, gaussian, kmeans, lof, mlp};
 
 /// What `f32` costs where sums are the same.
 const ROUNDING: f64 = 1e-4;
@@ -330,4 +330,35 @@ fn a_classifying_network_of_scikit_learns_gives_the_same_here() {
     let expected = answers["probabilities"].as_array().expect("rows");
     let expected: Vec<f64> = expected.iter().flat_map(numbers).collect();
     assert_close("probability", &given, &expected, ROUNDING);
+}
+
+#[test]
+fn networks_trained_here_are_as_good_as_those_trained_there() {
+    let (rows, _) = train_and_probes();
+    let front = scaler(&moments(&rows), 0.0).expect("rows");
+    let model = mlp::autoencoder(&front.table(&rows), 1).expect("trains");
+    let ours = Staged {
+        front,
+        estimator: VectorEstimator::Mlp(model),
+    };
+    let error: f64 = rows.rows().map(|row| f64::from(ours.score(row))).sum::<f64>() / ROWS as f64;
+    let theirs = answers()["autoencoder"]["training_error"]
+        .as_f64()
+        .expect("a number");
+    assert!(error < 1.15 * theirs, "{error} and {theirs}");
+
+    let (rows, classes) = noisy();
+    let train = table(&rows[..ROWS]);
+    let front = scaler(&moments(&train), 0.0).expect("rows");
+    let model = mlp::classifier(&front.table(&train), &classes[..ROWS], 1).expect("trains");
+    let probes = front.table(&table(&rows[ROWS..]));
+    let right = probes.rows().zip(&classes[ROWS..]).filter(|(row, class)| {
+        let shares = model.classes(row);
+        (0..3).all(|c| shares[c] <= shares[usize::from(**class)])
+    });
+    let accuracy = right.count() as f64 / 40.0;
+    let theirs = answers()["mlp_classifier"]["accuracy"]
+        .as_f64()
+        .expect("a number");
+    assert!(accuracy > theirs - 0.1, "{accuracy} and {theirs}");
 }

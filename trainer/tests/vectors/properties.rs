@@ -1,6 +1,6 @@
 //! What holds for every vector estimator, whatever it was trained on.
 
-use crate::support::{blobs, fitted, kinds, moments, settings, table};
+use crate::support::{blobs, fitted, is_slow, kinds, moments, settings, table};
 use proptest::prelude::*;
 use std::sync::OnceLock;
 use vigia_model::estimators::table::Table;
@@ -21,7 +21,20 @@ fn random(seed: u64, rows: usize) -> Vec<Vec<f32>> {
 }
 
 fn all(rows: &Table, settings: &Settings) -> Vec<(EstimatorKind, Staged)> {
-    kinds()
+    of(kinds(), rows, settings)
+}
+
+/// Those that are trained at once, so that many can be.
+fn quick(rows: &Table, settings: &Settings) -> Vec<(EstimatorKind, Staged)> {
+    of(kinds().filter(|&kind| !is_slow(kind)), rows, settings)
+}
+
+fn of(
+    kinds: impl Iterator<Item = EstimatorKind>,
+    rows: &Table,
+    settings: &Settings,
+) -> Vec<(EstimatorKind, Staged)> {
+    kinds
         .map(|kind| {
             (
                 kind,
@@ -48,7 +61,7 @@ proptest! {
     #[test]
     fn the_order_of_rows_does_not_matter(seed: u64, by in 1usize..79) {
         let mut rows = random(seed, 80);
-        let first = all(&table(&rows), &settings(Some(2)));
+        let first = quick(&table(&rows), &settings(Some(2)));
         rows.rotate_left(by);
         rows.swap(3, 60);
         // Sums are the same up to their order, which is the operator's to fix.
@@ -66,7 +79,7 @@ proptest! {
         let same = vec![vec![value; WIDTH]; count];
         for rows in [rows, same] {
             for components in [None, Some(2)] {
-                for (kind, staged) in all(&table(&rows), &Settings { floor: 0.4, ..settings(components) }) {
+                for (kind, staged) in quick(&table(&rows), &Settings { floor: 0.4, ..settings(components) }) {
                     let (near, far) = (staged.score(&rows[0]), staged.score(&[value + 9.0; WIDTH]));
                     prop_assert!(near.is_finite() && far.is_finite(), "{}: {} {}", kind, near, far);
                     staged.check(WIDTH).unwrap_or_else(|e| panic!("{kind}: {e}"));
@@ -91,9 +104,11 @@ proptest! {
     #[test]
     fn what_lies_far_outside_is_odder_than_what_was_trained_on(row in 0usize..120, far in 30f32..1e4) {
         let x = &random(3, 120)[row];
-        for (kind, staged) in trained() {
+        // Far from all it was taught with, a network is a straight line, and that may lead to any class.
+        for (kind, staged) in trained().iter().filter(|(kind, _)| *kind != EstimatorKind::MlpClassifier) {
             let away: Vec<f32> = x.iter().enumerate().map(|(j, v)| v + if j % 2 == 0 { far } else { -far }).collect();
-            prop_assert!(staged.score(&away) >= staged.score(x), "{}", kind);
+            // Components that explain all leave rounding.
+            prop_assert!(staged.score(&away) + 1e-6 * far >= staged.score(x), "{}", kind);
         }
     }
 
@@ -165,4 +180,19 @@ fn too_few_rows_and_rows_that_are_not_finite_are_refused_with_a_reason() {
     }
     let rows = table(&random(1, 9));
     assert!(fitted(EstimatorKind::Deviation, &rows, &settings(None)).is_err());
+}
+
+#[test]
+fn networks_do_not_mind_the_order_of_rows_nor_columns_that_never_change() {
+    let mut rows = random(5, 60);
+    rows.iter_mut().for_each(|row| row[2] = 4.0);
+    let sums = moments(&table(&rows));
+    let settings = Settings::windows(7, None);
+    for kind in kinds().filter(|&kind| is_slow(kind)) {
+        let first = fit(kind, &table(&rows), &sums, &settings).expect("fits").staged;
+        rows.reverse();
+        let again = fit(kind, &table(&rows), &sums, &settings).expect("fits").staged;
+        assert_eq!(first, again, "{kind}");
+        assert!(first.score(&[1e30; WIDTH]).is_finite());
+    }
 }

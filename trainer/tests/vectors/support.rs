@@ -86,6 +86,11 @@ pub fn kinds() -> impl Iterator<Item = EstimatorKind> {
     EstimatorKind::ALL.into_iter().filter(|kind| kind.is_vector())
 }
 
+/// True where training takes seconds without optimisation.
+pub fn is_slow(kind: EstimatorKind) -> bool {
+    matches!(kind, EstimatorKind::Autoencoder | EstimatorKind::MlpClassifier)
+}
+
 pub fn answers() -> Value {
     serde_json::from_str(include_str!("../fixtures/vectors.json")).expect("JSON")
 }
