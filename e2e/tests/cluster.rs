@@ -1,10 +1,9 @@
 //! The cluster itself: what workloads find in it, what befalls its nodes, and that nothing of it stays.
 
-use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use vigia_e2e::{Cluster, Config, Image};
 
 /// Between two looks at what is waited for.
@@ -12,32 +11,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 const SHELL: &str = "vigia.local/shell:1";
 
 /// What `kubectl` answers; an error where it fails.
-fn kubectl(cluster: &Cluster, arguments: &[&str]) -> Result<String> {
-    let output = cluster.kubectl()?.args(arguments).output()?;
-    ensure!(
-        output.status.success(),
-        "kubectl {}: {}",
-        arguments.join(" "),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(String::from_utf8(output.stdout)?)
-}
-
-fn apply(cluster: &Cluster, manifests: &str) -> Result<()> {
-    let mut child = cluster
-        .kubectl()?
-        .args(["apply", "--filename", "-"])
-        .stdin(Stdio::piped())
-        .spawn()?;
-    child
-        .stdin
-        .take()
-        .context("no standard input")?
-        .write_all(manifests.as_bytes())?;
-    ensure!(child.wait()?.success(), "the manifests were refused");
-    Ok(())
-}
-
 /// Asks again until the answer is as wanted; at the end says what the cluster's daemons say.
 fn until(
     cluster: &Cluster,
@@ -63,7 +36,7 @@ fn until(
 /// A node's `Ready` condition.
 fn node_is(cluster: &Cluster, node: &str, ready: &str) -> Result<bool> {
     let path = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;
-    Ok(kubectl(cluster, &["get", "node", node, "--output", path])? == ready)
+    Ok(cluster.ask_kubectl(&["get", "node", node, "--output", path])? == ready)
 }
 
 /// One pod on each node that serves its own name, by the name `web`.
@@ -142,23 +115,17 @@ async fn a_cluster_serves_pods_survives_its_nodes_faults_and_leaves_nothing() ->
     cluster.load_image(&archive)?;
     std::fs::remove_file(&archive)?;
 
-    apply(&cluster, WEB)?;
-    kubectl(&cluster, &["rollout", "status", "daemonset/web", "--timeout=90s"])?;
-    apply(&cluster, CLIENT)?;
-    kubectl(
-        &cluster,
-        &["wait", "--for=condition=complete", "job/client", "--timeout=90s"],
-    )?;
-    let said = kubectl(&cluster, &["logs", "job/client"])?;
+    cluster.apply_manifests(WEB)?;
+    cluster.ask_kubectl(&["rollout", "status", "daemonset/web", "--timeout=90s"])?;
+    cluster.apply_manifests(CLIENT)?;
+    cluster.ask_kubectl(&["wait", "--for=condition=complete", "job/client", "--timeout=90s"])?;
+    let said = cluster.ask_kubectl(&["logs", "job/client"])?;
     assert!(said.contains("hello from web-"), "{said}");
     assert!(
         said.contains(r#""aud":["vigia"]"#) && said.contains(r#""node":{"name":"node-"#),
         "{said}"
     );
-    let execed = kubectl(
-        &cluster,
-        &["exec", "daemonset/web", "--", "busybox", "cat", "/index.html"],
-    )?;
+    let execed = cluster.ask_kubectl(&["exec", "daemonset/web", "--", "busybox", "cat", "/index.html"])?;
     assert!(execed.starts_with("hello from web-"), "{execed}");
     assert!(
         std::path::Path::new(&format!(
@@ -188,7 +155,7 @@ fn a_node_loses_power_and_returns(cluster: &Cluster) -> Result<()> {
     ];
     let restarts = || {
         let path = "jsonpath={.items[0].status.containerStatuses[0].restartCount}";
-        kubectl(cluster, &[&pod[..], &["--output", path]].concat())
+        cluster.ask_kubectl(&[&pod[..], &["--output", path]].concat())
     };
     let before = restarts()?;
     node.power_off()?;
@@ -212,7 +179,7 @@ fn a_node_loses_power_and_returns(cluster: &Cluster) -> Result<()> {
         Duration::from_secs(90),
         || Ok(restarts()? > before),
     )?;
-    kubectl(cluster, &["rollout", "status", "daemonset/web", "--timeout=90s"])?;
+    cluster.ask_kubectl(&["rollout", "status", "daemonset/web", "--timeout=90s"])?;
     Ok(())
 }
 
@@ -235,7 +202,11 @@ fn a_node_is_cut_off_and_returns(cluster: &Cluster) -> Result<()> {
 
 async fn the_api_server_is_away_and_returns(cluster: &Cluster) -> Result<()> {
     cluster.stop_api_server()?;
-    assert!(kubectl(cluster, &["get", "nodes", "--request-timeout=2s"]).is_err());
+    assert!(
+        cluster
+            .ask_kubectl(&["get", "nodes", "--request-timeout=2s"])
+            .is_err()
+    );
     cluster.start_api_server()?;
     cluster
         .wait_until_ready(Instant::now() + Duration::from_secs(90))

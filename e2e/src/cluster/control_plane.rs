@@ -4,16 +4,13 @@ use std::net::Ipv4Addr;
 
 use anyhow::Result;
 
-use super::layout::{CONTROL_PLANE, KUBERNETES_SERVICE, Layout, SERVICE_CIDR};
+use super::layout::{CONTROL_PLANE, KUBERNETES_SERVICE, Layout, NETWORK, SERVICE_CIDR};
 use super::space::Space;
 use crate::parts::Parts;
 use crate::pki::{Authority, ServerNames};
 
 /// Where the API server listens inside the cluster.
 const API_PORT: u16 = 6443;
-/// The control plane's network namespace.
-pub const NETWORK: &str = "control-plane";
-
 /// What an API server needs to know, whether a cluster's or a test's.
 pub struct ApiServerSettings<'a> {
     /// Folder of certificates, filled by [`write_api_server_files`].

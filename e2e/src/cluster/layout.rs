@@ -5,6 +5,7 @@
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
@@ -22,6 +23,13 @@ pub const KUBERNETES_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 202, 0, 1);
 pub const DNS_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 202, 0, 10);
 /// Nodes a cluster can have: each runs a kubelet and a containerd of some 150 MiB.
 pub const MOST_NODES: u8 = 20;
+
+/// The control plane's network namespace.
+pub const NETWORK: &str = "control-plane";
+/// How long a node's processes may take to die.
+pub const DEATH: Duration = Duration::from_secs(30);
+/// Names the cluster in the environment of everything that runs in it.
+pub const NAME_VARIABLE: &str = "VIGIA_CLUSTER_NAME";
 
 /// A cluster's paths.
 #[derive(Debug, Clone)]

@@ -3,6 +3,7 @@
 mod addons;
 pub(crate) mod control_plane;
 mod faults;
+mod kubectl;
 mod layout;
 mod node;
 mod space;
@@ -12,7 +13,7 @@ mod wait;
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -263,16 +264,6 @@ impl Cluster {
     /// Number of nodes.
     pub fn size(&self) -> u8 {
         self.nodes.len().try_into().unwrap_or(u8::MAX)
-    }
-
-    /// The command `kubectl` with the cluster's kubeconfig.
-    pub fn kubectl(&self) -> Result<Command> {
-        let mut command = Command::new(self.parts.program("kubectl")?);
-        command
-            .arg("--kubeconfig")
-            .arg(self.kubeconfig())
-            .stdin(Stdio::null());
-        Ok(command)
     }
 
     /// Ends the cluster and checks that nothing of it is left.

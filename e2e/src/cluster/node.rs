@@ -1,13 +1,11 @@
 //! A node: its settings, its start, and what can befall it.
 
 use std::fs;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::control_plane::NETWORK;
-use super::layout::{CONTROL_PLANE, DNS_SERVICE, Layout, NodeLayout, POD_CIDR};
+use super::layout::{CONTROL_PLANE, DNS_SERVICE, Layout, NETWORK, NodeLayout, POD_CIDR};
 use super::space::Space;
 use crate::parts::Parts;
 use crate::pki::{Authority, ServerNames};
@@ -136,9 +134,6 @@ pub fn set_link(space: &Space, node: &NodeLayout, up: bool) -> Result<()> {
         )
         .map(drop)
 }
-
-/// How long a node's processes may take to die.
-pub const DEATH: Duration = Duration::from_secs(30);
 
 fn containerd(node: &NodeLayout, runc: &str, cni: &str) -> String {
     format!(

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
-use super::layout::{CONTROL_PLANE, Layout};
+use super::layout::{CONTROL_PLANE, Layout, NAME_VARIABLE};
 
 /// A process that cannot be mistaken for a later one with the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,7 +88,7 @@ impl Space {
             .arg(layout.dir())
             .arg(init_program)
             .env("CONTROL_PLANE", CONTROL_PLANE.to_string())
-            .env(super::state::NAME_VARIABLE, layout.name())
+            .env(NAME_VARIABLE, layout.name())
             .stdin(if held { Stdio::piped() } else { Stdio::null() })
             .stdout(boot_log.try_clone()?)
             .stderr(boot_log);
@@ -215,7 +215,7 @@ impl Space {
     fn enter(&self) -> Command {
         let mut command = Command::new("nsenter");
         command
-            .env(super::state::NAME_VARIABLE, self.layout.name())
+            .env(NAME_VARIABLE, self.layout.name())
             .arg(format!("--target={}", self.init.pid))
             .args(["--pid", "--mount", "--"]);
         command

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::layout::{CLUSTERS, Layout};
+use super::layout::{CLUSTERS, DEATH, Layout, NAME_VARIABLE};
 use super::space::{Process, Space};
 
 /// A cluster's state on disk.
@@ -82,7 +82,7 @@ pub fn clear(layout: &Layout) -> Result<()> {
         .and_then(|state| state.init)
         .or_else(|| init_of_a_starting_one(layout))
     {
-        Space::open(layout, init).kill(super::node::DEATH)?;
+        Space::open(layout, init).kill(DEATH)?;
     }
     remove_cgroups(&layout.cgroup())?;
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -118,9 +118,6 @@ fn init_of_a_starting_one(layout: &Layout) -> Option<Process> {
         .any(|variable| variable == mark.as_bytes());
     marked.then(|| Process::of(pid).ok()).flatten()
 }
-
-/// Names the cluster in the environment of everything that runs in it.
-pub const NAME_VARIABLE: &str = "VIGIA_CLUSTER_NAME";
 
 /// Clears away the remains of all clusters, and claims this one for this process to bring up.
 pub fn claim(layout: &Layout, state: &State) -> Result<Claim> {

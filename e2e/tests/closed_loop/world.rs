@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use serde_json::Value;
 use vigia_e2e::{Cluster, Config};
 
@@ -87,7 +87,7 @@ impl World {
 
     /// Applies the demo's workload and what watches it, and waits until six containers are traced.
     pub fn start_demo(&self) -> Result<()> {
-        self.kubectl(&["apply", "-f", "examples/demo/workload.yaml"])?;
+        self.apply("examples/demo/workload.yaml")?;
         self.kubectl(&[
             "-n",
             SHOP,
@@ -104,45 +104,21 @@ impl World {
             "statefulset/load",
             "--timeout=120s",
         ])?;
-        self.kubectl(&["apply", "-f", "examples/demo/vigia.yaml"])?;
+        self.apply("examples/demo/vigia.yaml")?;
         self.until("six traced containers", 90, || {
             Ok(self.get("traceprofile", "redis")?["status"]["tracedContainers"] == 6)
         })
     }
 
-    /// What `kubectl` answers, run in the repository's root; an error where it fails.
-    pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
-        let output = self
-            .cluster
-            .kubectl()?
-            .args(arguments)
-            .current_dir(root())
-            .output()?;
-        ensure!(
-            output.status.success(),
-            "kubectl {}: {}",
-            arguments.join(" "),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        Ok(String::from_utf8(output.stdout)?)
+    /// `kubectl apply` of a file, its path from the repository's root.
+    fn apply(&self, path: &str) -> Result<()> {
+        self.cluster
+            .apply_manifests(&fs::read_to_string(root().join(path))?)
     }
 
-    /// `kubectl apply` of a manifest's text.
-    pub fn apply(&self, manifest: &str) -> Result<()> {
-        use std::io::Write as _;
-        let mut child = self
-            .cluster
-            .kubectl()?
-            .args(["apply", "-f", "-"])
-            .stdin(Stdio::piped())
-            .spawn()?;
-        child
-            .stdin
-            .take()
-            .context("no standard input")?
-            .write_all(manifest.as_bytes())?;
-        ensure!(child.wait()?.success(), "refused:\n{manifest}");
-        Ok(())
+    /// What `kubectl` answers; an error where it fails.
+    pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        self.cluster.ask_kubectl(arguments)
     }
 
     /// An object of the namespace shop, or of the cluster.
@@ -275,7 +251,7 @@ impl World {
         let digest = sha2::Sha256::digest(fs::read(file)?);
         let from = format!("--from-file=model.apr={}", file.display());
         self.kubectl(&["-n", SHOP, "create", "configmap", name, &from])?;
-        self.apply(&format!(
+        self.cluster.apply_manifests(&format!(
             "apiVersion: vigia.dev/v1alpha1
 kind: ModelVersion
 metadata: {{name: {name}, namespace: {SHOP}}}
