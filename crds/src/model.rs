@@ -59,6 +59,17 @@ pub struct ModelSpec {
     /// Whose signatures are good, beside the operator's own.
     #[serde(default)]
     pub trust: Trust,
+
+    /// ModelVersions of trainings that are kept beside the one that serves, the one before it, what is rolled out or
+    /// named by spec.version and what a node holds: so many, the newest. Older ones are deleted; those that people
+    /// made stay. Between 1 and 100.
+    #[serde(default = "default_history")]
+    #[schemars(range(min = 1, max = 100))]
+    pub history_limit: i32,
+}
+
+fn default_history() -> i32 {
+    5
 }
 
 /// What a model is for.
@@ -104,8 +115,12 @@ pub enum PromotionMode {
 pub struct Rollout {
     /// Steps, in order. The last one must be Active on 100 % of the nodes.
     #[serde(default = "default_steps")]
-    #[schemars(length(min = 1, max = 10))]
-    #[x_kube(validation = Rule::new("self[size(self)-1].mode == 'Active' && self[size(self)-1].nodes == '100%'")
+    #[schemars(length(max = 10))]
+    #[x_kube(validation = Rule::new("size(self) > 0")
+        .message("steps has none: write at least {nodes: \"100%\", mode: Active}, or leave steps out for a shadow on one node, then one, then all"))]
+    #[x_kube(validation = Rule::new("[0, 1, 2, 3, 4, 5, 6, 7, 8].all(i, i + 1 >= size(self) || (type(self[i].nodes) == int ? type(self[i+1].nodes) != int || int(self[i].nodes) <= int(self[i+1].nodes) : type(self[i+1].nodes) != string || size(string(self[i].nodes)) < size(string(self[i+1].nodes)) || size(string(self[i].nodes)) == size(string(self[i+1].nodes)) && string(self[i].nodes) <= string(self[i+1].nodes)))")
+        .message("steps must not shrink: write each step for as many nodes as the one before it, or more"))]
+    #[x_kube(validation = Rule::new("size(self) == 0 || self[size(self)-1].mode == 'Active' && self[size(self)-1].nodes == '100%'")
         .message("the last step must be {nodes: \"100%\", mode: Active}, or the rollout would never end"))]
     pub steps: Vec<RolloutStep>,
 
@@ -169,7 +184,7 @@ pub struct RolloutStep {
     /// How long the gates must hold before the next step. A Go duration of at most 168h.
     #[serde(default = "no_hold")]
     #[schemars(schema_with = "crate::traceprofile::duration_schema")]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('0s') && duration(self) <= duration('168h')")
+    #[x_kube(validation = crate::traceprofile::between("0s", "168h")
         .message("hold must be a duration of at most 168h, for example 10m"))]
     pub hold: Duration,
 }
@@ -191,6 +206,10 @@ pub enum StepMode {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
 #[x_kube(validation = Rule::new("self.metric == 'AlertRate' || !self.atMost.endsWith('x')")
     .message("a multiple such as \"2x\" is for AlertRate alone: give ScoreDrift a decimal such as \"0.1\""))]
+#[x_kube(validation = Rule::new("!self.atMost.matches('^[0-9]+([.][0-9]+)?$') || double(self.atMost) <= 1.0")
+    .message("no gate above 1 can fail: AlertRate and ScoreDrift lie between 0 and 1, so write for example \"0.05\", or for AlertRate a multiple such as \"2x\""))]
+#[x_kube(validation = Rule::new("!self.atMost.matches('^[0.]+x$')")
+    .message("a multiple of nothing lets no version through: write for example \"2x\", or \"0\" for none at all"))]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutGate {
     /// What is measured.
@@ -245,6 +264,8 @@ pub struct Trust {
     #[schemars(length(max = 8), inner(length(max = 44)))]
     #[x_kube(validation = Rule::new("self.all(k, k.matches('^[A-Za-z0-9+/]{43}=$'))")
         .message("publicKeys are Ed25519 public keys: base64 of 32 bytes, 44 characters that end in '='"))]
+    #[x_kube(validation = Rule::new("!self.exists(k, k.matches('^A{43}=$'))")
+        .message("publicKeys has one of nothing but zeros, for which anybody can sign: take the key that vigia keygen prints"))]
     pub public_keys: Vec<String>,
 }
 
@@ -274,10 +295,14 @@ pub struct ModelStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), inner(length(max = 71)))]
     pub revoked: Vec<String>,
+    /// The largest number that a version of this Model ever had: a training's next one is larger, also where that one
+    /// is deleted, so that a name never stands for two artifacts.
+    #[serde(default)]
+    pub last_sequence: i64,
     /// How far the serving version's scores have moved from those of its validation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<DriftStatus>,
-    /// `Ready`, `Reconciling`, `Stalled`, `Drifted`, `ArtifactVerified`.
+    /// `Ready`, `Reconciling`, `Stalled`, `Drifted`, `ArtifactVerified`, `ArtifactsStored`, `WindowsFit`.
     #[serde(default)]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

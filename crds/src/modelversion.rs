@@ -111,6 +111,10 @@ pub struct Provenance {
     pub data_digest: String,
     /// Windows that it was trained and calibrated on.
     pub samples: i64,
+    /// How long the windows were, in milliseconds: as spec.window of the TraceProfiles that they are of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub window_ms: Vec<i64>,
     /// Metrics by name, decimals as text.
     #[serde(default)]
     #[schemars(extend("maxProperties" = 32))]

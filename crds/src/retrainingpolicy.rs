@@ -56,7 +56,7 @@ pub struct RetrainingPolicySpec {
     /// Least time between the starts of two runs. A Go duration between 10s and 720h.
     #[serde(default = "default_cooldown")]
     #[schemars(schema_with = "crate::traceprofile::duration_schema")]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('10s') && duration(self) <= duration('720h')")
+    #[x_kube(validation = crate::traceprofile::between("10s", "720h")
         .message("cooldown must be a duration between 10s and 720h, for example 1h"))]
     pub cooldown: Duration,
 
@@ -99,6 +99,8 @@ fn default_min_windows() -> i32 {
 
 /// When scores have moved far enough, for long enough.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[x_kube(validation = Rule::new("self.metric != 'JensenShannon' || !self.above.matches('^[0-9]+([.][0-9]+)?$') || double(self.above) < 1.0")
+    .message("above must be below 1 for JensenShannon, which is never more: write for example \"0.1\""))]
 #[serde(rename_all = "camelCase")]
 pub struct DriftTrigger {
     /// The effect size that is compared.
@@ -121,7 +123,7 @@ pub struct DriftTrigger {
     /// Length of one evaluation. A Go duration between 5s and 24h.
     #[serde(default = "default_every")]
     #[schemars(schema_with = "crate::traceprofile::duration_schema")]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('5s') && duration(self) <= duration('24h')")
+    #[x_kube(validation = crate::traceprofile::between("5s", "24h")
         .message("every must be a duration between 5s and 24h, for example 10m"))]
     pub every: Duration,
 }
@@ -169,11 +171,13 @@ pub struct TrainingTemplate {
     /// What must hold for the result to be signed.
     #[serde(default = "crate::default_gates")]
     #[schemars(length(max = 8))]
+    #[x_kube(validation = Rule::new("self.all(g, self.exists_one(h, h.metric == g.metric && has(h.atMost) == has(g.atMost)))")
+        .message("gates bounds a metric twice on the same side: write one gate for each bound"))]
     pub gates: Vec<TrainingGate>,
     /// A run that takes longer has failed. A Go duration between 30s and 24h.
     #[serde(default = "crate::trainingrun::default_timeout")]
     #[schemars(schema_with = "crate::traceprofile::duration_schema")]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('30s') && duration(self) <= duration('24h')")
+    #[x_kube(validation = crate::traceprofile::between("30s", "24h")
         .message("timeout must be a duration between 30s and 24h, for example 30m"))]
     pub timeout: Duration,
 }
@@ -199,7 +203,7 @@ pub struct TemplateData {
     /// Not older than this. A Go duration between 1m and 2160h.
     #[serde(default = "default_lookback")]
     #[schemars(schema_with = "crate::traceprofile::duration_schema")]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('1m') && duration(self) <= duration('2160h')")
+    #[x_kube(validation = crate::traceprofile::between("1m", "2160h")
         .message("lookback must be a duration between 1m and 2160h, for example 168h"))]
     pub lookback: Duration,
     /// At least so many, or the run waits. Between 50 and 200000.

@@ -45,11 +45,20 @@ use crate::LocalRef;
 #[serde(rename_all = "camelCase")]
 pub struct TraceProfileSpec {
     /// Pods of this namespace, by label. An empty selector selects every pod of the namespace.
+    #[schemars(schema_with = "selector_schema")]
+    #[x_kube(validation = Rule::new("(!has(self.matchLabels) || self.matchLabels.all(k, k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))) && (!has(self.matchExpressions) || self.matchExpressions.all(e, e.key.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$')))")
+        .message("podSelector has a key that no label can have: write up to 63 letters, digits, '-', '_' and '.', after a domain and '/' where there is one, for example app.kubernetes.io/name"))]
+    #[x_kube(validation = Rule::new("(!has(self.matchLabels) || self.matchLabels.all(k, self.matchLabels[k].matches('^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$'))) && (!has(self.matchExpressions) || self.matchExpressions.all(e, !has(e.values) || e.values.all(v, v.matches('^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$'))))")
+        .message("podSelector has a value that no label can have: write up to 63 letters, digits, '-', '_' and '.', the first and the last a letter or a digit"))]
+    #[x_kube(validation = Rule::new("!has(self.matchExpressions) || self.matchExpressions.all(e, e.operator in ['In', 'NotIn'] ? has(e.values) && size(e.values) > 0 : e.operator in ['Exists', 'DoesNotExist'] && (!has(e.values) || size(e.values) == 0))")
+        .message("matchExpressions: write operator In or NotIn with values, or Exists or DoesNotExist without"))]
     pub pod_selector: LabelSelector,
 
     /// Containers by name; `*` stands for all of a pod's containers.
     #[serde(default = "all_containers")]
-    #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 63)))]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 63)))]
+    #[x_kube(validation = Rule::new("size(self) > 0")
+        .message("containers names none: write [\"*\"] for all of a pod's containers, or the names of some"))]
     #[x_kube(validation = Rule::new("self.all(c, c == '*' || c.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$'))")
         .message("containers lists container names (lower-case letters, digits and '-'), or \"*\" alone for all of them"))]
     #[x_kube(validation = Rule::new("!self.exists(c, c == '*') || size(self) == 1")
@@ -60,12 +69,14 @@ pub struct TraceProfileSpec {
     /// duration between 1s and 5m.
     #[serde(default = "default_window")]
     #[schemars(schema_with = "crate::traceprofile::duration_schema")]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('5m')")
+    #[x_kube(validation = crate::traceprofile::between("1s", "5m")
         .message("window must be a duration between 1s and 5m, for example 10s"))]
     pub window: Duration,
 
     /// What is seen of system calls, and of which.
     #[serde(default)]
+    #[x_kube(validation = Rule::new("!has(self.signals) || self.signals.all(s, self.signals.exists_one(t, t == s))")
+        .message("signals names one twice: name each one once"))]
     pub capture: Capture,
 
     /// Models, of this namespace, that score the windows. None: windows are traced and collected.
@@ -92,12 +103,50 @@ fn default_window() -> Duration {
     std::time::Duration::from_secs(10).into()
 }
 
-/// A Go duration, as CEL's `duration()` reads it. The length keeps the rules' cost small.
+/// A Go duration, as CEL's `duration()` reads it. The length keeps the rules' cost small; its form is asked for by
+/// [`between`], in whose words the API server refuses it.
 pub(crate) fn duration_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({"type": "string", "maxLength": 32})
+}
+
+/// A rule that a text is a Go duration of at least and at most so much.
+pub(crate) fn between(least: &str, most: &str) -> kube::core::Rule {
+    kube::core::Rule::new(format!(
+        "self.matches('^([0-9]+([.][0-9]+)?(ns|us|µs|ms|s|m|h))+$') && duration(self) >= duration('{least}') && duration(self) <= duration('{most}')"
+    ))
+}
+
+/// A label selector whose keys and values are bounded, or the cost of rules on them would not be.
+fn selector_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
-        "type": "string",
-        "maxLength": 32,
-        "pattern": "^([0-9]+(\\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$",
+        "type": "object",
+        "properties": {
+            "matchLabels": {
+                "description": "Labels that a pod must have, with their values. At most 16.",
+                "type": "object",
+                "maxProperties": 16,
+                "additionalProperties": {"type": "string", "maxLength": 253},
+            },
+            "matchExpressions": {
+                "description": "What else must hold of a pod's labels, all of it. At most 16.",
+                "type": "array",
+                "maxItems": 16,
+                "items": {
+                    "type": "object",
+                    "required": ["key", "operator"],
+                    "properties": {
+                        "key": {"description": "Key of the label.", "type": "string", "maxLength": 317},
+                        "operator": {"description": "In, NotIn, Exists or DoesNotExist.", "type": "string", "maxLength": 32},
+                        "values": {
+                            "description": "Values, for In and NotIn.",
+                            "type": "array",
+                            "maxItems": 32,
+                            "items": {"type": "string", "maxLength": 253},
+                        },
+                    },
+                },
+            },
+        },
     })
 }
 
@@ -116,7 +165,7 @@ pub struct Capture {
     pub syscalls: SyscallFilter,
     /// What is told of containers beside system calls, as metrics. Nothing by default.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 5))]
+    #[schemars(length(max = 16))]
     pub signals: Vec<SignalKind>,
 }
 
@@ -237,7 +286,7 @@ pub struct AlertBudget {
     /// The period, a Go duration between 1m and 720h.
     #[serde(default = "default_every")]
     #[schemars(schema_with = "crate::traceprofile::duration_schema")]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('1m') && duration(self) <= duration('720h')")
+    #[x_kube(validation = crate::traceprofile::between("1m", "720h")
         .message("every must be a duration between 1m and 720h, for example 24h"))]
     pub every: Duration,
 }

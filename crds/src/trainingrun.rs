@@ -47,7 +47,9 @@ pub struct TrainingRunSpec {
     pub model_ref: LocalRef,
     /// Why it was started: one CamelCase word. A policy writes ColdStart or Drift.
     #[serde(default = "manual")]
-    #[schemars(length(min = 1, max = 64))]
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Z][A-Za-z0-9]*$')")
+        .message("reason is one word for people and scripts: write letters and digits after a capital, for example BlackFriday"))]
     pub reason: String,
     /// What is fitted.
     #[serde(default)]
@@ -62,11 +64,13 @@ pub struct TrainingRunSpec {
     /// What must hold for the result to be signed.
     #[serde(default = "crate::default_gates")]
     #[schemars(length(max = 8))]
+    #[x_kube(validation = Rule::new("self.all(g, self.exists_one(h, h.metric == g.metric && has(h.atMost) == has(g.atMost)))")
+        .message("gates bounds a metric twice on the same side: write one gate for each bound"))]
     pub gates: Vec<TrainingGate>,
     /// It has failed when it takes longer. A Go duration between 30s and 24h.
     #[serde(default = "default_timeout")]
     #[schemars(schema_with = "crate::traceprofile::duration_schema")]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('30s') && duration(self) <= duration('24h')")
+    #[x_kube(validation = crate::traceprofile::between("30s", "24h")
         .message("timeout must be a duration between 30s and 24h, for example 30m"))]
     pub timeout: Duration,
 }
@@ -91,7 +95,9 @@ pub(crate) fn default_timeout() -> Duration {
 pub struct Estimator {
     /// The estimators of the model, each once; several make an ensemble. Between 1 and 8.
     #[serde(default = "default_types")]
-    #[schemars(length(min = 1, max = 8))]
+    #[schemars(length(max = 8))]
+    #[x_kube(validation = Rule::new("size(self) > 0")
+        .message("types names no estimator: write for example [Deviation, IsolationForest], or leave types out"))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub types: Vec<EstimatorType>,
     /// Principal components in front of the estimators that measure distances, and those that PCA
@@ -225,6 +231,8 @@ impl Default for DataWindow {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
 #[x_kube(validation = Rule::new("has(self.atMost) != has(self.atLeast)")
     .message("a gate has one bound: write either atMost or atLeast"))]
+#[x_kube(validation = Rule::new("(!has(self.atMost) || !self.atMost.matches('^[0-9]+([.][0-9]+)?$') || double(self.atMost) <= 1.0) && (!has(self.atLeast) || !self.atLeast.matches('^[0-9]+([.][0-9]+)?$') || double(self.atLeast) <= 1.0)")
+    .message("HoldoutExceedance and InjectionRecall are shares: write a bound from \"0\" to \"1\", for example \"0.9\""))]
 #[serde(rename_all = "camelCase")]
 pub struct TrainingGate {
     /// What is measured, on windows held out from training.

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use vigia_proto::v1::{Driver, Severity as Grade, Verdict};
 
 use crate::context::Context;
-use crate::events::{Note, ONGOING, Severity};
+use crate::events::{Note, ONGOING, Severity, counted};
 use crate::pods::PodView;
 
 /// Reason of the Events.
@@ -154,10 +154,10 @@ fn note(verdict: &Verdict, by: &str) -> Note {
         reason: REASON,
         action: "Scored",
         note: format!(
-            "container {} behaves unusually: score {:.3} ({grade}) by {by} in {} windows of {seconds} s; {}",
+            "container {} behaves unusually: score {:.3} ({grade}) by {by} in {} of {seconds} s; {}",
             verdict.container,
             verdict.score,
-            verdict.consecutive.max(1),
+            counted(verdict.consecutive.max(1), "window"),
             if because.is_empty() {
                 "no single system call stands out".to_owned()
             } else {

@@ -100,6 +100,13 @@ impl Caches {
         names.iter().filter_map(get).collect()
     }
 
+    /// The profiles whose windows a Model scores and is trained on, by name.
+    pub fn profiles_naming(&self, namespace: &str, model: &str) -> Vec<Arc<TraceProfile>> {
+        let mut profiles = self.profiles_in(namespace);
+        profiles.retain(|p| p.spec.models.iter().any(|m| m.name == model));
+        profiles
+    }
+
     /// The versions of a Model, by name.
     pub fn versions_of(&self, namespace: &str, model: &str) -> Vec<Arc<ModelVersion>> {
         let names = self.version_names.of(namespace, model);

@@ -40,9 +40,23 @@ fn wrong_values_are_refused() {
         ("images.pullPolicy=Sometimes", "pullPolicy"),
         ("operator.store.type=nfs", "store"),
         ("operator.retention=5", "retention"),
+        ("agent.log=verbose", "/agent/log"),
+        ("operator.log=info\\,nonsense", "/operator/log"),
+        ("agent.resources.limits.memory=lots", "memory"),
+        ("agent.nodeSelector.pool=3", "nodeSelector"),
+        ("trainer.tolerations[0].operator=Maybe", "tolerations"),
+        ("operator.store.size=much", "size"),
+        ("agent.cache.path=/var/../etc", "path"),
+        ("images.tag=a/b", "tag"),
     ] {
         let error = helm_template(&[value]).expect_err(value).to_string();
         assert!(error.contains(path), "{value}: {error}");
+    }
+    for value in [
+        "agent.log=info\\,vigia_agent=debug",
+        "trainer.resources.limits.memory=4Gi",
+    ] {
+        helm_template(&[value]).expect(value);
     }
 }
 

@@ -10,4 +10,5 @@ mod profiles;
 mod rollouts;
 mod scale;
 mod training;
+mod versions;
 mod world;

@@ -117,6 +117,30 @@ async fn profiles_reach_nodes_and_say_what_is_wrong() -> Result<()> {
     })
     .await?;
 
+    // An older one of which nothing is known to the kernel keeps nothing from the others, and no node hears of it.
+    let mut wrong = objects::profile(ns, "wrong", "web", &[])?;
+    wrong.spec.capture.syscalls.include = vec!["opnat".to_owned()];
+    profiles.delete("webby", &DeleteParams::default()).await?;
+    profiles.create(&PostParams::default(), &wrong).await?;
+    condition("wrong", (READY, "False", "UnknownSyscall"), async || {
+        of_profile(&world, "wrong").await
+    })
+    .await?;
+    let said = of_profile(&world, "wrong").await?;
+    let ready = vigia_crds::conditions::find(&said, READY).expect("Ready");
+    assert!(ready.message.contains("did you mean openat"), "{}", ready.message);
+    create("webby", "web", &[]).await?;
+    condition("webby", (READY, "True", "Traced"), async || {
+        of_profile(&world, "webby").await
+    })
+    .await?;
+    for node in ["n1", "n2"] {
+        let spec = world.plan(node).await?.spec;
+        let names: Vec<_> = spec.profiles.iter().map(|p| p.name.as_str()).collect();
+        assert_eq!(names, ["webby"], "{node}");
+    }
+    profiles.delete("wrong", &DeleteParams::default()).await?;
+
     // A Model that is not there is named, and found once it is.
     world
         .merge::<TraceProfile>(ns, "webby", json!({"spec": {"models": [{"name": "m"}]}}))

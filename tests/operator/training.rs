@@ -11,7 +11,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::{Client, ResourceExt};
@@ -367,7 +367,7 @@ async fn names_of_others_and_events_that_are_refused_hold_up_no_training() -> Re
         .await?;
     let version: ModelVersion = serde_json::from_value(json!({
         "apiVersion": "vigia.dev/v1alpha1", "kind": "ModelVersion",
-        "metadata": {"namespace": NS, "name": "m-v1"},
+        "metadata": {"namespace": NS, "name": "m-v7"},
         "spec": {"modelRef": {"name": "other"}, "digest": format!("sha256:{:064}", 0)}}))?;
     Api::namespaced(client.clone(), NS)
         .create(&params, &version)
@@ -389,6 +389,23 @@ async fn names_of_others_and_events_that_are_refused_hold_up_no_training() -> Re
     })
     .await?;
 
+    // One of its own that was deleted: its name never stands for other bytes.
+    let versions: Api<ModelVersion> = Api::namespaced(client.clone(), NS);
+    let former: ModelVersion = serde_json::from_value(json!({
+        "apiVersion": "vigia.dev/v1alpha1", "kind": "ModelVersion",
+        "metadata": {"namespace": NS, "name": "m-v6"},
+        "spec": {"modelRef": {"name": "m"}, "digest": format!("sha256:{:064}", 6)}}))?;
+    versions.create(&params, &former).await?;
+    eventually("its number is remembered", || async {
+        let status = world.model(NS, "m").await?.status.unwrap_or_default();
+        Ok(match status.last_sequence {
+            6 => Ok(()),
+            other => Err(other.to_string()),
+        })
+    })
+    .await?;
+    versions.delete("m-v6", &DeleteParams::default()).await?;
+
     report(&world, 1, &samples(240)).await?;
     let outcome = train(client.clone(), world.grpc()).await?;
     assert!(matches!(outcome, Outcome::Submitted { .. }), "{outcome:?}");
@@ -399,11 +416,60 @@ async fn names_of_others_and_events_that_are_refused_hold_up_no_training() -> Re
         })
     })
     .await?;
-    assert_eq!(world.version(NS, "m-v1").await?.spec.model_ref.name, "other");
-    let made = world.version(NS, "m-v2").await?;
+    assert_eq!(world.version(NS, "m-v7").await?.spec.model_ref.name, "other");
+    let made = world.version(NS, "m-v8").await?;
     assert_eq!(made.spec.model_ref.name, "m");
-    assert_eq!(made.spec.provenance.context("provenance")?.training_run, "p-2");
+    let provenance = made.spec.provenance.context("provenance")?;
+    assert_eq!(provenance.training_run, "p-2");
+    assert_eq!(provenance.window_ms, [2000]);
     assert!(world.events(NS, "p-2", "TrainingSucceeded").await?.is_empty());
+    Ok(())
+}
+
+/// Helm's uninstall and another install while workers train: their tokens are of an account that is no more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_whose_account_was_made_anew_are_started_again() -> Result<()> {
+    let world = World::new(&["n1"]).await?;
+    shop(&world).await?;
+    report(&world, 1, &samples(240)).await?;
+    let job = eventually("there is a Job", || async {
+        Ok(jobs(&world).await?.pop().ok_or_else(|| "no Job".to_owned()))
+    })
+    .await?;
+    let (name, params) = (job.name_any(), DeleteParams::default());
+    let services: Api<Service> = Api::namespaced(world.client.clone(), SYSTEM);
+    let secrets: Api<Secret> = Api::namespaced(world.client.clone(), SYSTEM);
+    eventually("all of it is there", || async {
+        let there = (
+            secrets.get_opt(&name).await?.is_some(),
+            services.get_opt(&name).await?.is_some(),
+        );
+        Ok(if there == (true, true) {
+            Ok(())
+        } else {
+            Err(format!("{there:?}"))
+        })
+    })
+    .await?;
+    let accounts: Api<ServiceAccount> = Api::namespaced(world.client.clone(), SYSTEM);
+    accounts.delete(TRAINER, &params).await?;
+    let account = serde_json::from_value(json!({"metadata": {"name": TRAINER}}))?;
+    accounts.create(&PostParams::default(), &account).await?;
+    eventually("the Job is gone", || async {
+        let left = jobs(&world)
+            .await?
+            .into_iter()
+            .filter(|j| j.uid() == job.uid())
+            .count();
+        Ok(if left == 0 { Ok(()) } else { Err(left.to_string()) })
+    })
+    .await?;
+    // As the garbage collector does, which no test has; until then there is no other Job.
+    secrets.delete(&name, &params).await?;
+    services.delete(&name, &params).await?;
+    let outcome = train(world.client.clone(), world.grpc()).await?;
+    assert!(matches!(outcome, Outcome::Submitted { .. }), "{outcome:?}");
+    succeeded(&world).await?;
     Ok(())
 }
 
@@ -447,8 +513,7 @@ async fn a_training_survives_an_operator_that_is_killed_again_and_again() -> Res
     let windows = world
         .operator()
         .store
-        .count(NS, "redis", i64::MIN, i64::MAX)
-        .windows;
+        .count(NS, "redis", (i64::MIN, i64::MAX), |_, _| true);
     assert_eq!(windows, 240, "what was acknowledged is there, once");
     Ok(())
 }

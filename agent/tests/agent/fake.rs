@@ -94,7 +94,11 @@ impl Node for Fake {
         let bytes = bytes.ok_or_else(|| Status::not_found("no such artifact"))?;
         let chunks: Vec<_> = bytes
             .chunks(1000)
-            .map(|data| Ok(Chunk { data: data.to_vec() }))
+            .map(|data| {
+                Ok(Chunk {
+                    data: data.to_vec().into(),
+                })
+            })
             .collect();
         Ok(Response::new(tokio_stream::iter(chunks)))
     }

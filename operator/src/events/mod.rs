@@ -6,6 +6,7 @@
 //! a thing that goes on is one Event with a series. One noisy object cannot fill etcd: each has a
 //! budget of new Events, and a series is written at most every ten seconds.
 
+mod counted;
 mod ledger;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +20,7 @@ use kube::{Api, Client};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+pub use self::counted::counted;
 pub(crate) use self::ledger::ONGOING;
 use self::ledger::{Decision, Key, Ledger};
 use crate::apply::FIELD_MANAGER;

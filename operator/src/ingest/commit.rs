@@ -170,7 +170,7 @@ mod tests {
     }
 
     fn rows(store: &Store) -> u64 {
-        store.count("shop", "redis", i64::MIN, i64::MAX).windows
+        store.count("shop", "redis", (i64::MIN, i64::MAX), |_, _| true)
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@
 
 pub mod auth;
 pub mod commit;
+mod fetch;
 pub mod gate;
 mod limits;
 pub mod metrics;

@@ -4,20 +4,18 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use futures::stream::{self, BoxStream, StreamExt};
 use jiff::Timestamp;
 use prost::Message;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use vigia_crds::NodePlan;
-use vigia_proto::MAX_CHUNK;
 use vigia_proto::v1::node_server::Node;
-use vigia_proto::v1::{Chunk, FetchRequest, ReportAck, ReportBatch, Verdict};
+use vigia_proto::v1::{FetchRequest, ReportAck, ReportBatch, Verdict};
 
 use super::auth::Identity;
 use super::commit::Committer;
+use super::fetch::{Chunks, Sending};
 use super::gate::Decoding;
 use super::limits::Limits;
 use super::metrics::{IngestMetrics, Reason};
@@ -32,8 +30,6 @@ const REMEMBERED: usize = 6000;
 const REMEMBER: Duration = Duration::from_secs(60);
 /// Its name in the store.
 const LATE_NAMES: &str = "late-names.pb";
-/// Artifacts that are read at once.
-const FETCHES: usize = 32;
 
 /// The plans of nodes.
 pub trait Plans: Send + Sync + 'static {
@@ -60,7 +56,7 @@ pub struct NodeService {
     metrics: IngestMetrics,
     limits: Limits,
     in_flight: Semaphore,
-    fetches: Semaphore,
+    sending: Sending,
     allowed: Mutex<HashMap<String, Allowed>>,
 }
 
@@ -81,7 +77,7 @@ impl NodeService {
             metrics,
             limits: Limits::default(),
             in_flight: Semaphore::new(IN_FLIGHT_KIB as usize),
-            fetches: Semaphore::new(FETCHES),
+            sending: Sending::default(),
             allowed: Mutex::default(),
         }
     }
@@ -244,10 +240,7 @@ impl NodeService {
         }
     }
 
-    async fn serve(
-        &self,
-        request: Request<FetchRequest>,
-    ) -> Result<Response<BoxStream<'static, Result<Chunk, Status>>>, Status> {
+    async fn serve(&self, request: Request<FetchRequest>) -> Result<Response<Chunks>, Status> {
         let node = Identity::of(&request)?.agent()?.to_owned();
         let digest = request.into_inner().digest;
         let plan = self.plans.plan(&node);
@@ -257,13 +250,7 @@ impl NodeService {
                 "the plan of this node names no such artifact",
             ));
         }
-        let _permit = self
-            .fetches
-            .acquire()
-            .await
-            .map_err(|_| Status::unavailable("the operator is ending"))?;
-        let bytes = self.store.get_artifact(&digest).await.map_err(|e| refuse(&e))?;
-        Ok(Response::new(chunks(bytes)))
+        self.sending.stream(&self.store, &digest).await.map(Response::new)
     }
 }
 
@@ -271,17 +258,6 @@ impl NodeService {
 fn weight(batch: &ReportBatch) -> usize {
     let items = batch.alerts.len() + batch.scores.len() + batch.samples.len();
     batch.encoded_len() + items * size_of::<Verdict>()
-}
-
-/// Bytes as a stream of chunks.
-pub(super) fn chunks(bytes: Bytes) -> BoxStream<'static, Result<Chunk, Status>> {
-    let starts = (0..bytes.len()).step_by(MAX_CHUNK);
-    let parts: Vec<Bytes> = starts
-        .map(|at| bytes.slice(at..bytes.len().min(at + MAX_CHUNK)))
-        .collect();
-    stream::iter(parts)
-        .map(|part| Ok(Chunk { data: part.to_vec() }))
-        .boxed()
 }
 
 /// An error of the store as the caller sees it.
@@ -301,7 +277,7 @@ pub(super) fn refuse(error: &StoreError) -> Status {
 
 #[tonic::async_trait]
 impl Node for NodeService {
-    type FetchStream = BoxStream<'static, Result<Chunk, Status>>;
+    type FetchStream = Chunks;
 
     async fn report(&self, request: Request<ReportBatch>) -> Result<Response<ReportAck>, Status> {
         let answer = self.take(request).await.map(Response::new);

@@ -277,7 +277,11 @@ async fn a_report_is_stored_told_and_acknowledged_once() {
         .into_inner();
     assert_eq!(ack.sequence, 1);
     assert!(ack.received_unix_ms >= before);
-    let windows = || operator.store.count("shop", "redis", i64::MIN, i64::MAX).windows;
+    let windows = || {
+        operator
+            .store
+            .count("shop", "redis", (i64::MIN, i64::MAX), |_, _| true)
+    };
     assert_eq!(windows(), 2);
     let scored = operator
         .observations
@@ -314,7 +318,9 @@ async fn who_calls_decides_what_may_be_said() {
     // A node without a plan has nothing to say: its items are left out, its batch is done with.
     assert_eq!(report("agent:n2").await.unwrap(), 1);
     assert_eq!(
-        operator.store.count("shop", "redis", i64::MIN, i64::MAX).windows,
+        operator
+            .store
+            .count("shop", "redis", (i64::MIN, i64::MAX), |_, _| true),
         0
     );
     assert!(operator.caches.alarms.lock().unwrap().is_empty());
@@ -428,7 +434,7 @@ async fn what_a_plan_named_of_late_outlives_a_restart() {
     let ended = CancellationToken::new();
     ended.cancel();
     first.clone().remember(ended).await;
-    let windows = |store: &Store| store.count("shop", "redis", i64::MIN, i64::MAX).windows;
+    let windows = |store: &Store| store.count("shop", "redis", (i64::MIN, i64::MAX), |_, _| true);
     assert_eq!(windows(&store), 2);
     drop((first, store));
 
@@ -485,6 +491,7 @@ fn prepared() -> Prepared {
         schema: "s".into(),
         data_digest: digest(),
         windows: 100,
+        window_ms: vec![2000],
         created_unix_ms: 5,
     }
 }

@@ -16,8 +16,9 @@ use vigia_proto::v1::{
 use vigia_proto::{MAX_CHUNK, MAX_METRICS};
 
 use super::auth::Identity;
+use super::fetch::chunks;
 use super::metrics::IngestMetrics;
-use super::node::{chunks, refuse};
+use super::node::refuse;
 use crate::store::{MAX_OUTPUT, Output, Store, digest_of};
 use crate::trainingrun::data::{HOLDOUT, Prepared, shard_name};
 
@@ -260,7 +261,7 @@ impl Training for TrainingService {
         let answer = self
             .shard_of(request)
             .await
-            .map(|bytes| Response::new(chunks(bytes)));
+            .map(|bytes| Response::new(chunks(&bytes)));
         self.metrics.answered("Shard", &answer);
         answer
     }
@@ -272,7 +273,7 @@ impl Training for TrainingService {
         let answer = self
             .holdout_of(request)
             .await
-            .map(|bytes| Response::new(chunks(bytes)));
+            .map(|bytes| Response::new(chunks(&bytes)));
         self.metrics.answered("Holdout", &answer);
         answer
     }

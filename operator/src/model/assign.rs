@@ -20,6 +20,8 @@ pub struct Assignment {
     of_ahead: Vec<PlannedVersion>,
     /// Versions of all other nodes.
     of_others: Vec<PlannedVersion>,
+    /// Versions that the store has lost, by digest, with the nodes that hold them.
+    lost: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Assignment {
@@ -27,7 +29,8 @@ impl Assignment {
     /// operator's public key in base64.
     ///
     /// A version that must not run is never named. The version that serves stays on the nodes that
-    /// are ahead, and the one before it on all, so that going back needs no network.
+    /// are ahead, and the one before it on all, so that going back needs no network. What the store has lost is
+    /// prefetched by nobody anew.
     pub fn of(
         model: &Model,
         status: &ModelStatus,
@@ -69,6 +72,11 @@ impl Assignment {
                 (list(of_ahead), list(of_others))
             }
         };
+        let holders = |version: &VersionView| {
+            let holders = nodes.iter().filter(|n| n.holds(&version.digest));
+            (version.digest.clone(), holders.map(|n| n.name.clone()).collect())
+        };
+        let lost = versions.iter().filter(|v| !v.stored).map(holders).collect();
         let mut trusted_keys = vec![operator_key.to_owned()];
         trusted_keys.extend(model.spec.trust.public_keys.iter().cloned());
         trusted_keys.dedup();
@@ -83,6 +91,7 @@ impl Assignment {
             ahead,
             of_ahead,
             of_others,
+            lost,
         }
     }
 
@@ -93,8 +102,12 @@ impl Assignment {
         } else {
             &self.of_others
         };
+        let can_hold = |version: &&PlannedVersion| {
+            let holders = self.lost.get(&version.digest);
+            version.mode != VersionMode::Prefetch || holders.is_none_or(|all| all.contains(node))
+        };
         PlannedModel {
-            versions: versions.clone(),
+            versions: versions.iter().filter(can_hold).cloned().collect(),
             ..self.model.clone()
         }
     }
@@ -155,6 +168,8 @@ mod tests {
             name: name.to_owned(),
             digest: format!("d-{name}"),
             size_bytes: 1,
+            stored: true,
+            lacking: vec![],
             age: (None, 0, name.to_owned()),
             verdict,
         }
@@ -240,6 +255,39 @@ mod tests {
         let [ahead, behind] = told(forward, 1, [Verdict::Good, bad(), bad()]);
         assert_eq!(ahead, list(&[("new", Active)]));
         assert_eq!(behind, list(&[("new", Prefetch)]));
+    }
+
+    #[test]
+    fn what_the_store_has_lost_is_prefetched_only_where_it_is() {
+        let model = model("shop", "m", json!({"task": "Anomaly"}));
+        let status = ModelStatus {
+            serving: served("old"),
+            previous: served("older"),
+            ..ModelStatus::default()
+        };
+        let lost = |name: &str| VersionView {
+            stored: false,
+            ..version(name, Verdict::Good)
+        };
+        let versions = [lost("old"), lost("older")];
+        let node = |name: &str, state| NodeView {
+            name: name.to_owned(),
+            states: BTreeMap::from([("d-older".to_owned(), state)]),
+            ..NodeView::default()
+        };
+        let nodes = [
+            node("holds", vigia_crds::VersionState::Prefetched),
+            node("waits", vigia_crds::VersionState::Fetching),
+        ];
+        let assignment = Assignment::of(&model, &status, &versions, &nodes, "ours");
+        let told = |node| {
+            let versions = assignment.of_node(node).versions;
+            versions.into_iter().map(|v| (v.name, v.mode)).collect::<Vec<_>>()
+        };
+        assert_eq!(told("holds"), list(&[("old", Active), ("older", Prefetch)]));
+        // What should serve is still asked for: it may come back.
+        assert_eq!(told("waits"), list(&[("old", Active)]));
+        assert_eq!(told("new"), list(&[("old", Active)]));
     }
 
     #[test]

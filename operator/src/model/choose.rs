@@ -64,6 +64,8 @@ pub fn target(
                 .filter(|v| version::good(versions, &v.digest).is_some() && v.is_good())
                 .filter(|v| !is_out(failed, &v.digest, generation))
                 .filter(|v| floor.is_none_or(|floor| v.age >= *floor))
+                // One that some nodes cannot get is no better than what serves.
+                .filter(|v| v.lacking.is_empty() || serving.is_some_and(|s| s.digest == v.digest))
                 .max_by(|a, b| a.age.cmp(&b.age));
             match newest {
                 Some(newest) => Target::Version(newest.served()),
@@ -109,6 +111,8 @@ mod tests {
             name: format!("m-v{n}"),
             digest: format!("d{n}"),
             size_bytes: 1,
+            stored: true,
+            lacking: vec![],
             age: (None, n, String::new()),
             verdict,
         }
@@ -168,6 +172,12 @@ mod tests {
         assert_eq!(target(&auto, 1, &versions, None, &failed).digest(), Some("d2"));
         // What it failed by may be another by now.
         assert_eq!(target(&auto, 2, &versions, None, &failed).digest(), Some("d10"));
+        // Not one that the store has lost and a node does not hold, unless it serves already.
+        let mut lost = versions.clone();
+        lost[2].lacking = vec!["n1".to_owned()];
+        assert_eq!(target(&auto, 1, &lost, None, &[]).digest(), Some("d2"));
+        let there = lost[2].served();
+        assert_eq!(target(&auto, 1, &lost, Some(&there), &[]).digest(), Some("d10"));
         // Not back to an older one than the one that serves.
         let serving = versions[2].served();
         assert_eq!(

@@ -5,8 +5,10 @@ use vigia_crds::{ModelStatus, RolloutPhase, ServedVersion, VersionState};
 
 use super::assign::is_forward;
 use super::choose::{self, Target};
+use super::lost;
 use super::nodes::{self, NodeView};
 use super::version::{Verdict, VersionView, find};
+use crate::events::counted;
 
 /// Beside kstatus' own: whether the newest version's artifact was accepted.
 pub const ARTIFACT_VERIFIED: &str = "ArtifactVerified";
@@ -18,15 +20,32 @@ pub fn of(
     versions: &[VersionView],
     nodes: &[NodeView],
 ) -> Vec<Wanted> {
-    let mut wanted = vec![ready(status, target, nodes)];
-    wanted.extend(progress(status, target, nodes.len()));
+    let lost = waits_for_lost(status, target, versions);
+    let mut wanted = vec![ready(status, target, nodes, lost.as_deref())];
+    wanted.extend(progress(status, target, nodes.len(), lost));
     wanted.push(artifact(status, versions));
+    wanted.push(lost::condition(status, versions));
     wanted
 }
 
-fn ready(status: &ModelStatus, target: &Target, nodes: &[NodeView]) -> Wanted {
+/// What there is to say where a rollout, or the first one that could begin, waits for nodes that cannot get its version.
+fn waits_for_lost(status: &ModelStatus, target: &Target, versions: &[VersionView]) -> Option<String> {
+    let rollout = status.rollout.as_ref().filter(|r| is_forward(r.phase));
+    let waits = match (rollout, &status.serving, target) {
+        (Some(rollout), ..) => find(versions, &rollout.version.digest),
+        (None, None, Target::Nothing) => {
+            let lost = versions.iter().filter(|v| v.is_good() && !v.lacking.is_empty());
+            lost.max_by(|a, b| a.age.cmp(&b.age))
+        }
+        _ => None,
+    };
+    lost::sentence(waits?)
+}
+
+fn ready(status: &ModelStatus, target: &Target, nodes: &[NodeView], lost: Option<&str>) -> Wanted {
     match (&status.serving, target) {
         (Some(serving), _) => serves(status, serving, nodes),
+        (None, _) if lost.is_some() => Wanted::new(READY, false, "NotInStore", lost.unwrap_or_default()),
         (None, Target::Unfit { reason, message, .. }) => {
             Wanted::new(READY, false, known(reason), message.clone())
         }
@@ -90,11 +109,12 @@ fn serves(status: &ModelStatus, serving: &ServedVersion, nodes: &[NodeView]) -> 
             READY,
             true,
             "Serving",
-            format!("{name} serves on {all} nodes{rollout}"),
+            format!("{name} serves on {}{rollout}", counted(all as u64, "node")),
         );
     }
     let missing = nodes::names(nodes.iter().filter(|n| !scores(n)));
-    let message = format!("{name} serves on {done} of {all} nodes, not on {missing}{rollout}");
+    let all = counted(all as u64, "node");
+    let message = format!("{name} serves on {done} of {all}, not on {missing}{rollout}");
     Wanted::new(
         READY,
         done > 0,
@@ -131,7 +151,7 @@ fn rollout(status: &ModelStatus) -> String {
 }
 
 /// `Reconciling` and `Stalled`: never both, and neither when what serves is what should.
-fn progress(status: &ModelStatus, target: &Target, nodes: usize) -> [Wanted; 2] {
+fn progress(status: &ModelStatus, target: &Target, nodes: usize, lost: Option<String>) -> [Wanted; 2] {
     let reconciling = |on: bool, reason, message: String| Wanted::new(RECONCILING, on, reason, message);
     let stalled = |on: bool, reason, message: String| Wanted::new(STALLED, on, reason, message);
     let calm = |reason| {
@@ -141,6 +161,12 @@ fn progress(status: &ModelStatus, target: &Target, nodes: usize) -> [Wanted; 2] 
         )
     };
     let phase = status.rollout.as_ref().map(|r| r.phase);
+    if let Some(lost) = lost {
+        return [
+            reconciling(false, "NotInStore", String::new()),
+            stalled(true, "NotInStore", lost),
+        ];
+    }
     let (a, b) = match (target, phase) {
         (_, Some(RolloutPhase::Progressing | RolloutPhase::Paused | RolloutPhase::RollingBack)) => (
             reconciling(

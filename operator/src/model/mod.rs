@@ -14,11 +14,14 @@ pub mod assign;
 pub mod choose;
 pub mod conditions;
 pub mod gates;
+mod history;
+pub mod lost;
 pub mod nodes;
 mod reconcile;
 pub mod revoked;
 pub mod rollout;
 pub mod version;
+pub mod windows;
 
 #[cfg(test)]
 mod simulation;

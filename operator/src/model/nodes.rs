@@ -72,6 +72,11 @@ impl NodeView {
         self.states.get(digest) == Some(&state)
     }
 
+    /// Whether it has the bytes of a version.
+    pub fn holds(&self, digest: &str) -> bool {
+        self.runs(digest) || self.does(digest, VersionState::Prefetched)
+    }
+
     /// Whether it scores with a version.
     pub fn runs(&self, digest: &str) -> bool {
         self.does(digest, VersionState::Active) || self.does(digest, VersionState::Shadow)

@@ -13,9 +13,9 @@ use vigia_model::histogram::ScoreHistogram;
 
 use super::assign::{Assignment, is_forward};
 use super::nodes::{self, NodeView};
-use super::revoked;
 use super::rollout::{self, Observed, Scores};
 use super::version::{self, VersionView};
+use super::{history, lost, revoked, windows};
 use crate::context::Context;
 use crate::controller::{self, Error};
 use crate::metrics::ReasonLabels;
@@ -34,16 +34,13 @@ async fn reconcile(model: Arc<Model>, context: Arc<Context>) -> Result<Option<Du
     }
     let namespace = model.namespace().unwrap_or_default();
     let name = model.name_any();
-    let mut versions: Vec<VersionView> = context
-        .caches
-        .versions_of(&namespace, &name)
-        .iter()
-        .map(|v| VersionView::of(v))
-        .collect();
+    let objects = context.caches.versions_of(&namespace, &name);
+    let mut versions: Vec<VersionView> = objects.iter().map(|v| VersionView::of(v)).collect();
     let nodes = nodes_of(&model, &namespace, &name, &context);
     let current = model.status.clone().unwrap_or_default();
     let revoked = context.revocations.with(Some(&current), &namespace, &name);
     revoked::latch(&mut versions, &revoked);
+    lost::mark(&mut versions, &nodes);
     confirm_absence(&current, &versions, &namespace, &context).await?;
     let generation = model.metadata.generation.unwrap_or(0);
     let now = Timestamp::now();
@@ -62,7 +59,13 @@ async fn reconcile(model: Arc<Model>, context: Arc<Context>) -> Result<Option<Du
     });
     let mut status = next.status;
     status.revoked = revoked;
-    let wanted = super::conditions::of(&status, &next.target, &versions, &nodes);
+    let largest = objects.iter().filter_map(|v| version::sequence(v)).max();
+    status.last_sequence = status.last_sequence.max(largest.map_or(0, i64::from));
+    let mut wanted = super::conditions::of(&status, &next.target, &versions, &nodes);
+    let serving = status.serving.as_ref();
+    let serving = serving.and_then(|s| objects.iter().find(|v| v.spec.digest == s.digest));
+    let profiles = context.caches.profiles_naming(&namespace, &name);
+    wanted.push(windows::condition(serving.map(|v| &**v), &profiles));
     status.conditions = conditions::apply(&status.conditions, &wanted, generation, now);
     // Before the write, so that a kill after it leaves nothing unsaid; said twice, they are one.
     for note in &next.notes {
@@ -80,6 +83,7 @@ async fn reconcile(model: Arc<Model>, context: Arc<Context>) -> Result<Option<Du
     }
     // Nodes are told only what the API server has accepted as the status.
     tell_nodes(&model, &namespace, &name, &status, &versions, &nodes, &context);
+    history::tidy(&model, &status, &context).await?;
     Ok(next.again)
 }
 

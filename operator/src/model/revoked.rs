@@ -86,6 +86,8 @@ mod tests {
             name: format!("again-{digest}"),
             digest: digest.to_owned(),
             size_bytes: 1,
+            stored: true,
+            lacking: vec![],
             age: (None, 0, String::new()),
             verdict: Verdict::Good,
         });

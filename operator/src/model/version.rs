@@ -5,6 +5,8 @@ use kube::ResourceExt;
 use vigia_crds::conditions::{self, READY, STALLED};
 use vigia_crds::{ModelVersion, PlannedVersion, ServedVersion, VersionMode};
 
+use crate::modelversion::STORED;
+
 /// Label of a ModelVersion: its Model.
 pub const MODEL_LABEL: &str = "vigia.dev/model";
 /// Label of a ModelVersion: its number among those of its Model.
@@ -40,6 +42,10 @@ pub struct VersionView {
     pub age: (Option<Timestamp>, i64, String),
     /// Whether it may run.
     pub verdict: Verdict,
+    /// Whether the store has its bytes, as far as is known: without, only nodes that hold it have it.
+    pub stored: bool,
+    /// Nodes that cannot get it: see [`super::lost`].
+    pub lacking: Vec<String>,
 }
 
 impl VersionView {
@@ -56,6 +62,8 @@ impl VersionView {
                 name.clone(),
             ),
             verdict: verdict(version),
+            stored: !is_lost(version),
+            lacking: vec![],
             name,
         }
     }
@@ -82,6 +90,23 @@ impl VersionView {
             mode,
         }
     }
+}
+
+/// Whether the store is known not to have a version's bytes: those of one that was verified, or those that a training
+/// put there.
+fn is_lost(version: &ModelVersion) -> bool {
+    let conditions = version.status.iter().flat_map(|s| &s.conditions);
+    let says = |type_: &str, reason: &str| {
+        let mut of_type = conditions.clone().filter(|c| c.type_ == type_);
+        of_type.any(|c| c.status == "False" && c.reason == reason)
+    };
+    says(STORED, "NotInStore") || says(READY, "NotInStore")
+}
+
+/// The number of a version: its label's, or what its name ends with where people made it.
+pub fn sequence(version: &ModelVersion) -> Option<u32> {
+    let label = version.labels().get(SEQUENCE_LABEL).and_then(|s| s.parse().ok());
+    label.or_else(|| version.name_any().rsplit_once("-v")?.1.parse().ok())
 }
 
 fn verdict(version: &ModelVersion) -> Verdict {

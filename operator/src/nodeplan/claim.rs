@@ -8,6 +8,7 @@ use vigia_crds::TraceProfile;
 
 use crate::pods::PodView;
 use crate::select;
+use crate::traceprofile::capture;
 
 /// The profiles of one namespace, in the order in which they may choose.
 #[derive(Clone, Debug, Default)]
@@ -37,11 +38,12 @@ pub struct Overlap {
 }
 
 impl Claimants {
-    /// Profiles of one namespace, in any order. Those being deleted choose no more.
+    /// Profiles of one namespace, in any order. Those being deleted choose no more, and those of which nothing can be
+    /// carried out keep nothing from the others.
     pub fn new(profiles: impl IntoIterator<Item = Arc<TraceProfile>>) -> Self {
         let mut profiles: Vec<_> = profiles
             .into_iter()
-            .filter(|p| p.metadata.deletion_timestamp.is_none())
+            .filter(|p| p.metadata.deletion_timestamp.is_none() && capture::known(&p.spec.capture).is_some())
             .collect();
         profiles.sort_by_cached_key(|p| (p.creation_timestamp().map(|t| t.0), p.name_any()));
         Self(profiles)

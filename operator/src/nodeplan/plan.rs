@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use kube::ResourceExt;
 use vigia_crds::{
-    AlertBudget, BudgetPer, Capture, NodePlanSpec, PlannedContainer, PlannedModel, PlannedPod,
-    PlannedProfile, TraceProfile,
+    AlertBudget, BudgetPer, NodePlanSpec, PlannedContainer, PlannedModel, PlannedPod, PlannedProfile,
+    TraceProfile,
 };
-
-use vigia_model::syscalls::{Arch, Filter};
 
 use super::claim::Claimants;
 use crate::pods::PodView;
+use crate::traceprofile::capture;
 
 /// Bounds of the schema; a kubelet runs far fewer pods.
 const MAX_PODS: usize = 512;
@@ -82,6 +81,9 @@ pub fn plan(
     }
     let mut planned = Vec::new();
     for ((namespace, name), (profile, mut pods)) in profiles.into_iter().take(MAX_PROFILES) {
+        let Some(capture) = capture::known(&profile.spec.capture) else {
+            continue;
+        };
         pods.sort_by(|a, b| a.uid.cmp(&b.uid));
         pods.truncate(MAX_PODS);
         let widest = pods.iter().map(|p| p.containers.len()).max().unwrap_or(1);
@@ -102,7 +104,7 @@ pub fn plan(
                 &profile.spec.detection.alert_budget,
                 shared_by.saturating_mul(models.max(1)),
             ),
-            capture: capture(&profile.spec.capture),
+            capture,
             sample_per_mille: sample_per_mille(everywhere),
             models: profile.spec.models.iter().map(|m| m.name.clone()).collect(),
             namespace,
@@ -125,22 +127,6 @@ pub fn plan(
         profiles: planned,
         models: models.take(MAX_MODELS).collect(),
     }
-}
-
-/// What nodes keep of calls. A name that means nothing is the profile's status' to tell; what is left is followed.
-fn capture(wanted: &Capture) -> Capture {
-    let known = |names: &[String]| {
-        let known = |name: &&String| Filter::parse(Arch::X86_64, &[name.as_str()], &[]).is_ok();
-        names.iter().filter(known).cloned().collect()
-    };
-    let mut capture = wanted.clone();
-    capture.syscalls.exclude = known(&wanted.syscalls.exclude);
-    let include = known(&wanted.syscalls.include);
-    // With none left, all of them would be in, which nobody asked for.
-    if !include.is_empty() {
-        capture.syscalls.include = include;
-    }
-    capture
 }
 
 /// The next power of two.
@@ -249,12 +235,23 @@ mod tests {
         );
         assert_eq!(planned.syscalls.include, ["network"]);
         assert_eq!(planned.syscalls.exclude, ["futex"]);
-        web.spec.capture.syscalls.include = vec!["raed".to_owned()];
-        assert_eq!(
-            of(&web).syscalls.include,
-            ["raed"],
-            "the node refuses it, and traces nothing by mistake"
-        );
+    }
+
+    #[test]
+    fn a_profile_that_is_wrong_is_wrong_alone() {
+        let mut wrong = profile("shop", "older", 1);
+        wrong.spec.capture.syscalls.include = vec!["raed".to_owned()];
+        wrong.spec.models = vec!["m1".into()];
+        let fake = Fake {
+            models: BTreeMap::from([("m1".to_owned(), Wish::Planned(planned("m1")))]),
+            ..Fake::default()
+        };
+        let pods = [Arc::new(pod("shop", "a", "n", &["app"]))];
+        let alone = plan(&pods, &shop(vec![wrong.clone()]), None, &fake);
+        assert_eq!(alone, NodePlanSpec::default());
+        let spec = plan(&pods, &shop(vec![wrong, profile("shop", "web", 2)]), None, &fake);
+        let names: Vec<_> = spec.profiles.iter().map(|p| p.name.as_str()).collect();
+        assert_eq!(names, ["web"], "it holds no container that another one can trace");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use vigia_crds::conditions::{self, READY, RECONCILING, STALLED, Wanted};
 use vigia_crds::{DataWindow, LastRun, RetrainingPolicySpec, RetrainingPolicyStatus, TrainingRunSpec};
 
 use crate::observed::drift::Drift;
+use crate::trainingrun::windows;
 
 /// Reason of a run that makes a first version.
 pub const COLD_START: &str = "ColdStart";
@@ -40,8 +41,8 @@ pub struct ModelView {
     pub serving: Option<String>,
     /// A newer version that may yet come to serve: it is rolled out, or waits to be promoted.
     pub candidate: Option<String>,
-    /// The store has lost the artifact of the version that serves.
-    pub lost: bool,
+    /// The version whose artifact the store has lost: the one that serves, or where none does, the newest that could.
+    pub lost: Option<String>,
 }
 
 /// What there is.
@@ -63,11 +64,11 @@ pub struct Observed<'a> {
     pub taken: &'a [String],
     /// An older policy of the same Model, which is the one that starts trainings.
     pub older: Option<String>,
-    /// Windows of the lookback that raised no alert.
+    /// Windows of the lookback that a run would take.
     pub windows: u64,
     /// Drift of the serving version.
     pub drift: Option<Drift>,
-    /// Windows since [`after_change`], alerted ones too.
+    /// The same since [`after_change`], alerted ones too.
     pub windows_since_drift: u64,
     /// Why the store takes nothing, where it does not.
     pub store_full: Option<String>,
@@ -194,13 +195,18 @@ fn decide(o: &Observed<'_>, drift: Option<&Drift>, last: Option<&LastRun>) -> De
         }
     }
     match (&model.serving, &model.candidate) {
-        (None, None) => cold_start(o),
+        (None, None) => match &model.lost {
+            Some(lost) => after_loss(o, lost, "so no node can get it"),
+            None => cold_start(o),
+        },
         (None, Some(candidate)) => wait("AwaitingPromotion", format!("{candidate} does not serve yet")),
         (Some(serving), Some(candidate)) => wait(
             "AwaitingPromotion",
             format!("{candidate} is newer than {serving} and does not serve yet"),
         ),
-        (Some(serving), None) if model.lost => after_loss(o, serving),
+        (Some(serving), None) if model.lost.is_some() => {
+            after_loss(o, serving, "so whether it drifts cannot be said")
+        }
         (Some(serving), None) => after_drift(o, serving, drift),
     }
 }
@@ -215,25 +221,25 @@ fn cold_start(o: &Observed<'_>) -> Decision {
     anew(o, cold.min_windows, "a first version", COLD_START)
 }
 
-/// Nodes that hold the version keep serving it; others cannot, and its drift cannot be seen.
-fn after_loss(o: &Observed<'_>, serving: &str) -> Decision {
+/// Nodes that hold the version keep it; others cannot get it, and its drift cannot be seen.
+fn after_loss(o: &Observed<'_>, lost: &str, so: &str) -> Decision {
     let Some(cold) = &o.spec.cold_start else {
         return wait(
             LOST,
             format!(
-                "the store has lost the artifact of {serving}, so whether it drifts cannot be said, and \
-                 spec.coldStart is absent: start a TrainingRun, or bring the artifact back (spec.source)"
+                "the store has lost the artifact of {lost}, {so}, and spec.coldStart is absent: start a TrainingRun, \
+                 or bring the artifact back (spec.source of another ModelVersion)"
             ),
         );
     };
-    let what = format!("a version instead of {serving}, whose artifact is lost");
+    let what = format!("a version instead of {lost}, whose artifact is lost");
     anew(o, cold.min_windows, &what, LOST)
 }
 
 /// A training on what there is, without a version to compare with.
 fn anew(o: &Observed<'_>, min_windows: i32, what: &str, reason: &'static str) -> Decision {
-    let least = o.spec.training.data.min_windows.max(min_windows);
-    if o.windows < u64::try_from(least).unwrap_or(0) {
+    let least = least(o, min_windows);
+    if o.windows < least {
         return wait(
             "Collecting",
             format!("{} windows of the {least} for {what}", two_digits(o.windows)),
@@ -243,6 +249,18 @@ fn anew(o: &Observed<'_>, min_windows: i32, what: &str, reason: &'static str) ->
         reason,
         since: lookback(o),
     }
+}
+
+/// Windows without which a run is not started: what it would fail without, and so many.
+fn least(o: &Observed<'_>, min_windows: i32) -> u64 {
+    let training = &o.spec.training;
+    let min_windows = training.data.min_windows.max(min_windows);
+    windows::wanted(min_windows, training.workers) as u64
+}
+
+/// Whether a run for this reason trains on windows that raised an alert: after drift they are the new normal.
+pub(super) fn includes_alerted(reason: &str) -> bool {
+    reason == DRIFT
 }
 
 fn after_drift(o: &Observed<'_>, serving: &str, drift: Option<&Drift>) -> Decision {
@@ -261,7 +279,7 @@ fn after_drift(o: &Observed<'_>, serving: &str, drift: Option<&Drift>) -> Decisi
     let Some(since) = drift.since.filter(|_| drift.drifted) else {
         return wait("Watching", format!("{serving} serves and does not drift"));
     };
-    let least = u64::try_from(o.spec.training.data.min_windows).unwrap_or(0);
+    let least = least(o, 0);
     if o.windows_since_drift < least {
         return wait(
             "CollectingAfterDrift",
@@ -332,8 +350,7 @@ fn run_spec(o: &Observed<'_>, reason: &str, since: Timestamp) -> TrainingRunSpec
             until: None,
             min_windows: training.data.min_windows,
             max_windows: training.data.max_windows,
-            // After drift, what raises alerts is the new normal.
-            include_alerted: reason == DRIFT,
+            include_alerted: includes_alerted(reason),
         },
         gates: training.gates.clone(),
         timeout: training.timeout,
@@ -517,6 +534,18 @@ mod tests {
     }
 
     #[test]
+    fn a_run_is_not_started_that_would_have_too_few_windows_for_its_workers() {
+        let mut world = World::cold();
+        world.spec.cold_start = serde_json::from_value(json!({"minWindows": 50})).expect("a cold start");
+        world.spec.training.data.min_windows = 50;
+        world.spec.training.workers = 16;
+        world.windows = windows::wanted(50, 16) as u64 - 1;
+        assert_eq!(world.why(), "Collecting");
+        world.windows += 1;
+        assert!(world.plan().start.is_some());
+    }
+
+    #[test]
     fn drift_trains_on_what_came_after_it() {
         let mut world = World::drifted();
         let (name, spec) = world.plan().start.expect("a run");
@@ -555,9 +584,26 @@ mod tests {
     fn a_version_whose_artifact_is_lost_is_replaced_where_one_may_be_trained() {
         let mut world = World::drifted();
         world.drift = None;
-        world.model = world.model.map(|m| ModelView { lost: true, ..m });
+        world.model = world.model.map(|m| ModelView {
+            lost: m.serving.clone(),
+            ..m
+        });
         let (_, spec) = world.plan().start.expect("a run");
         assert_eq!((spec.reason.as_str(), spec.data.include_alerted), (LOST, false));
+        world.windows = 10;
+        assert_eq!(world.why(), "Collecting");
+        world.spec.cold_start = None;
+        assert_eq!(world.why(), LOST);
+    }
+
+    #[test]
+    fn a_first_version_that_no_node_can_get_is_replaced_too() {
+        let mut world = World::cold();
+        world.model = Some(ModelView {
+            lost: Some("m-v1".into()),
+            ..ModelView::default()
+        });
+        assert_eq!(world.plan().start.expect("a run").1.reason, LOST);
         world.windows = 10;
         assert_eq!(world.why(), "Collecting");
         world.spec.cold_start = None;

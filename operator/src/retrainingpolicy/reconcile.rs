@@ -11,7 +11,7 @@ use vigia_crds::{Model, RetrainingPolicy, RunPhase, TrainingRun, conditions};
 
 use super::drifted;
 use super::history;
-use super::plan::{ModelView, Observed, RunView, after_change, plan};
+use super::plan::{COLD_START, DRIFT, ModelView, Observed, RunView, after_change, includes_alerted, plan};
 use crate::apply;
 use crate::context::Context;
 use crate::controller::Error;
@@ -21,6 +21,8 @@ use crate::model::revoked;
 use crate::model::version::{Verdict, VersionView};
 use crate::modelversion::STORED;
 use crate::observed::drift::{self, Drift, Threshold};
+use crate::store::Kind;
+use crate::trainingrun::windows::Selection;
 
 /// Windows come all the time, so a policy is looked at again after this.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -47,11 +49,10 @@ pub async fn reconcile(
     let lookback = SignedDuration::try_from(Duration::from(policy.spec.training.data.lookback))
         .unwrap_or(SignedDuration::MAX);
     let since = now.checked_sub(lookback).unwrap_or(Timestamp::UNIX_EPOCH);
-    let all = windows(&context, &namespace, model_name, since, now);
+    let windows = |reason, since| windows(&context, &namespace, model_name, reason, (since, now));
     let drifted = drift
         .and_then(|d| d.since)
-        .map(|since| after_change(since, &policy.spec))
-        .map(|since| windows(&context, &namespace, model_name, since, now));
+        .map(|since| windows(DRIFT, after_change(since, &policy.spec)));
     let status = policy.status.clone().unwrap_or_default();
     let plan = plan(&Observed {
         name: &name,
@@ -65,9 +66,9 @@ pub async fn reconcile(
             .first()
             .filter(|first| first.name_any() != name)
             .map(|first| first.name_any()),
-        windows: all.0.saturating_sub(all.1),
+        windows: windows(COLD_START, since),
         drift,
-        windows_since_drift: drifted.map_or(0, |(all, _)| all),
+        windows_since_drift: drifted.unwrap_or(0),
         store_full: context.store.health().borrow().full.clone(),
         now,
     });
@@ -112,27 +113,24 @@ pub async fn reconcile(
     Ok(Some(LOOK_AGAIN))
 }
 
-/// Windows, and those of them that raised an alert, of the profiles that name a Model.
+/// Windows that a run of a policy would take if it were started for this reason.
 fn windows(
     context: &Context,
     namespace: &str,
     model: &str,
-    since: Timestamp,
-    until: Timestamp,
-) -> (u64, u64) {
-    let profiles = context.caches.profiles_in(namespace);
-    let naming = profiles
-        .iter()
-        .filter(|p| p.spec.models.iter().any(|m| m.name == model));
-    naming.fold((0, 0), |(windows, alerted), profile| {
-        let count = context.store.count(
-            namespace,
-            &profile.name_any(),
-            since.as_millisecond(),
-            until.as_millisecond(),
-        );
-        (windows + count.windows, alerted + count.alerted)
-    })
+    reason: &str,
+    (since, until): (Timestamp, Timestamp),
+) -> u64 {
+    let between = (since.as_millisecond(), until.as_millisecond());
+    let profiles = context.caches.profiles_naming(namespace, model);
+    let counts = profiles.iter().map(|profile| {
+        let selection = Selection::new(profile.spec.window.into(), includes_alerted(reason));
+        let takes = |kind: Kind<'_>, alerted| selection.takes(kind, alerted);
+        context
+            .store
+            .count(namespace, &profile.name_any(), between, takes)
+    });
+    counts.sum()
 }
 
 fn runs(context: &Context, namespace: &str, model: &str) -> Vec<RunView> {
@@ -188,13 +186,20 @@ fn view(model: &Model, namespace: &str, context: &Context) -> ModelView {
     let mut newer = views.iter().skip(place.map_or(0, |i| i + 1));
     let generation = model.metadata.generation.unwrap_or(0);
     let failed = |digest: &String| choose::is_out(&status.failed, digest, generation);
+    let could = |v: &&VersionView| !matches!(v.verdict, Verdict::Bad { .. }) && !failed(&v.digest);
+    // What the store has lost will not come to serve by itself.
     let candidate = newer
-        .rfind(|v| !matches!(v.verdict, Verdict::Bad { .. }) && !failed(&v.digest))
+        .clone()
+        .rfind(|v| could(v) && v.stored)
         .map(|v| v.name.clone());
+    let lost = match serving {
+        Some(serving) => is_lost(model, context).then(|| serving.name.clone()),
+        None => newer.rfind(|v| could(v) && !v.stored).map(|v| v.name.clone()),
+    };
     ModelView {
         serving: serving.map(|s| s.name.clone()),
         candidate,
-        lost: is_lost(model, context),
+        lost,
     }
 }
 

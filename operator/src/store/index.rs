@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use super::segment::{Count, FINE_MS, Meta, ProfileCounts};
+use super::rows::Kind;
+use super::segment::{FINE_MS, Meta, ProfileCounts};
 
 /// A range of commits, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -87,11 +88,10 @@ impl SampleFile {
         }
     }
 
-    fn counts(&self, namespace: &str, profile: &str) -> &[Count] {
-        self.profiles
-            .iter()
-            .find(|p| p.namespace == namespace && p.profile == profile)
-            .map_or(&[], |p| &p.counts)
+    /// The counts of a profile, by kind.
+    fn of_profile(&self, namespace: &str, profile: &str) -> impl Iterator<Item = &ProfileCounts> {
+        let all = self.profiles.iter();
+        all.filter(move |p| p.namespace == namespace && p.profile == profile)
     }
 
     /// Rows in all.
@@ -116,19 +116,10 @@ impl SampleFile {
 
     /// Whether it may hold rows of a profile that begin in a time.
     pub fn overlaps(&self, namespace: &str, profile: &str, since_ms: i64, until_ms: i64) -> bool {
-        self.counts(namespace, profile)
-            .iter()
+        self.of_profile(namespace, profile)
+            .flat_map(|p| &p.counts)
             .any(|c| c.start_ms <= until_ms && c.start_ms.saturating_add(c.span_ms) > since_ms)
     }
-}
-
-/// Windows of a profile in a time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct WindowCount {
-    /// All of them.
-    pub windows: u64,
-    /// Those above the threshold.
-    pub alerted: u64,
 }
 
 /// Every sample file.
@@ -148,18 +139,25 @@ impl Index {
             .chain(self.partitions.values().flat_map(BTreeMap::values))
     }
 
-    /// Windows of a profile in spans that lie in a time as a whole, so never too many.
-    pub fn count(&self, namespace: &str, profile: &str, since_ms: i64, until_ms: i64) -> WindowCount {
-        let mut sum = WindowCount::default();
-        for file in self.files() {
-            for count in file.counts(namespace, profile) {
-                if count.start_ms >= since_ms && count.start_ms.saturating_add(count.span_ms) <= until_ms {
-                    sum.windows += count.rows;
-                    sum.alerted += count.alerted;
-                }
-            }
-        }
-        sum
+    /// Windows of a profile that are `wanted` (of their kind, with or without an alert) in spans that lie in a time as
+    /// a whole, so never too many.
+    pub fn count(
+        &self,
+        namespace: &str,
+        profile: &str,
+        (since_ms, until_ms): (i64, i64),
+        wanted: impl Fn(Kind<'_>, bool) -> bool,
+    ) -> u64 {
+        let of_profile = self.files().flat_map(|file| file.of_profile(namespace, profile));
+        let of_profile = of_profile.map(|p| {
+            let (calm, alerted) = (wanted(p.kind(), false), wanted(p.kind(), true));
+            let counts = p.counts.iter();
+            let whole = counts
+                .filter(|c| c.start_ms >= since_ms && c.start_ms.saturating_add(c.span_ms) <= until_ms)
+                .map(|c| u64::from(calm) * c.rows.saturating_sub(c.alerted) + u64::from(alerted) * c.alerted);
+            whole.sum::<u64>()
+        });
+        of_profile.sum()
     }
 
     /// Files that may hold rows of a profile that begin in a time, with their ends, the latest first.

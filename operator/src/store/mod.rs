@@ -37,8 +37,7 @@ use tokio::sync::watch;
 pub use blobs::{MAX_ARTIFACT, digest_of};
 pub use disk::Space;
 pub use error::StoreError;
-pub use index::WindowCount;
-pub use rows::Row;
+pub use rows::{Kind, Length, Row};
 pub use runs::{MAX_OUTPUT, Output};
 pub use segment::{Mark, Segment, Summary};
 
@@ -411,10 +410,16 @@ impl Store {
         ))
     }
 
-    /// Windows of a profile in a time, never too many: spans of five seconds that are not in it as a whole do
-    /// not count.
-    pub fn count(&self, namespace: &str, profile: &str, since_ms: i64, until_ms: i64) -> WindowCount {
-        lock(&self.index).count(namespace, profile, since_ms, until_ms)
+    /// Windows of a profile in a time that are `wanted` (of their kind, with or without an alert), never too many: spans
+    /// of five seconds that are not in it as a whole do not count.
+    pub fn count(
+        &self,
+        namespace: &str,
+        profile: &str,
+        between: (i64, i64),
+        wanted: impl Fn(Kind<'_>, bool) -> bool,
+    ) -> u64 {
+        lock(&self.index).count(namespace, profile, between, wanted)
     }
 
     /// Calls `take` with each window of a profile that began in a time (both ends included), those of newer

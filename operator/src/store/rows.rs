@@ -29,6 +29,34 @@ use parquet::file::properties::WriterProperties;
 
 use super::StoreError;
 
+/// Length of a window in eighths of an octave of milliseconds, as agents' clocks make no two equally long: so files
+/// can say how many they hold of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Length(pub(super) i32);
+
+impl Length {
+    /// Of a window.
+    pub fn of(window_ms: i64) -> Self {
+        // From 1; 0 is said by files that do not say it.
+        Self((window_ms.max(1) as f64).log2().mul_add(8.0, 1.0).round() as i32)
+    }
+
+    /// Whether two are the same but for what clocks add to them: those that differ by less than 18 % are, and by more
+    /// than 30 % are not.
+    pub fn is_about(self, other: Self) -> bool {
+        self.0 > 0 && other.0 > 0 && self.0.abs_diff(other.0) <= 2
+    }
+}
+
+/// What windows have in common that a model can be trained on together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Kind<'a> {
+    /// Hash of the feature schema.
+    pub schema: &'a str,
+    /// How long they are.
+    pub length: Length,
+}
+
 /// One window's feature vector, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
@@ -48,6 +76,16 @@ pub struct Row {
     pub features: Vec<f32>,
     /// The active version raised it above the alert threshold.
     pub above_threshold: bool,
+}
+
+impl Row {
+    /// Its kind.
+    pub fn kind(&self) -> Kind<'_> {
+        Kind {
+            schema: &self.schema,
+            length: Length::of(self.window_ms),
+        }
+    }
 }
 
 fn schema() -> Arc<Schema> {
@@ -289,6 +327,21 @@ pub(crate) mod tests {
             let _ = decode(bent.into(), |_| ());
             let _ = decode(whole.slice(..cut % whole.len()), |_| ());
         }
+    }
+
+    #[test]
+    fn lengths_are_told_apart_but_for_what_clocks_add() {
+        let about = |a, b| Length::of(a).is_about(Length::of(b));
+        for window_ms in [1000, 2000, 5000, 10_000, 30_000, 300_000] {
+            for (share, same) in [(100, true), (85, true), (118, true), (131, false), (76, false)] {
+                assert_eq!(
+                    about(window_ms, window_ms * share / 100),
+                    same,
+                    "{window_ms} {share}"
+                );
+            }
+        }
+        assert!(!Length(0).is_about(Length::of(1)));
     }
 
     #[test]

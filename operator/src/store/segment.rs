@@ -12,7 +12,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::StoreError;
-use super::rows::{self, Row};
+use super::rows::{self, Kind, Length, Row};
 
 /// Key of the footer's entry.
 const KEY: &str = "vigia.meta";
@@ -97,7 +97,7 @@ pub(super) struct Count {
     pub alerted: u64,
 }
 
-/// The rows of one profile in a file.
+/// The rows of one profile and kind in a file.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub(super) struct ProfileCounts {
     #[prost(string, tag = "1")]
@@ -107,6 +107,12 @@ pub(super) struct ProfileCounts {
     /// By start.
     #[prost(message, repeated, tag = "3")]
     pub counts: Vec<Count>,
+    /// Hash of the feature schema. Empty in files of an operator that did not write it.
+    #[prost(string, tag = "4")]
+    pub schema: String,
+    /// [`Length`]; 0 in the same files.
+    #[prost(int32, tag = "5")]
+    pub length: i32,
 }
 
 /// Footer of a sample file.
@@ -139,6 +145,14 @@ pub struct Segment {
 }
 
 impl ProfileCounts {
+    /// What the rows have in common. Of files that do not say it, it is none that anybody asks for.
+    pub fn kind(&self) -> Kind<'_> {
+        Kind {
+            schema: &self.schema,
+            length: Length(self.length),
+        }
+    }
+
     /// Puts spans that ended before a time into coarse ones; says whether there were any.
     pub fn coarsen(&mut self, before_ms: i64) -> bool {
         let is_old = |c: &Count| c.span_ms < COARSE_MS && c.start_ms.saturating_add(c.span_ms) <= before_ms;
@@ -169,11 +183,11 @@ impl ProfileCounts {
 impl Meta {
     /// Counts of rows.
     pub fn of_rows<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Self {
-        let mut profiles: BTreeMap<(&str, &str), BTreeMap<i64, Count>> = BTreeMap::new();
+        let mut profiles: BTreeMap<(&str, &str, Kind<'_>), BTreeMap<i64, Count>> = BTreeMap::new();
         for row in rows {
             let start_ms = row.start_ms.div_euclid(SPAN_MS) * SPAN_MS;
             let count = profiles
-                .entry((&row.namespace, &row.profile))
+                .entry((&row.namespace, &row.profile, row.kind()))
                 .or_default()
                 .entry(start_ms)
                 .or_insert(Count {
@@ -187,10 +201,12 @@ impl Meta {
         Self {
             profiles: profiles
                 .into_iter()
-                .map(|((namespace, profile), counts)| ProfileCounts {
+                .map(|((namespace, profile, kind), counts)| ProfileCounts {
                     namespace: namespace.to_owned(),
                     profile: profile.to_owned(),
                     counts: counts.into_values().collect(),
+                    schema: kind.schema.to_owned(),
+                    length: kind.length.0,
                 })
                 .collect(),
             ..Self::default()

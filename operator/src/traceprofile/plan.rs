@@ -8,8 +8,8 @@ use kube::ResourceExt;
 use vigia_crds::conditions::{self, READY, RECONCILING, STALLED, Wanted};
 use vigia_crds::{NodePlan, TraceProfile, TraceProfileStatus};
 
-use vigia_model::syscalls::{Arch, Filter};
-
+use super::capture::{self, Unknown};
+use crate::events::counted;
 use crate::nodeplan::claim::Claimants;
 use crate::pods::PodView;
 use crate::select;
@@ -164,11 +164,11 @@ fn wanted(
 fn traced(selection: &Selection, agents: &Agents) -> Wanted {
     let of = |what: &str| {
         format!(
-            "{} of {} containers in {} pods on {} nodes are traced{what}",
+            "{} of {} in {} on {} traced{what}",
             agents.containers,
-            selection.containers,
-            selection.pods,
-            selection.nodes.len()
+            counted(selection.containers, "container"),
+            counted(selection.pods as u64, "pod"),
+            counted(selection.nodes.len() as u64, "node"),
         )
     };
     if selection.containers == 0 {
@@ -179,6 +179,8 @@ fn traced(selection: &Selection, agents: &Agents) -> Wanted {
             match selection.pods {
                 0 => "no running pod of this namespace matches spec.podSelector: \
                       compare it with kubectl get pods --show-labels"
+                    .to_owned(),
+                1 => "1 pod matches spec.podSelector, and none of its running containers is this profile's"
                     .to_owned(),
                 n => format!(
                     "{n} pods match spec.podSelector, and none of their running containers is this profile's"
@@ -204,7 +206,7 @@ fn traced(selection: &Selection, agents: &Agents) -> Wanted {
     let silent = selection.nodes.len().saturating_sub(agents.answered);
     let what = match silent {
         0 => String::new(),
-        n => format!("; waiting for the agents of {n} nodes"),
+        n => format!("; waiting for the agents of {}", counted(n as u64, "node")),
     };
     Wanted::new(TRACED, false, "WaitingForAgents", of(&what))
 }
@@ -220,18 +222,14 @@ fn problem(
             format!("spec.podSelector is not well formed ({problem}): nothing is selected"),
         ));
     }
-    let syscalls = &profile.spec.capture.syscalls;
-    for (field, names) in [("include", &syscalls.include), ("exclude", &syscalls.exclude)] {
-        for name in names {
-            if let Err(error) = Filter::parse(Arch::X86_64, &[name.as_str()], &[]) {
-                return Some((
-                    "UnknownSyscall",
-                    format!(
-                        "spec.capture.syscalls.{field}: {error} (names that are known hold meanwhile; where none is, nothing is traced)"
-                    ),
-                ));
-            }
-        }
+    let unknown = capture::unknown(&profile.spec.capture.syscalls);
+    if !unknown.is_empty() {
+        let meanwhile = match capture::known(&profile.spec.capture) {
+            Some(_) => "the other names hold meanwhile",
+            None => "nothing is traced for this profile meanwhile",
+        };
+        let said: Vec<String> = unknown.iter().map(unknown_name).collect();
+        return Some(("UnknownSyscall", format!("{} ({meanwhile})", names(&said))));
     }
     if !missing_models.is_empty() {
         return Some((
@@ -258,13 +256,28 @@ fn problem(
         return Some((
             "Overlaps",
             format!(
-                "{containers} containers are traced for {} instead, which is older: \
+                "{} of what is selected {} traced for {} instead, which is older: \
                  make the selectors or containers of the profiles disjoint",
+                counted(containers, "container"),
+                if containers == 1 { "is" } else { "are" },
                 names(&others)
             ),
         ));
     }
     None
+}
+
+/// What is wrong with a name, and what may have been meant.
+fn unknown_name(unknown: &Unknown<'_>) -> String {
+    let Unknown { field, name } = unknown;
+    let near = match capture::near(name).as_slice() {
+        [] => "write a name as in man 2 syscalls, or one of the classes file, network, process, memory, ipc, signal, desc"
+            .to_owned(),
+        near => format!("did you mean {}?", near.join(" or ")),
+    };
+    format!(
+        "spec.capture.syscalls.{field} has \"{name}\", which is neither a system call nor a class: {near}"
+    )
 }
 
 fn names(all: &[String]) -> String {
@@ -362,9 +375,28 @@ mod tests {
         assert_eq!(reason(&odd).1, "UnknownSyscall");
         let message = &conditions::find(&odd.conditions, READY).expect("Ready").message;
         assert!(
-            message.contains("exclude: \"raed\"") && stalled(&odd),
+            message.contains("exclude has \"raed\"")
+                && message.contains("did you mean read")
+                && stalled(&odd),
             "{message}"
         );
+        assert!(conditions::is_true(&odd.conditions, TRACED), "the rest holds");
+
+        // Nothing is left of it: it traces nothing, and keeps nothing from a younger one.
+        let mut none = plain.clone();
+        none.spec.capture.syscalls.include = vec!["raed".to_owned(), "qqqqqqqq".to_owned()];
+        let younger = profile("shop", "younger", 9);
+        let status = look(&none, std::slice::from_ref(&younger), &pods, 0, &[]);
+        assert_eq!(reason(&status).1, "UnknownSyscall");
+        let message = &conditions::find(&status.conditions, READY)
+            .expect("Ready")
+            .message;
+        assert!(
+            message.contains("qqqqqqqq") && message.contains("man 2 syscalls"),
+            "{message}"
+        );
+        assert_eq!(status.nodes, 0);
+        assert_eq!(reason(&look(&younger, &[none], &pods, 1, &[])).1, "Traced");
 
         let mut bad = plain.clone();
         bad.spec.pod_selector =

@@ -40,6 +40,9 @@ pub struct Prepared {
     pub data_digest: String,
     /// Number of all windows.
     pub windows: u64,
+    /// Lengths of the windows, as their profiles have them; none in a run from before they were kept.
+    #[serde(default)]
+    pub window_ms: Vec<i64>,
     /// When the run was created; goes into the artifact.
     pub created_unix_ms: i64,
 }
@@ -88,6 +91,7 @@ impl Prepared {
             schema: schema.to_owned(),
             data_digest: data_digest.to_owned(),
             windows,
+            window_ms: vec![],
             created_unix_ms: run
                 .metadata
                 .creation_timestamp

@@ -27,6 +27,9 @@ const KEPT_SECONDS: i32 = 3600;
 /// refused, wrong configuration.
 const FINAL_CODES: [i32; 4] = [64, 65, 77, 78];
 
+/// Annotation of a Job: UID of the service account that its pods' tokens are of.
+pub(super) const ACCOUNT_UID: &str = "vigia.dev/service-account-uid";
+
 /// Name of a run's Job, Service and Secret: short enough for a DNS label with an index behind it.
 pub(super) fn name(run: &TrainingRun) -> String {
     format!("vigia-train-{}", run.uid().unwrap_or_default())
@@ -59,7 +62,11 @@ pub(super) fn names(run: &TrainingRun, config: &Config) -> Vec<String> {
 ///
 /// # Errors
 /// The object cannot be built: a bug.
-pub(super) fn job(run: &TrainingRun, config: &Config) -> Result<Job, serde_json::Error> {
+pub(super) fn job(
+    run: &TrainingRun,
+    config: &Config,
+    account: Option<&str>,
+) -> Result<Job, serde_json::Error> {
     let (name, labels, workers) = (name(run), labels(run), run.spec.workers.max(1));
     let pod = &config.trainer_pod;
     // A node that is gone must not hold up a training that has other nodes.
@@ -104,7 +111,10 @@ pub(super) fn job(run: &TrainingRun, config: &Config) -> Result<Job, serde_json:
         ],
     });
     serde_json::from_value(json!({
-        "metadata": {"name": name, "namespace": config.namespace, "labels": labels},
+        "metadata": {
+            "name": name, "namespace": config.namespace, "labels": labels,
+            "annotations": account.map(|uid| json!({ACCOUNT_UID: uid})),
+        },
         "spec": {
             "completionMode": "Indexed",
             "completions": workers,
@@ -217,7 +227,8 @@ mod tests {
     #[test]
     fn the_job_holds_no_privilege_and_no_api_token() {
         let config = Config::parse_from(["vigia-operator"]);
-        let job = job(&run(), &config).expect("a Job");
+        let job = job(&run(), &config, Some("uid-1")).expect("a Job");
+        assert_eq!(job.annotations()[ACCOUNT_UID], "uid-1");
         let spec = job.spec.expect("a spec");
         assert_eq!((spec.completions, spec.parallelism), (Some(3), Some(3)));
         assert_eq!(spec.active_deadline_seconds, Some(600));
@@ -240,7 +251,7 @@ mod tests {
         let said = r#"{"imagePullPolicy": "Always", "nodeSelector": {"pool": "batch"},
             "tolerations": [{"key": "batch", "operator": "Exists"}], "resources": {"limits": {"memory": "4Gi"}}}"#;
         let config = Config::parse_from(["vigia-operator", "--trainer-pod", said]);
-        let job = job(&run(), &config).expect("a Job");
+        let job = job(&run(), &config, None).expect("a Job");
         let pod = job.spec.expect("a spec").template.spec.expect("a pod");
         assert_eq!(
             pod.node_selector,

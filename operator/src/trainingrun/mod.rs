@@ -18,7 +18,7 @@ mod job;
 mod lost;
 mod plan;
 mod reconcile;
-mod windows;
+pub mod windows;
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
+use kube::ResourceExt;
 use vigia_crds::conditions::{self, READY, RECONCILING, STALLED, Wanted};
 use vigia_crds::{RunPhase, TrainingRunSpec, TrainingRunStatus};
 
 use super::data::Prepared;
 use super::gates;
+use super::job::ACCOUNT_UID;
+use crate::events::counted;
 
 /// How often a run that waits for its workers is looked at, beside the changes of its Job.
 const WATCH: Duration = Duration::from_secs(5);
@@ -25,6 +28,8 @@ pub(super) struct Observed {
     pub job: Option<JobView>,
     /// Digest and metrics of what the trainer submitted.
     pub output: Option<(String, BTreeMap<String, f64>)>,
+    /// UID of the trainers' service account, where there is one.
+    pub account: Option<String>,
 }
 
 /// A Job, as far as a run needs it.
@@ -36,9 +41,17 @@ pub(super) struct JobView {
     pub failed: Option<String>,
     /// It completed.
     pub complete: bool,
+    /// UID of the service account that it was made for.
+    pub account: Option<String>,
 }
 
 impl JobView {
+    /// Whether its pods hold tokens of an account that is no more, by which nobody knows them: one of the same name
+    /// is another account.
+    fn is_of_former(&self, account: Option<&String>) -> bool {
+        self.account.is_some() && account.is_some() && self.account.as_ref() != account
+    }
+
     pub fn of(job: &Job) -> Self {
         let status = job.status.clone().unwrap_or_default();
         let conditions = status.conditions.unwrap_or_default();
@@ -58,6 +71,7 @@ impl JobView {
             succeeded: status.succeeded.unwrap_or(0),
             failed: found(&["Failed", "FailureTarget"]).map(|c| say(&c.reason, &c.message)),
             complete: found(&["Complete", "SuccessCriteriaMet"]).is_some(),
+            account: job.annotations().get(ACCOUNT_UID).cloned(),
         }
     }
 }
@@ -69,6 +83,8 @@ pub(super) enum Next {
     Prepare,
     /// Make the Job and what belongs to it.
     Train,
+    /// Take the Job away, to be made again.
+    Restart,
     /// Look again after a while, or when something changes.
     Wait(Duration),
     /// Check the output's structure, sign it, store it and make the ModelVersion.
@@ -174,6 +190,12 @@ fn trained(
         .as_ref()
         .is_some_and(|at| now.duration_since(at.0) > timeout.saturating_add(GRACE));
     match &observed.job {
+        Some(job) if !late && job.is_of_former(observed.account.as_ref()) => {
+            let message = "the trainers' service account was made anew, so that the workers' tokens are no good: they \
+                           are started again";
+            say(to, generation, now, "Restarting", message);
+            Next::Restart
+        }
         Some(JobView {
             failed: Some(why), ..
         }) => {
@@ -292,7 +314,11 @@ fn training(
 ) {
     let done = job.map_or(0, |j| j.succeeded);
     to.workers = Some(format!("{done}/{}", record.workers));
-    let message = format!("{} workers train on {} windows", record.workers, record.windows);
+    let message = format!(
+        "training on {} by {}",
+        counted(record.windows, "window"),
+        counted(record.workers, "worker")
+    );
     say(to, generation, now, "Training", &message);
 }
 
@@ -341,6 +367,7 @@ mod tests {
             schema: "s".into(),
             data_digest: "sha256:0".into(),
             windows: 600,
+            window_ms: vec![10_000],
             created_unix_ms: 0,
         }
     }
@@ -437,6 +464,7 @@ mod tests {
                 ..JobView::default()
             }),
             output: Some(output(0.02)),
+            account: None,
         };
         let (status, _) = next(&spec(), &phase(RunPhase::Training), 1, &observed, at(1));
         assert_eq!(status.phase, Some(RunPhase::Validating));
@@ -466,7 +494,7 @@ mod tests {
             let observed = Observed {
                 record: Some(record()),
                 job,
-                output: None,
+                ..Observed::default()
             };
             let (status, _) = next(&spec(), &phase(RunPhase::Training), 1, &observed, at(now));
             let ready = conditions::find(&status.conditions, READY).expect("a condition");
@@ -475,6 +503,33 @@ mod tests {
                 (Some(RunPhase::Failed), reason)
             );
         }
+    }
+
+    #[test]
+    fn workers_of_a_former_account_are_started_again() {
+        let next_of = |made_for: Option<&str>, there: Option<&str>, failed: Option<&str>, now| {
+            let own = |text: Option<&str>| text.map(str::to_owned);
+            let observed = Observed {
+                record: Some(record()),
+                job: Some(JobView {
+                    account: own(made_for),
+                    failed: own(failed),
+                    ..JobView::default()
+                }),
+                account: own(there),
+                ..Observed::default()
+            };
+            next(&spec(), &phase(RunPhase::Training), 1, &observed, at(now)).1
+        };
+        assert_eq!(next_of(Some("a"), Some("a"), None, 1), Next::Wait(WATCH));
+        assert_eq!(next_of(Some("a"), Some("b"), None, 1), Next::Restart);
+        // Refused for their tokens, they may have failed already.
+        assert_eq!(next_of(Some("a"), Some("b"), Some("refused"), 1), Next::Restart);
+        // Made by an operator that did not write it down, or the account is gone for the moment.
+        assert_eq!(next_of(None, Some("b"), None, 1), Next::Wait(WATCH));
+        assert_eq!(next_of(Some("a"), None, None, 1), Next::Wait(WATCH));
+        // Its time is over all the same.
+        assert_eq!(next_of(Some("a"), Some("b"), None, 91), Next::Report);
     }
 
     #[test]
@@ -496,6 +551,7 @@ mod tests {
                 record: with_record.then(record),
                 job: with_job.then(|| JobView { succeeded, ..JobView::default() }),
                 output: with_output.then(|| output(exceedance)),
+                account: None,
             };
             let mut status = phase(start);
             for step in 0..10 {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Secret, Service};
+use k8s_openapi::api::core::v1::{Secret, Service, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::ListParams;
 use kube::runtime::reflector::ObjectRef;
@@ -19,14 +19,14 @@ use vigia_model::schema::Schema;
 
 use super::data::{HOLDOUT, Prepared, shard_name};
 use super::plan::{self, JobView, Next, Observed};
-use super::windows::{self, Newest};
+use super::windows::{self, Newest, Selection};
 use super::{RUN_UID, identity, job, lost};
 use crate::apply;
 use crate::context::Context;
 use crate::controller::Error;
-use crate::events::{Note, Severity};
+use crate::events::{Note, Severity, counted};
 use crate::metrics::ReasonLabels;
-use crate::model::version::{MODEL_LABEL, SEQUENCE_LABEL};
+use crate::model::version::{self, MODEL_LABEL, SEQUENCE_LABEL};
 use crate::store::{Output, StoreError};
 
 /// One run is prepared at a time; the others ask again after this.
@@ -52,12 +52,18 @@ pub(super) async fn reconcile(
     context.door.finalizer(&*run, FINALIZER, !is_over).await?;
     let generation = run.metadata.generation.unwrap_or(0);
     let store = &context.store;
+    let job = cached_job(&run, &context);
+    let account = match &job {
+        Some(_) if status.phase == Some(RunPhase::Training) => account(&context).await?,
+        _ => None,
+    };
     let observed = Observed {
         record: store
             .run_json::<Prepared>(&uid, Prepared::NAME)
             .await
             .map_err(failing)?,
-        job: cached_job(&run, &context).map(|job| JobView::of(&job)),
+        account,
+        job: job.map(|job| JobView::of(&job)),
         output: store
             .run_json::<Output>(&uid, Output::NAME)
             .await
@@ -85,6 +91,10 @@ pub(super) async fn reconcile(
         }
         Next::Train => {
             train(&run, &context).await?;
+            Ok(Some(Duration::from_secs(2)))
+        }
+        Next::Restart => {
+            remove_job(&run, &context).await?;
             Ok(Some(Duration::from_secs(2)))
         }
         Next::Wait(after) => {
@@ -115,12 +125,16 @@ fn cached_job(run: &TrainingRun, context: &Context) -> Option<Arc<Job>> {
     context.caches.jobs.get(&key)
 }
 
-async fn end(run: &TrainingRun, uid: &str, context: &Context) -> Result<Option<Duration>, Error> {
-    if !run.finalizers().iter().any(|f| f == FINALIZER) {
-        return Ok(None);
-    }
-    // Service and Secret are owned by the Job and go with it. By its name: one that was made a moment ago is in
-    // no cache yet.
+/// UID of the account that trainers run as, where there is one.
+async fn account(context: &Context) -> Result<Option<String>, Error> {
+    let api: Api<ServiceAccount> = Api::namespaced(context.client.clone(), &context.config.namespace);
+    let account = api.get_opt(&context.config.trainer_service_account).await?;
+    Ok(account.and_then(|account| account.uid()))
+}
+
+/// Service and Secret are owned by the Job and go with it. By its name: one that was made a moment ago is in no
+/// cache yet.
+async fn remove_job(run: &TrainingRun, context: &Context) -> Result<(), Error> {
     let job = Job {
         metadata: ObjectMeta {
             name: Some(job::name(run)),
@@ -130,6 +144,14 @@ async fn end(run: &TrainingRun, uid: &str, context: &Context) -> Result<Option<D
         ..Job::default()
     };
     context.door.delete(&job).await?;
+    Ok(())
+}
+
+async fn end(run: &TrainingRun, uid: &str, context: &Context) -> Result<Option<Duration>, Error> {
+    if !run.finalizers().iter().any(|f| f == FINALIZER) {
+        return Ok(None);
+    }
+    remove_job(run, context).await?;
     context.store.delete_run(uid).await.map_err(failing)?;
     context.door.finalizer(run, FINALIZER, false).await?;
     Ok(None)
@@ -208,8 +230,7 @@ async fn prepare(
             format!("there is no Model {model} in namespace {namespace}; create it and start another run");
         return Ok(Err(("ModelNotFound", message)));
     };
-    let schema = Schema::syscalls_v1().hash().to_string();
-    let mut newest = Newest::new(run, schema.clone());
+    let mut newest = Newest::new(run);
     let ms = |at: &Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>, open: i64| {
         at.as_ref().map_or(open, |at| at.0.as_millisecond())
     };
@@ -217,34 +238,31 @@ async fn prepare(
         ms(&run.spec.data.since, i64::MIN),
         ms(&run.spec.data.until, i64::MAX),
     );
-    let profiles = context.caches.profiles_in(&namespace);
-    for profile in profiles
-        .iter()
-        .filter(|p| p.spec.models.iter().any(|m| m.name == *model))
-    {
+    let profiles = context.caches.profiles_naming(&namespace, model);
+    for profile in &profiles {
+        let selection = Selection::new(profile.spec.window.into(), run.spec.data.include_alerted);
         let name = profile.name_any();
-        let window = std::time::Duration::from(profile.spec.window);
-        newest.of_length(i64::try_from(window.as_millis()).unwrap_or(i64::MAX));
         let rows = context
             .store
-            .each_row(&namespace, &name, between, |row| newest.take(row));
+            .each_row(&namespace, &name, between, |row| newest.take(&selection, row));
         rows.await.map_err(failing)?;
     }
     let (left_out, rows) = (newest.left_out, newest.finish());
-    let workers = u32::try_from(run.spec.workers).unwrap_or(1).max(1);
-    let wanted = usize::try_from(run.spec.data.min_windows)
-        .unwrap_or(0)
-        .max(windows::least(workers));
+    let wanted = windows::wanted(run.spec.data.min_windows, run.spec.workers);
     if rows.len() < wanted {
         let message = format!(
-            "{} windows can be trained on, {wanted} are wanted ({left_out} more raised an alert, or have another feature schema or another length than their profile's spec.window); wait for more, widen spec.data, or lower spec.data.minWindows in another run",
-            rows.len()
+            "a run can take {}, and {wanted} are wanted ({left_out} more raised an alert, or have another feature schema or another length than their profile's spec.window); wait for more, widen spec.data, or lower spec.data.minWindows in another run",
+            counted(rows.len() as u64, "window")
         );
         return Ok(Err(("TooFewWindows", message)));
     }
     let task = task_of(found.spec.task).to_string();
     let digest = windows::digest(&rows);
-    let record = Prepared::new(run, &task, &schema, &digest, rows.len() as u64);
+    let schema = Schema::syscalls_v1().hash().to_string();
+    let record = Prepared {
+        window_ms: windows::lengths(&rows, profiles.iter().map(|p| &**p)),
+        ..Prepared::new(run, &task, &schema, &digest, rows.len() as u64)
+    };
     let division = windows::divide(rows, record.workers, record.seed);
     let store = &context.store;
     for (rank, rows) in (0..).zip(division.shards) {
@@ -269,21 +287,26 @@ async fn train(run: &TrainingRun, context: &Context) -> Result<(), Error> {
     let (config, client) = (&context.config, &context.client);
     let (name, namespace) = (job::name(run), config.namespace.as_str());
     let jobs: Api<Job> = Api::namespaced(client.clone(), namespace);
+    let services: Api<Service> = Api::namespaced(client.clone(), namespace);
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let made = match jobs.get_opt(&name).await? {
         Some(job) => job,
+        // A former Job's are about to be collected, with which the new one's workers would begin and not end.
+        None if secrets.get_opt(&name).await?.is_some() || services.get_opt(&name).await?.is_some() => {
+            return Ok(());
+        }
         None => {
-            let job = job::job(run, config).map_err(encoding)?;
+            let account = account(context).await?;
+            let job = job::job(run, config, account.as_deref()).map_err(encoding)?;
             context.door.object(None, &job).await?;
             jobs.get(&name).await?
         }
     };
-    let services: Api<Service> = Api::namespaced(client.clone(), namespace);
     if services.get_opt(&name).await?.is_none() {
         let service = job::service(run, config, &made).map_err(encoding)?;
         context.door.object(None, &service).await?;
     }
     // A second identity would part the workers that hold the first from those that come later.
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     if secrets.get_opt(&name).await?.is_none() {
         let identity = identity::make(job::names(run, config))
             .map_err(|error| Error::Other(format!("make the workers' certificate: {error}")))?;
@@ -355,7 +378,7 @@ async fn sign(
         .map_err(|error| Error::Other(format!("sign the output: {error}")))?;
     let digest = context.store.put_artifact(signed).await.map_err(failing)?;
     let samples = checked.map_or(0, |artifact| artifact.metadata.samples);
-    let version = version(run, uid, status, &digest, samples, context).await?;
+    let version = make_version(run, uid, status, &digest, samples, context).await?;
     tracing::info!(target: "audit", namespace = run.namespace(), version, digest, run = run.name_any(), "signed");
     let generation = run.metadata.generation.unwrap_or(0);
     let to = plan::succeeded(status, &version, generation, Timestamp::now());
@@ -364,7 +387,7 @@ async fn sign(
 }
 
 /// The run's ModelVersion, made if it is not there. Answers its name.
-async fn version(
+async fn make_version(
     run: &TrainingRun,
     uid: &str,
     status: &TrainingRunStatus,
@@ -383,11 +406,23 @@ async fn version(
     if let Some(version) = all.iter().find(mine) {
         return Ok(version.name_any());
     }
-    let first = 1 + all.iter().filter_map(sequence).max().unwrap_or(0);
+    // Nor one of a name that is remembered: what it stood for may have been deleted since.
+    let models: Api<Model> = Api::namespaced(context.client.clone(), &namespace);
+    let now = models.get(model).await?;
+    let largest = all.iter().filter_map(version::sequence).max().unwrap_or(0);
+    let remembered = now.status.as_ref().map_or(0, |s| s.last_sequence);
+    let first = 1 + largest.max(u32::try_from(remembered).unwrap_or(0));
+    let window_ms = context
+        .store
+        .run_json::<Prepared>(uid, Prepared::NAME)
+        .await
+        .map_err(failing)?
+        .map_or(vec![], |record| record.window_ms);
     let provenance = Provenance {
         training_run: run.name_any(),
         data_digest: status.data_digest.clone().unwrap_or_default(),
         samples: i64::try_from(samples).unwrap_or(i64::MAX),
+        window_ms,
         metrics: status.metrics.clone(),
     };
     for sequence in first..first.saturating_add(MAX_TAKEN) {
@@ -412,7 +447,10 @@ async fn version(
             .into(),
         );
         match context.door.create(&version).await {
-            Ok(()) => return Ok(version.name_any()),
+            Ok(()) => {
+                remember(&now, sequence, context).await;
+                return Ok(version.name_any());
+            }
             // The name is taken, as by a version of another Model. It is left alone.
             Err(apply::Error::Conflict(_)) => {}
             Err(error) => return Err(error.into()),
@@ -423,8 +461,12 @@ async fn version(
     )))
 }
 
-/// The number of a version: its label's, or what its name ends with where people made it.
-fn sequence(version: &ModelVersion) -> Option<u32> {
-    let label = version.labels().get(SEQUENCE_LABEL).and_then(|s| s.parse().ok());
-    label.or_else(|| version.name_any().rsplit_once("-v")?.1.parse().ok())
+/// Writes the number down at once, lest the version be deleted before its Model is looked at. The Model's own
+/// reconcile does it too, so one that was faster is no loss.
+async fn remember(model: &Model, sequence: u32, context: &Context) {
+    let mut status = model.status.clone().unwrap_or_default();
+    status.last_sequence = status.last_sequence.max(i64::from(sequence));
+    if let Err(error) = context.door.status(model, status).await {
+        tracing::debug!(model = model.name_any(), %error, "the number of a version is left to its Model to remember");
+    }
 }

@@ -1,12 +1,17 @@
 //! Which windows a run trains on, and who gets which: pure, and the same for the same windows in
-//! any order.
+//! any order. What a policy counts before it starts a run is asked here too, or runs would fail for want of
+//! windows that were counted.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::time::Duration;
 
+use kube::ResourceExt;
 use sha2::{Digest, Sha256};
-use vigia_crds::TrainingRun;
+use vigia_crds::{TraceProfile, TrainingRun};
+use vigia_model::schema::Schema;
 
-use crate::store::Row;
+use crate::store::{Kind, Length, Row};
 
 /// Share of windows that is held out for calibration and validation, and the least number of them.
 const HOLDOUT_SHARE: f64 = 0.25;
@@ -16,44 +21,66 @@ const SHARD_MIN: usize = 8;
 /// Most windows that are gathered, whatever a run asks for: what the API allows, at 0.6 KiB each.
 const MOST: usize = 200_000;
 
+/// Which of a profile's windows a run takes.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    schema: String,
+    length: Length,
+    include_alerted: bool,
+}
+
+impl Selection {
+    /// Those of the present feature schema that are as long as the profile's `window` is now: what is counted in ten
+    /// seconds is no example of what is counted in thirty. With `include_alerted` those that raised an alert too.
+    pub fn new(window: Duration, include_alerted: bool) -> Self {
+        Self {
+            schema: Schema::syscalls_v1().hash().to_string(),
+            length: Length::of(i64::try_from(window.as_millis()).unwrap_or(i64::MAX)),
+            include_alerted,
+        }
+    }
+
+    /// Whether a window of this kind is taken that did or did not raise an alert.
+    pub fn takes(&self, kind: Kind<'_>, alerted: bool) -> bool {
+        kind.schema == self.schema && kind.length.is_about(self.length) && (self.include_alerted || !alerted)
+    }
+}
+
+/// Fewest windows that a run with this `minWindows` and so many workers can do with.
+pub fn wanted(min_windows: i32, workers: i32) -> usize {
+    let workers = u32::try_from(workers).unwrap_or(1).max(1);
+    usize::try_from(min_windows).unwrap_or(0).max(least(workers))
+}
+
+/// Lengths that a version remembers: the bound of the schema.
+const MAX_LENGTHS: usize = 64;
+
 /// Gathers the newest windows up to a limit, in bounded memory.
 #[derive(Debug)]
 pub(super) struct Newest {
     limit: usize,
-    include_alerted: bool,
-    schema: String,
-    window_ms: i64,
     rows: Vec<Row>,
     /// Once there are enough, the oldest one's time.
     floor_ms: i64,
-    /// Windows that alerted, or were of another schema or length.
+    /// Windows that the selection does not take.
     pub(super) left_out: u64,
 }
 
 impl Newest {
-    pub(super) fn new(run: &TrainingRun, schema: String) -> Self {
+    pub(super) fn new(run: &TrainingRun) -> Self {
         Self {
             limit: usize::try_from(run.spec.data.max_windows)
                 .unwrap_or(1)
                 .clamp(1, MOST),
-            include_alerted: run.spec.data.include_alerted,
-            schema,
-            window_ms: 0,
             rows: vec![],
             floor_ms: i64::MIN,
             left_out: 0,
         }
     }
 
-    /// What comes next is of a profile with windows of this length.
-    pub(super) fn of_length(&mut self, window_ms: i64) {
-        self.window_ms = window_ms;
-    }
-
-    /// Takes a window; answers the time before which no window is wanted any more.
-    pub(super) fn take(&mut self, row: Row) -> i64 {
-        let other = *row.schema != *self.schema || !is_of_length(row.window_ms, self.window_ms);
-        if other || (row.above_threshold && !self.include_alerted) {
+    /// Takes a window, if it is one of the selection; answers the time before which no window is wanted any more.
+    pub(super) fn take(&mut self, selection: &Selection, row: Row) -> i64 {
+        if !selection.takes(row.kind(), row.above_threshold) {
             self.left_out += 1;
         } else if row.start_ms >= self.floor_ms {
             self.rows.push(row);
@@ -84,19 +111,22 @@ impl Newest {
     }
 }
 
-/// Whether a window is of a length, but for what an agent's clock adds to it. What is counted in ten seconds is no
-/// example of what is counted in thirty.
-fn is_of_length(window_ms: i64, wanted_ms: i64) -> bool {
-    let slack = wanted_ms / 4;
-    (wanted_ms - slack..=wanted_ms + slack).contains(&window_ms)
-}
-
 fn identity(row: &Row) -> (&str, u64, i64) {
     (&row.profile, row.source, row.start_ms)
 }
 
 fn newest_first(row: &Row) -> (Reverse<i64>, &str, u64) {
     (Reverse(row.start_ms), &row.profile, row.source)
+}
+
+/// How long windows are, by the profiles that they are of, each length once.
+pub(super) fn lengths<'a>(rows: &[Row], profiles: impl Iterator<Item = &'a TraceProfile>) -> Vec<i64> {
+    let of: BTreeSet<&str> = rows.iter().map(|row| &*row.profile).collect();
+    let used = profiles.filter(|p| of.contains(p.name_any().as_str()));
+    let lengths: BTreeSet<i64> = used
+        .map(|p| i64::try_from(Duration::from(p.spec.window).as_millis()).unwrap_or(i64::MAX))
+        .collect();
+    lengths.into_iter().take(MAX_LENGTHS).collect()
 }
 
 /// Windows, divided. No window is in two parts.
@@ -109,7 +139,7 @@ pub(super) struct Division {
 }
 
 /// Fewest windows that can be divided among so many workers.
-pub(super) fn least(workers: u32) -> usize {
+fn least(workers: u32) -> usize {
     HOLDOUT_MIN + SHARD_MIN * workers as usize
 }
 
@@ -178,22 +208,34 @@ mod tests {
             source,
             start_ms,
             window_ms: 2000,
-            schema: "s".into(),
+            schema: Schema::syscalls_v1().hash().to_string().into(),
             features: vec![start_ms as f32, source as f32],
             above_threshold: false,
         }
     }
 
-    fn newest(limit: i32, include_alerted: bool) -> Newest {
+    /// What is gathered, and of which selection.
+    struct Gathering(Newest, Selection);
+
+    impl Gathering {
+        fn take(&mut self, row: Row) -> i64 {
+            self.0.take(&self.1, row)
+        }
+
+        fn finish(self) -> Vec<Row> {
+            self.0.finish()
+        }
+    }
+
+    fn newest(limit: i32, include_alerted: bool) -> Gathering {
         let run: TrainingRun = serde_json::from_value(serde_json::json!({
             "apiVersion": "vigia.dev/v1alpha1", "kind": "TrainingRun",
             "metadata": {"name": "r", "namespace": "shop"},
-            "spec": {"modelRef": {"name": "m"}, "data": {"maxWindows": limit, "includeAlerted": include_alerted}},
+            "spec": {"modelRef": {"name": "m"}, "data": {"maxWindows": limit}},
         }))
         .expect("a TrainingRun");
-        let mut newest = Newest::new(&run, "s".into());
-        newest.of_length(2000);
-        newest
+        let selection = Selection::new(Duration::from_secs(2), include_alerted);
+        Gathering(Newest::new(&run), selection)
     }
 
     proptest! {
@@ -246,21 +288,65 @@ mod tests {
             ..row(1, 2)
         });
         newest.take(row(1, 3));
-        assert_eq!(newest.left_out, 2);
+        assert_eq!(newest.0.left_out, 2);
         assert_eq!(newest.finish(), [row(1, 3)]);
     }
 
     #[test]
     fn windows_of_another_length_are_left_out() {
         let mut newest = newest(50, false);
-        for window_ms in [1400, 1500, 2004, 2500, 2600, 10_000] {
+        for window_ms in [1400, 1700, 2004, 2300, 2700, 10_000] {
             newest.take(Row {
                 window_ms,
                 ..row(1, window_ms)
             });
         }
-        assert_eq!(newest.left_out, 3);
+        assert_eq!(newest.0.left_out, 3);
         assert_eq!(newest.finish().len(), 3);
+    }
+
+    #[tokio::test]
+    async fn what_is_counted_is_what_is_taken() {
+        use crate::store::{Options, Segment, Store};
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path(), Options::default())
+            .await
+            .expect("a store");
+        // Every fourth of another length, every fifth of another schema, every third alerted.
+        let rows: Vec<Row> = (0..600)
+            .map(|i| Row {
+                window_ms: if i % 4 == 0 { 10_000 } else { 1990 + i % 20 },
+                schema: if i % 5 == 0 {
+                    "old".into()
+                } else {
+                    row(0, 0).schema
+                },
+                above_threshold: i % 3 == 0,
+                ..row(i as u64 % 7, i * 2000)
+            })
+            .collect();
+        for rows in rows.chunks(150) {
+            let segment = Segment {
+                rows: rows.to_vec(),
+                ..Segment::default()
+            };
+            store.commit(segment).await.expect("room");
+        }
+        for include_alerted in [false, true] {
+            let mut gathering = newest(10_000, include_alerted);
+            let selection = gathering.1.clone();
+            let all = (i64::MIN, i64::MAX);
+            let counted = store.count("shop", "redis", all, |kind, alerted| {
+                selection.takes(kind, alerted)
+            });
+            let taken = store
+                .each_row("shop", "redis", all, |row| gathering.take(row))
+                .await;
+            taken.expect("rows");
+            let taken = gathering.finish().len() as u64;
+            assert_eq!(counted, taken, "{include_alerted}");
+            assert_eq!(counted, if include_alerted { 360 } else { 240 });
+        }
     }
 
     #[test]
@@ -270,14 +356,14 @@ mod tests {
         let mut floor = i64::MIN;
         for start in 0..10_000 {
             floor = newest.take(row(1, start));
-            most = most.max(newest.rows.len());
+            most = most.max(newest.0.rows.len());
         }
         assert!(most <= 1250, "{most}");
         assert!(floor >= 8_000, "{floor}");
         // What is older than the oldest that is kept is not even looked at.
         assert_eq!(newest.take(row(2, 5)), floor);
         assert_eq!(newest.finish().first(), Some(&row(1, 9_000)));
-        assert_eq!(self::newest(i32::MAX, false).limit, MOST);
+        assert_eq!(self::newest(i32::MAX, false).0.limit, MOST);
     }
 
     #[test]

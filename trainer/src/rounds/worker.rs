@@ -108,7 +108,9 @@ impl Part {
         let bytes = self.contribution.as_deref().unwrap_or_default();
         let chunks: Vec<Chunk> = bytes
             .chunks(MAX_CHUNK)
-            .map(|data| Chunk { data: data.to_vec() })
+            .map(|data| Chunk {
+                data: data.to_vec().into(),
+            })
             .collect();
         zero.contribute(tokio_stream::iter(chunks)).await?;
         patience.calm();

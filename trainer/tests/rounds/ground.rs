@@ -100,7 +100,11 @@ impl Operator {
 fn chunks(bytes: &[u8]) -> Chunks {
     let chunks: Vec<_> = bytes
         .chunks(100_000)
-        .map(|data| Ok(Chunk { data: data.to_vec() }))
+        .map(|data| {
+            Ok(Chunk {
+                data: data.to_vec().into(),
+            })
+        })
         .collect();
     Box::pin(tokio_stream::iter(chunks))
 }

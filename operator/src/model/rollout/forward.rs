@@ -8,9 +8,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use vigia_crds::{PromotionMode, RolloutPhase, RolloutStatus, RolloutStep, StepMode, VersionState};
 
 use super::{Next, Observed, follow, note, progress, start, turn_back, unfit};
-use crate::events::Severity;
+use crate::events::{Severity, counted};
 use crate::model::choose::Target;
 use crate::model::gates::{self, Evidence, Opinion};
+use crate::model::lost;
 use crate::model::nodes::{self, NodeView};
 use crate::model::version;
 use crate::observed::Merged;
@@ -31,6 +32,7 @@ pub(super) fn go_forward(observed: &Observed<'_>, next: &mut Next, mut rollout: 
         let why = format!("node {} refused it ({reason}): {message}", node.name);
         return turn_back(observed, next, rollout, Some("Refused"), why);
     }
+    let lost = version::find(observed.versions, &rollout.version.digest).and_then(lost::sentence);
     match next.target.clone() {
         Target::Version(target) if target.digest == rollout.version.digest => {}
         // Under Auto a version that is looked at again is not chosen, and nothing is said against it.
@@ -39,7 +41,7 @@ pub(super) fn go_forward(observed: &Observed<'_>, next: &mut Next, mut rollout: 
                 && observed.spec.promotion.mode == PromotionMode::Auto
                 && version::good(observed.versions, &rollout.version.digest).is_none() => {}
         Target::Version(target) if next.status.serving.as_ref() == Some(&target) => {
-            let why = format!("{} was chosen again", target.name);
+            let why = lost.unwrap_or_else(|| format!("{} was chosen again", target.name));
             return turn_back(observed, next, rollout, None, why);
         }
         Target::Version(target) => {
@@ -66,12 +68,17 @@ pub(super) fn go_forward(observed: &Observed<'_>, next: &mut Next, mut rollout: 
         RolloutPhase::Progressing
     };
 
+    // A time that is yet to come was written by another hand, or by another clock.
+    rollout.step_ready_at = rollout.step_ready_at.filter(|at| at.0 <= observed.now);
     if rollout.step_ready_at.is_none() {
         if readiness.is_ready() {
             rollout.step_ready_at = Some(Time(observed.now));
             next.again = Some(poll(step));
         }
-        rollout.message = readiness.message();
+        rollout.message = match lost {
+            Some(lost) if !readiness.is_ready() => lost,
+            _ => readiness.message(),
+        };
         next.status.rollout = Some(rollout);
         return;
     }
@@ -238,7 +245,8 @@ impl Readiness {
 
     fn message(&self) -> String {
         if self.reachable == 0 {
-            format!("none of the step's {} nodes can be reached", self.away)
+            let away = counted(self.away as u64, "node");
+            format!("of the step's {away} none can be reached")
         } else if self.is_ready() {
             String::new()
         } else {
@@ -247,7 +255,8 @@ impl Readiness {
             } = self;
             let many = reachable - self.done;
             format!(
-                "waiting for {many} of {reachable} nodes ({waiting}){}",
+                "waiting for {many} of {} ({waiting}){}",
+                counted(*reachable as u64, "node"),
                 follow(self.away)
             )
         }

@@ -33,7 +33,7 @@ use super::assign::is_forward;
 use super::choose::{self, Target};
 use super::nodes::{self, NodeView};
 use super::version::{self, Verdict, VersionView};
-use crate::events::{Note, Severity};
+use crate::events::{Note, Severity, counted};
 use crate::observed::Merged;
 
 /// Failed versions that are remembered: the bound of the schema.
@@ -103,6 +103,7 @@ pub fn step(observed: &Observed<'_>) -> Next {
     if withdraw_serving(observed, &mut next) {
         return next;
     }
+    complete_what_serves(&mut next.status);
     match next.status.rollout.clone() {
         Some(rollout) if rollout.phase == RolloutPhase::RollingBack => go_back(observed, &mut next, rollout),
         Some(rollout) if is_forward(rollout.phase) => go_forward(observed, &mut next, rollout),
@@ -152,6 +153,21 @@ fn withdraw_serving(observed: &Observed<'_>, next: &mut Next) -> bool {
         });
     }
     true
+}
+
+/// A rollout of the version that serves is complete, whatever is written there: by another hand, or before what
+/// served was withdrawn.
+fn complete_what_serves(status: &mut ModelStatus) {
+    let serving = status.serving.as_ref().map(|s| &s.digest);
+    if let Some(rollout) = &mut status.rollout
+        && Some(&rollout.version.digest) == serving
+        && rollout.phase != RolloutPhase::Complete
+    {
+        rollout.phase = RolloutPhase::Complete;
+        "serves".clone_into(&mut rollout.progress);
+        rollout.step_ready_at = None;
+        rollout.message = String::new();
+    }
 }
 
 /// Why a version must not run, where it must not. A version whose ModelVersion is gone cannot be
@@ -209,9 +225,9 @@ fn start(observed: &Observed<'_>, next: &mut Next, version: ServedVersion, inste
         .serving
         .as_ref()
         .map_or("nothing", |s| s.name.as_str());
-    let nodes = observed.nodes.len();
+    let nodes = counted(observed.nodes.len() as u64, "node");
     let sentence = format!(
-        "{} is rolled out over {nodes} nodes, from {from}{instead}",
+        "{} is rolled out over {nodes}, from {from}{instead}",
         version.name
     );
     next.notes.push(note(
@@ -302,8 +318,9 @@ fn go_back(observed: &Observed<'_>, next: &mut Next, mut rollout: RolloutStatus)
         let to = serving.map_or("no version".to_owned(), |s| s.name.clone());
         let away = observed.nodes.len() - all;
         let sentence = format!(
-            "{} is rolled back: {all} nodes serve {to} again{}",
+            "{} is rolled back: {to} serves again on {}{}",
             rollout.version.name,
+            counted(all as u64, "node"),
             follow(away)
         );
         let version = rollout.version.clone();

@@ -18,6 +18,7 @@ use vigia_crds::{Model, ModelStatus, PlannedVersion, PromotionMode, VersionMode,
 use vigia_model::histogram::ScoreHistogram;
 
 use super::assign::Assignment;
+use super::lost;
 use super::nodes::{self, NodeView};
 use super::rollout::{Next, Observed, Scores, step};
 use super::version::{Verdict, VersionView};
@@ -61,6 +62,10 @@ enum Op {
     Doubt(usize),
     /// It is again.
     Verify(usize),
+    /// The store loses its bytes.
+    Forget(usize),
+    /// Somebody brings them back.
+    Bring(usize),
     Name(usize),
     Pause(bool),
     Mode(bool),
@@ -85,6 +90,8 @@ fn op(nodes: usize, versions: usize) -> impl Strategy<Value = Op> {
         1 => version.clone().prop_map(Op::Delete),
         2 => version.clone().prop_map(Op::Doubt),
         2 => version.clone().prop_map(Op::Verify),
+        1 => version.clone().prop_map(Op::Forget),
+        1 => version.clone().prop_map(Op::Bring),
         2 => version.prop_map(Op::Name),
         1 => any::<bool>().prop_map(Op::Pause),
         1 => any::<bool>().prop_map(Op::Mode),
@@ -97,6 +104,8 @@ struct SimNode {
     reachable: bool,
     hangs: bool,
     plan: Vec<PlannedVersion>,
+    /// Bytes on its disk.
+    held: BTreeSet<String>,
     states: BTreeMap<String, VersionState>,
     refused: BTreeSet<String>,
 }
@@ -168,6 +177,8 @@ impl Sim {
             name: format!("m-v{n}"),
             digest: digest(n),
             size_bytes: 1,
+            stored: true,
+            lacking: vec![],
             age: (None, n as i64, String::new()),
             verdict: Verdict::Good,
         });
@@ -217,13 +228,20 @@ impl Sim {
         views
     }
 
+    /// The versions, and who cannot get which.
+    fn marked(&self) -> Vec<VersionView> {
+        let mut versions = self.versions.clone();
+        lost::mark(&mut versions, &self.views());
+        versions
+    }
+
     fn decide(&self) -> Next {
         let status = self.status();
         step(&Observed {
             spec: &self.model.spec,
             generation: self.model.metadata.generation.unwrap_or(0),
             status: &status,
-            versions: &self.versions,
+            versions: &self.marked(),
             nodes: &self.views(),
             scores: self,
             now: self.now,
@@ -238,8 +256,8 @@ impl Sim {
         }
         let status = self.status();
         let assignment = Assignment::of(&self.model, &status, &self.versions, &self.views(), "key");
-        for name in self.nodes.keys() {
-            self.check_assignment(&status, &assignment.of_node(name))?;
+        for (name, node) in &self.nodes {
+            self.check_assignment(&status, &assignment.of_node(name), node)?;
         }
         self.published = Some(assignment);
         Ok(())
@@ -258,12 +276,27 @@ impl Sim {
     /// What a real agent does: it refuses what it must, and does what else it is told.
     fn sync(&mut self, name: &str) {
         let natures = &self.natures;
+        let lost: BTreeSet<&str> = self
+            .versions
+            .iter()
+            .filter(|v| !v.stored)
+            .map(|v| &*v.digest)
+            .collect();
         let Some(node) = self.nodes.get_mut(name).filter(|n| n.reachable && !n.hangs) else {
             return;
         };
         node.states.clear();
         node.refused.clear();
+        node.held
+            .retain(|digest| node.plan.iter().any(|v| v.digest == *digest));
         for version in &node.plan {
+            if !node.held.contains(&version.digest) {
+                if lost.contains(&*version.digest) {
+                    node.states.insert(version.digest.clone(), VersionState::Fetching);
+                    continue;
+                }
+                node.held.insert(version.digest.clone());
+            }
             if natures.get(&version.digest) == Some(&Nature::Refused) {
                 node.refused.insert(version.digest.clone());
                 continue;
@@ -336,6 +369,11 @@ impl Sim {
                 Verdict::Pending => Verdict::Good,
                 other => other,
             }),
+            Op::Forget(n) | Op::Bring(n) => {
+                for version in self.versions.iter_mut().filter(|v| v.digest == digest(*n)) {
+                    version.stored = matches!(op, Op::Bring(_));
+                }
+            }
             Op::Delete(n) => self.versions.retain(|v| v.digest != digest(*n)),
             Op::Name(n) => self.change_spec(|spec| {
                 if spec.promotion.mode == PromotionMode::GitOps {
@@ -382,6 +420,7 @@ impl Sim {
     /// The accidents are over: all nodes are there, nothing is paused, everybody does its work.
     fn settle(&mut self) -> Result<(), TestCaseError> {
         self.change_spec(|spec| spec.rollout.paused = false);
+        self.versions.iter_mut().for_each(|v| v.stored = true);
         let names: Vec<_> = self.nodes.keys().cloned().collect();
         for node in self.nodes.values_mut() {
             node.reachable = true;

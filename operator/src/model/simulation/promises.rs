@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use proptest::prelude::*;
 use vigia_crds::{ModelStatus, PlannedModel, RolloutPhase, StepMode, VersionMode, VersionState};
 
-use super::{Nature, Sim};
+use super::{Nature, Sim, SimNode};
 use crate::model::assign::is_forward;
 use crate::model::choose::{self, Target};
 use crate::model::nodes;
@@ -44,7 +44,10 @@ impl Sim {
                 );
             }
         }
-        if !is_forward(old.phase) || old.version != new.version {
+        if !is_forward(old.phase)
+            || old.version != new.version
+            || before.serving.as_ref() == Some(&old.version)
+        {
             return Ok(());
         }
         let completed = new.phase == RolloutPhase::Complete;
@@ -94,6 +97,7 @@ impl Sim {
         &self,
         status: &ModelStatus,
         planned: &PlannedModel,
+        node: &SimNode,
     ) -> Result<(), TestCaseError> {
         let versions = &planned.versions;
         let count = |mode| versions.iter().filter(|v| v.mode == mode).count();
@@ -109,6 +113,19 @@ impl Sim {
                 version.name
             );
         }
+        // What the store has lost is asked of nobody for later, and taken from nobody who has it.
+        let is_lost = |digest: &str| self.versions.iter().any(|v| v.digest == digest && !v.stored);
+        let has = |digest: &str| {
+            use VersionState::{Active, Prefetched, Shadow};
+            matches!(node.states.get(digest), Some(Active | Prefetched | Shadow))
+        };
+        for version in versions.iter().filter(|v| v.mode == VersionMode::Prefetch) {
+            prop_assert!(
+                !is_lost(&version.digest) || has(&version.digest),
+                "{} waits for ever",
+                version.name
+            );
+        }
         let Some(serving) = status
             .serving
             .as_ref()
@@ -118,13 +135,15 @@ impl Sim {
         };
         let of_serving = versions.iter().find(|v| v.digest == serving.digest);
         prop_assert!(
-            of_serving.is_some_and(|v| v.mode != VersionMode::Shadow),
+            of_serving.is_some_and(|v| v.mode != VersionMode::Shadow)
+                || is_lost(&serving.digest) && !has(&serving.digest),
             "a rollback would need the network"
         );
         if let Some(previous) = &status.previous {
             prop_assert!(
                 version::kept(&self.versions, &previous.digest).is_none()
-                    || digests.contains(&previous.digest),
+                    || digests.contains(&previous.digest)
+                    || is_lost(&previous.digest) && !has(&previous.digest),
                 "the way back would need the network"
             );
         }
@@ -163,7 +182,7 @@ impl Sim {
         choose::target(
             &self.model.spec,
             self.model.metadata.generation.unwrap_or(0),
-            &self.versions,
+            &self.marked(),
             status.serving.as_ref(),
             &status.failed,
         )

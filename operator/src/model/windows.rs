@@ -1,0 +1,107 @@
+//! Whether the windows that a version scores are as long as those that it was trained on. A profile's `spec.window` can
+//! be changed, and a profile be added, without anybody thinking of the Model.
+
+use std::time::Duration;
+
+use kube::ResourceExt;
+use vigia_crds::conditions::Wanted;
+use vigia_crds::{ModelVersion, TraceProfile};
+
+use crate::store::Length;
+
+/// The condition.
+pub const WINDOWS_FIT: &str = "WindowsFit";
+
+/// What there is to say, given the version that serves and the profiles that name the Model.
+pub fn condition(serving: Option<&ModelVersion>, profiles: &[impl AsRef<TraceProfile>]) -> Wanted {
+    let Some(serving) = serving else {
+        return Wanted::unknown(WINDOWS_FIT, "NoVersion", "no version serves");
+    };
+    let trained = serving.spec.provenance.as_ref().map_or(&[][..], |p| &p.window_ms);
+    if trained.is_empty() {
+        let message = format!(
+            "ModelVersion {} does not say how long the windows were that it was trained on",
+            serving.name_any()
+        );
+        return Wanted::unknown(WINDOWS_FIT, "NotKnown", message);
+    }
+    let fits = |profile: &&TraceProfile| {
+        let length = Length::of(millis(profile));
+        trained.iter().any(|ms| Length::of(*ms).is_about(length))
+    };
+    let profiles = profiles.iter().map(AsRef::as_ref);
+    let others: Vec<String> = profiles
+        .filter(|p| !fits(p))
+        .map(|p| format!("{} ({})", p.name_any(), human(millis(p))))
+        .collect();
+    let lengths = trained
+        .iter()
+        .map(|ms| human(*ms))
+        .collect::<Vec<_>>()
+        .join(" or ");
+    if others.is_empty() {
+        let message = format!("windows are {lengths} long, as those that it was trained on");
+        return Wanted::new(WINDOWS_FIT, true, "AsTrained", message);
+    }
+    let shown = others.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
+    let more = match others.len().saturating_sub(3) {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    let message = format!(
+        "{} was trained on windows of {lengths}, and TraceProfile {shown}{more} has windows of another length: its \
+         scores say little. Set its spec.window back, give it a Model of its own, or start a TrainingRun once there are \
+         enough of the new windows",
+        serving.name_any()
+    );
+    Wanted::new(WINDOWS_FIT, false, "OtherLength", message)
+}
+
+fn millis(profile: &TraceProfile) -> i64 {
+    i64::try_from(Duration::from(profile.spec.window).as_millis()).unwrap_or(i64::MAX)
+}
+
+fn human(ms: i64) -> String {
+    format!("{}s", ms as f64 / 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::profile;
+    use serde_json::json;
+    use std::sync::Arc;
+
+    fn version(window_ms: &[i64]) -> ModelVersion {
+        serde_json::from_value(json!({
+            "apiVersion": "vigia.dev/v1alpha1", "kind": "ModelVersion", "metadata": {"name": "m-v1"},
+            "spec": {"modelRef": {"name": "m"}, "digest": "sha256:0",
+                     "provenance": {"trainingRun": "r", "dataDigest": "d", "samples": 1, "windowMs": window_ms}},
+        }))
+        .expect("a ModelVersion")
+    }
+
+    #[test]
+    fn profiles_with_other_windows_than_the_data_are_named() {
+        let of = |name: &str, seconds| {
+            let mut profile = profile("shop", name, 1);
+            profile.spec.window = Duration::from_secs(seconds).into();
+            Arc::new(profile)
+        };
+        let said = |trained: &[i64], profiles: &[Arc<TraceProfile>]| {
+            let wanted = condition(Some(&version(trained)), profiles);
+            (wanted.reason, wanted.message)
+        };
+        let both = [of("a", 10), of("b", 30)];
+        assert_eq!(said(&[10_000], &both[..1]).0, "AsTrained");
+        assert_eq!(said(&[10_000, 30_000], &both).0, "AsTrained");
+        let (reason, message) = said(&[10_000], &both);
+        assert_eq!(reason, "OtherLength");
+        assert!(
+            message.contains("windows of 10s, and TraceProfile b (30s)"),
+            "{message}"
+        );
+        assert_eq!(said(&[], &both).0, "NotKnown");
+        assert_eq!(condition(None, &both).reason, "NoVersion");
+    }
+}
