@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vigia_model::calibration::Severity;
+use vigia_model::estimators::quantized::Precision;
 use vigia_model::pipeline::EstimatorKind;
 use vigia_model::syscalls::Arch;
 
@@ -36,11 +37,13 @@ pub struct Vigia {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    Trace(Trace),
+    Trace(Box<Trace>),
     Train(Train),
     Score(Score),
     Keygen(Keygen),
     Sign(Sign),
+    Encrypt(Encrypt),
+    Decrypt(Decrypt),
     Verify(Verify),
     Inspect(Inspect),
     Convert(Convert),
@@ -67,6 +70,9 @@ pub struct Trusted {
     /// Take a model that nobody has signed, such as one just trained here.
     #[arg(long, conflicts_with = "keys")]
     pub unsigned: bool,
+    /// File of the key that the model is encrypted with (see `vigia encrypt`).
+    #[arg(long, value_name = "FILE")]
+    pub content_key: Option<PathBuf>,
 }
 
 /// Trace the system calls of a command, of processes, or of a cgroup.
@@ -283,11 +289,15 @@ pub struct Score {
 #[command(after_help = "\
 Examples:
   vigia keygen release.key > release.pub
+  vigia keygen --content content.key
   kubectl create secret generic vigia-signing-key -n vigia-system --from-file=ed25519.seed=release.key")]
 pub struct Keygen {
     /// File of the private key; must not exist yet. Mode 0600, base64 of a 32-byte seed.
     #[arg(value_name = "FILE", default_value = "vigia.key")]
     pub file: PathBuf,
+    /// Make a key to encrypt models with instead (see `vigia encrypt`); its id is printed, and is no secret.
+    #[arg(long)]
+    pub content: bool,
     /// How to answer.
     #[arg(short = 'o', long = "format", value_name = "FORMAT", default_value = "text")]
     pub format: Format,
@@ -314,6 +324,44 @@ pub struct Sign {
     pub format: Format,
 }
 
+/// Encrypt a model with AES-256-GCM; what it says about itself stays readable. Sign it afterwards.
+///
+/// Commands that score read it with --content-key. Operator and agents hold no such key: they refuse it as Encrypted.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vigia keygen --content content.key
+  vigia encrypt --content-key content.key model.apr --output sealed.apr
+  vigia sign --key release.key sealed.apr")]
+pub struct Encrypt {
+    /// The model, which nobody has signed yet.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// File of the key (see `vigia keygen --content`), readable by its owner alone.
+    #[arg(long, value_name = "FILE")]
+    pub content_key: PathBuf,
+    /// Where the encrypted model goes; in the place of the other if not said.
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Decrypt a model: the bytes from before `vigia encrypt`, without a signature. Whose it is, `vigia verify` says.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vigia decrypt --content-key content.key sealed.apr --output model.apr")]
+pub struct Decrypt {
+    /// The encrypted model.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// File of the key that it was encrypted with.
+    #[arg(long, value_name = "FILE")]
+    pub content_key: PathBuf,
+    /// Where the readable model goes.
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
 /// Check a model as a node does: signature, structure, every index. Exit code 1 says that it does not hold.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -327,6 +375,9 @@ pub struct Verify {
     /// Public key that must have signed it: base64, or a file of keys; may be repeated.
     #[arg(long = "key", value_name = "KEY|FILE", required = true)]
     pub keys: Vec<String>,
+    /// File of the key that the model is encrypted with.
+    #[arg(long, value_name = "FILE")]
+    pub content_key: Option<PathBuf>,
     /// How to answer.
     #[arg(short = 'o', long = "format", value_name = "FORMAT", default_value = "text")]
     pub format: Format,
@@ -345,6 +396,9 @@ pub struct Inspect {
     /// Verify it with this public key too: base64, or a file of keys; may be repeated.
     #[arg(long = "key", value_name = "KEY|FILE")]
     pub keys: Vec<String>,
+    /// File of the key that the model is encrypted with.
+    #[arg(long, value_name = "FILE")]
+    pub content_key: Option<PathBuf>,
     /// How to answer.
     #[arg(short = 'o', long = "format", value_name = "FORMAT", default_value = "text")]
     pub format: Format,
@@ -353,13 +407,16 @@ pub struct Inspect {
 /// Write a file in another format.
 ///
 /// Windows: .jsonl to .parquet, and back as vectors (a Parquet file holds no more). Models: .apr to .json, which says
-/// what a model says about itself; nothing of it is verified.
+/// what a model says about itself, and nothing of it is verified; to .gguf, its parameters as tensors for other tools;
+/// and with --quantize to .apr, unsigned, with the weights of its networks in few bits.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   vigia convert windows.jsonl windows.parquet
   vigia convert windows.parquet vectors.jsonl
-  vigia convert model.apr model.json")]
+  vigia convert model.apr model.json
+  vigia convert --unsigned model.apr model.gguf
+  vigia convert --quantize q8_0 --on today.parquet model.apr small.apr")]
 pub struct Convert {
     /// What to read.
     #[arg(value_name = "FROM")]
@@ -367,6 +424,14 @@ pub struct Convert {
     /// What to write.
     #[arg(value_name = "TO")]
     pub to: PathBuf,
+    /// Store the weights of networks in 8 or 4 bits.
+    #[arg(long, value_name = "q8_0|q4_0")]
+    pub quantize: Option<Precision>,
+    /// Windows on which to say how much scores differ afterwards.
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "quantize")]
+    pub on: Vec<PathBuf>,
+    #[command(flatten)]
+    pub trusted: Trusted,
 }
 
 /// Print completions for a shell.

@@ -1,8 +1,11 @@
-//! `vigia convert`: the same windows, or what there is to say of a model, in another format.
+//! `vigia convert`: the same windows, or a model and what there is to say of it, in another form.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use vigia_model::artifact::{self, write_atomic};
+use vigia_model::calibration::Severity;
+use vigia_model::estimators::quantized::Precision;
+use vigia_model::pipeline::{Pipeline, PipelineSpec};
 use vigia_model::schema::Schema;
 use vigia_trainer::parquet;
 
@@ -10,17 +13,21 @@ use crate::args::Convert;
 use crate::error::Failure;
 use crate::say::Out;
 use crate::vector::Vector;
-use crate::{input, model, say};
+use crate::{gguf, input, model, say};
 
 /// Reads one format and writes another.
 pub fn run(args: &Convert) -> Result<u8, Failure> {
     let (from, to) = (args.from.as_path(), args.to.as_path());
+    if let Some(precision) = args.quantize {
+        return quantize(args, precision);
+    }
     match (extension(from), extension(to)) {
+        ("apr", "gguf") => export(args),
         ("apr", "json") => describe(from, to),
         ("jsonl" | "ndjson" | "json" | "parquet", "parquet") => to_parquet(from, to),
         ("parquet", "jsonl") => to_vectors(from, to),
         (other, into) => Err(Failure::input(format!(
-            "nothing converts {other:?} to {into:?}: windows go from .jsonl to .parquet and back, models from .apr to .json"
+            "nothing converts {other:?} to {into:?}: windows go from .jsonl to .parquet and back, models from .apr to .json and .gguf"
         ))
         .next("see vigia convert --help")),
     }
@@ -57,6 +64,89 @@ fn to_vectors(from: &Path, to: &Path) -> Result<u8, Failure> {
     write_atomic(to, &text).map_err(|error| Failure::write(to, error))?;
     bar.finish_and_clear();
     Ok(done(to, rows.len()))
+}
+
+fn export(args: &Convert) -> Result<u8, Failure> {
+    let (metadata, spec) = input::own_spec(&args.from, &args.trusted)?;
+    let bytes = gguf::write(&metadata, spec).map_err(|error| Failure::write(&args.to, error))?;
+    write_atomic(&args.to, &bytes).map_err(|error| Failure::write(&args.to, error))?;
+    Ok(0)
+}
+
+fn quantize(args: &Convert, precision: Precision) -> Result<u8, Failure> {
+    let (mut metadata, mut spec) = input::own_spec(&args.from, &args.trusted)?;
+    let whole = compiled(args, &spec)?;
+    if spec.quantize(precision) == 0 {
+        return Err(
+            Failure::input(format!("{}: there is no network in it", args.from.display())).next(
+                "only networks have weights; train with --estimator autoencoder, or leave the model as it is",
+            ),
+        );
+    }
+    metadata
+        .labels
+        .insert("weights".to_owned(), precision.to_string());
+    if !args.on.is_empty() {
+        let lost = Lost::measure(&whole, &compiled(args, &spec)?, &args.on)?;
+        metadata
+            .metrics
+            .insert("quantized.scoreDifferenceMean".to_owned(), lost.mean);
+        metadata
+            .metrics
+            .insert("quantized.scoreDifferenceMax".to_owned(), lost.most);
+        Out::Stdout.line(&format!(
+            "{} windows: scores differ by {:.6} on average and {:.6} at most; {} of another severity",
+            say::count(lost.windows as u64),
+            lost.mean,
+            lost.most,
+            lost.severities
+        ));
+    }
+    let bytes = artifact::encode(&metadata, &spec).map_err(|error| Failure::write(&args.to, error))?;
+    write_atomic(&args.to, &bytes).map_err(|error| Failure::write(&args.to, error))?;
+    Out::Stdout.line(&format!(
+        "{}: {} bytes, weights in {precision}, unsigned",
+        args.to.display(),
+        say::count(bytes.len() as u64)
+    ));
+    Ok(0)
+}
+
+fn compiled(args: &Convert, spec: &PipelineSpec) -> Result<Pipeline, Failure> {
+    spec.compile(Schema::syscalls_v1())
+        .map_err(|error| Failure::read(&args.from, error))
+}
+
+/// What it costs that weights are stored in few bits, in calibrated scores.
+struct Lost {
+    windows: usize,
+    mean: f64,
+    most: f64,
+    /// Windows that are another severity now.
+    severities: usize,
+}
+
+impl Lost {
+    fn measure(before: &Pipeline, after: &Pipeline, windows: &[PathBuf]) -> Result<Self, Failure> {
+        let rows = input::rows(windows, before.schema())?;
+        let scores = |pipeline: &Pipeline| {
+            let score = |i| pipeline.score_vector(rows.row(i)).map(|verdict| verdict.score);
+            (0..rows.len())
+                .map(score)
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(Failure::input)
+        };
+        let (before, after) = (scores(before)?, scores(after)?);
+        let pairs = || before.iter().zip(&after);
+        let differences = || pairs().map(|(a, b)| (f64::from(*a) - f64::from(*b)).abs());
+        let changed = pairs().filter(|(a, b)| Severity::of(**a) != Severity::of(**b));
+        Ok(Self {
+            windows: rows.len(),
+            mean: differences().sum::<f64>() / rows.len().max(1) as f64,
+            most: differences().fold(0.0, f64::max),
+            severities: changed.count(),
+        })
+    }
 }
 
 fn describe(from: &Path, to: &Path) -> Result<u8, Failure> {

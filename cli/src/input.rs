@@ -2,12 +2,12 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use vigia_model::artifact::{self, Artifact, ArtifactError, Task};
+use vigia_model::artifact::{self, Artifact, ArtifactError, ContentKey, Contents, Metadata, Reader, Task};
 use vigia_model::keys::{PublicKey, TrustedKeys};
+use vigia_model::pipeline::PipelineSpec;
 use vigia_model::schema::Schema;
 use vigia_model::window::Window;
 use vigia_trainer::data::{About, Rows};
@@ -178,8 +178,16 @@ pub fn keys(given: &[String]) -> Result<TrustedKeys, Failure> {
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn bytes(path: &Path) -> Result<Vec<u8>, Failure> {
-    artifact::read(path).map_err(|error| Failure::read(path, error))
+pub fn bytes(path: &Path) -> Result<Contents, Failure> {
+    artifact::map(path).map_err(|error| Failure::read(path, error))
+}
+
+/// The key that models are encrypted with, where a file of one is named.
+///
+/// # Errors
+/// It holds none, or others may read it.
+pub fn content_key(path: Option<&Path>) -> Result<Option<ContentKey>, Failure> {
+    path.map(crate::keys::content_key).transpose()
 }
 
 /// A model to score with.
@@ -187,17 +195,7 @@ pub fn bytes(path: &Path) -> Result<Vec<u8>, Failure> {
 /// # Errors
 /// It does not hold, or it was not said whom to trust.
 pub fn model(path: &Path, trusted: &Trusted) -> Result<Artifact, Failure> {
-    let bytes = bytes(path)?;
-    if trusted.unsigned {
-        return artifact::open_unsigned(&bytes, Task::Anomaly).map_err(|error| refused(path, &error));
-    }
-    if trusted.keys.is_empty() {
-        return Err(
-            Failure::input(format!("{}: whose signature should it bear?", path.display()))
-                .next("give the public key with --key, or --unsigned for a model that you have just trained"),
-        );
-    }
-    artifact::open(&bytes, &keys(&trusted.keys)?, Task::Anomaly).map_err(|error| refused(path, &error))
+    read(path, trusted, |reader, bytes| reader.open(bytes, Task::Anomaly))
 }
 
 /// A model to score a trace with. One that nobody has signed is taken without a word if it is the user's own: nobody
@@ -206,17 +204,54 @@ pub fn model(path: &Path, trusted: &Trusted) -> Result<Artifact, Failure> {
 /// # Errors
 /// As [`model`].
 pub fn own_model(path: &Path, trusted: &Trusted) -> Result<Artifact, Failure> {
+    read_own(path, trusted, |reader, bytes| reader.open(bytes, Task::Anomaly))
+}
+
+/// A model as data, to be written in another form; trusted as [`own_model`] is.
+///
+/// # Errors
+/// As [`model`].
+pub fn own_spec(path: &Path, trusted: &Trusted) -> Result<(Metadata, PipelineSpec), Failure> {
+    read_own(path, trusted, |reader, bytes| reader.spec(bytes, Task::Anomaly))
+}
+
+fn read<T>(
+    path: &Path,
+    trusted: &Trusted,
+    with: impl Fn(Reader<'_>, &[u8]) -> Result<T, ArtifactError>,
+) -> Result<T, Failure> {
+    let bytes = bytes(path)?;
+    let key = content_key(trusted.content_key.as_deref())?;
+    let keys = keys(&trusted.keys)?;
+    let reader = if trusted.unsigned {
+        Reader::unsigned()
+    } else if trusted.keys.is_empty() {
+        return Err(
+            Failure::input(format!("{}: whose signature should it bear?", path.display()))
+                .next("give the public key with --key, or --unsigned for a model that you have just trained"),
+        );
+    } else {
+        Reader::signed(&keys)
+    };
+    with(reader.with_key(key.as_ref()), &bytes).map_err(|error| refused(path, &error))
+}
+
+fn read_own<T>(
+    path: &Path,
+    trusted: &Trusted,
+    with: impl Fn(Reader<'_>, &[u8]) -> Result<T, ArtifactError>,
+) -> Result<T, Failure> {
     let file = File::open(path).map_err(|error| Failure::read(path, error))?;
     if trusted.keys.is_empty() && !trusted.unsigned && is_own(&file) {
-        // By its descriptor, so that these are the bytes of the file whose owner was looked at.
-        let held = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        let bytes = artifact::read(&held).map_err(|error| Failure::read(path, error))?;
-        match artifact::open_unsigned(&bytes, Task::Anomaly) {
+        // Of the file whose owner was looked at, whatever its name leads to by now.
+        let bytes = artifact::contents(file).map_err(|error| Failure::read(path, error))?;
+        let key = content_key(trusted.content_key.as_deref())?;
+        match with(Reader::unsigned().with_key(key.as_ref()), &bytes) {
             Err(ArtifactError::Signed) => {}
             other => return other.map_err(|error| refused(path, &error)),
         }
     }
-    model(path, trusted)
+    read(path, trusted, with)
 }
 
 fn is_own(file: &File) -> bool {
@@ -239,6 +274,9 @@ pub fn refused(path: &Path, error: &ArtifactError) -> Failure {
         }
         ArtifactError::UntrustedKey(_) => {
             failure.next("if you trust whoever signed it, give that public key with --key")
+        }
+        ArtifactError::Encrypted(_) | ArtifactError::WrongContentKey { .. } => {
+            failure.next("give the file of that key with --content-key")
         }
         ArtifactError::BadSignature(_) | ArtifactError::Checksum { .. } | ArtifactError::Truncated { .. } => {
             failure.next("get the file again from where it was made; do not use this one")

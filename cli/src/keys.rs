@@ -1,16 +1,17 @@
-//! `vigia keygen` and `vigia sign`.
+//! `vigia keygen`, `vigia sign`, `vigia encrypt` and `vigia decrypt`.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
-use vigia_model::artifact;
+use vigia_model::artifact::{self, ArtifactError, ContentKey};
 use vigia_model::keys::{KeyError, SigningKey};
 
-use crate::args::{Format, Keygen, Sign};
+use crate::args::{Decrypt, Encrypt, Format, Keygen, Sign};
 use crate::error::Failure;
 use crate::{input, say};
 
@@ -19,7 +20,6 @@ pub fn keygen(args: &Keygen) -> Result<u8, Failure> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed)
         .map_err(|error| Failure::input(format!("no randomness from the system: {error}")))?;
-    let key = SigningKey::from_seed(seed);
     let write = || {
         let mut file = OpenOptions::new()
             .write(true)
@@ -36,6 +36,15 @@ pub fn keygen(args: &Keygen) -> Result<u8, Failure> {
         }
         _ => Failure::write(&args.file, error),
     })?;
+    if args.content {
+        let id = ContentKey::from_bytes(&seed).id().to_string();
+        match args.format {
+            Format::Text => say::Out::Stdout.line(&id),
+            Format::Json => say::json(&json!({"file": args.file, "keyId": id})),
+        }
+        return Ok(0);
+    }
+    let key = SigningKey::from_seed(seed);
     let public = key.public().to_base64();
     match args.format {
         Format::Text => {
@@ -78,6 +87,41 @@ pub fn sign(args: &Sign) -> Result<u8, Failure> {
         })),
     }
     Ok(0)
+}
+
+/// Encrypts a model, in place or into another file.
+pub fn encrypt(args: &Encrypt) -> Result<u8, Failure> {
+    let key = content_key(&args.content_key)?;
+    let bytes = input::bytes(&args.file)?;
+    let sealed = artifact::encrypt(&bytes, &key).map_err(|error| match error {
+        ArtifactError::Signed => Failure::read(&args.file, "is signed already")
+            .next("encrypt first, sign then: a signature covers what is encrypted"),
+        other => Failure::read(&args.file, other),
+    })?;
+    // A file that is mapped is not written over; its folder's entry is.
+    let output = args.output.as_ref().unwrap_or(&args.file);
+    artifact::write_atomic(output, &sealed).map_err(|error| Failure::write(output, error))?;
+    say::Out::Stdout.line(&format!("{}: encrypted with key {}", output.display(), key.id()));
+    Ok(0)
+}
+
+/// Decrypts a model into another file.
+pub fn decrypt(args: &Decrypt) -> Result<u8, Failure> {
+    let key = content_key(&args.content_key)?;
+    let bytes = input::bytes(&args.file)?;
+    let readable = artifact::decrypt(&bytes, &key).map_err(|error| input::refused(&args.file, &error))?;
+    artifact::write_atomic(&args.output, &readable).map_err(|error| Failure::write(&args.output, error))?;
+    say::Out::Stdout.line(&format!("{}: not signed", args.output.display()));
+    Ok(0)
+}
+
+pub fn content_key(path: &Path) -> Result<ContentKey, Failure> {
+    ContentKey::load(path).map_err(|error| {
+        Failure::input(error).next(format!(
+            "make one with `vigia keygen --content {}`",
+            path.display()
+        ))
+    })
 }
 
 fn key_problem(args: &Sign, error: &KeyError) -> Failure {

@@ -8,6 +8,7 @@ mod args;
 mod convert;
 mod error;
 mod filter;
+mod gguf;
 mod input;
 mod keys;
 mod model;
@@ -37,6 +38,8 @@ pub fn main() -> ExitCode {
         Command::Score(args) => score::run(&args),
         Command::Keygen(args) => keys::keygen(&args),
         Command::Sign(args) => keys::sign(&args),
+        Command::Encrypt(args) => keys::encrypt(&args),
+        Command::Decrypt(args) => keys::decrypt(&args),
         Command::Verify(args) => model::verify(&args),
         Command::Inspect(args) => model::inspect(&args),
         Command::Convert(args) => convert::run(&args),

@@ -1,7 +1,7 @@
 //! `vigia verify` and `vigia inspect`.
 
 use serde_json::json;
-use vigia_model::artifact::{self, Inspection, Task};
+use vigia_model::artifact::{self, Inspection, Reader, Task};
 
 use crate::args::{Format, Inspect, Verify};
 use crate::error::{Failure, NO};
@@ -12,7 +12,9 @@ use crate::{input, say};
 pub fn verify(args: &Verify) -> Result<u8, Failure> {
     let keys = input::keys(&args.keys)?;
     let bytes = input::bytes(&args.file)?;
-    let outcome = artifact::open(&bytes, &keys, Task::Anomaly);
+    let key = input::content_key(args.content_key.as_deref())?;
+    let reader = Reader::signed(&keys).with_key(key.as_ref());
+    let outcome = reader.open(&bytes, Task::Anomaly);
     if args.format == Format::Json {
         say::json(&match &outcome {
             Ok(model) => json!({
@@ -47,7 +49,10 @@ pub fn inspect(args: &Inspect) -> Result<u8, Failure> {
     let verified = if args.keys.is_empty() {
         None
     } else {
-        Some(artifact::open(&bytes, &input::keys(&args.keys)?, Task::Anomaly))
+        let keys = input::keys(&args.keys)?;
+        let key = input::content_key(args.content_key.as_deref())?;
+        let reader = Reader::signed(&keys).with_key(key.as_ref());
+        Some(reader.open(&bytes, Task::Anomaly))
     };
     let verdict = match &verified {
         None if found.claimed_key.is_none() => "not signed".to_owned(),
@@ -70,6 +75,7 @@ pub fn document(found: &Inspection, verdict: &str, verified: Option<bool>) -> se
         "verified": verified.unwrap_or(false),
         "verification": verdict,
         "claimedKey": found.claimed_key.map(|id| id.to_string()),
+        "encryptedWith": found.encrypted_with.map(|id| id.to_string()),
         "sizeBytes": found.size,
         "payloadBytes": found.payload_size,
         "uncompressedBytes": found.uncompressed_size,
@@ -98,6 +104,9 @@ fn print(found: &Inspection, verdict: &str) {
     line("task", &metadata.task.to_string());
     line("signed by", &format!("{signer} ({verdict})"));
     line("digest", &found.digest.to_string());
+    if let Some(id) = found.encrypted_with {
+        line("encrypted", &format!("with key {id}"));
+    }
     line(
         "size",
         &format!(

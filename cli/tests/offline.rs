@@ -423,3 +423,157 @@ fn fails_with(folder: &Path, args: &[&str]) -> String {
     assert!(!output.status.success(), "{args:?}");
     String::from_utf8(output.stderr).expect("text")
 }
+
+#[test]
+fn an_encrypted_model_scores_with_its_key_alone() {
+    let folder = trained();
+    let at = folder.path();
+    ok(at, &["train", "--input", "normal.jsonl", "-o", "plain.apr"]);
+    let id = ok(at, &["keygen", "--content", "content.key"]);
+    ok(at, &["keygen", "--content", "other.key"]);
+    let encrypt = [
+        "encrypt",
+        "--content-key",
+        "content.key",
+        "plain.apr",
+        "--output",
+        "sealed.apr",
+    ];
+    assert!(ok(at, &encrypt).contains(id.trim()));
+    ok(at, &["sign", "--key", "release.key", "sealed.apr"]);
+    assert!(ok(at, &["inspect", "sealed.apr"]).contains(&format!("with key {}", id.trim())));
+    let verify = ["verify", "--key", "release.pub", "sealed.apr"];
+    let said = fails(at, 1, &verify);
+    assert!(
+        said.contains("(Encrypted)") && said.contains("--content-key"),
+        "{said}"
+    );
+    let said = fails(at, 1, &[&verify[..], &["--content-key", "other.key"]].concat());
+    assert!(said.contains("(WrongContentKey)"), "{said}");
+    let key = ["--content-key", "content.key"];
+    assert!(ok(at, &[&verify[..], &key].concat()).contains("verified"));
+    let score = [
+        "score",
+        "--model",
+        "sealed.apr",
+        "--key",
+        "release.pub",
+        "--input",
+        "normal.jsonl",
+    ];
+    assert!(ok(at, &[&score[..], &key].concat()).contains("300 windows"));
+
+    ok(
+        at,
+        &[
+            "decrypt",
+            "--content-key",
+            "content.key",
+            "sealed.apr",
+            "--output",
+            "back.apr",
+        ],
+    );
+    let read = |name: &str| fs::read(at.join(name)).expect("there");
+    assert_eq!(read("back.apr"), read("plain.apr"));
+    let said = fails(at, 3, &["encrypt", "--content-key", "content.key", "model.apr"]);
+    assert!(said.contains("sign then"), "{said}");
+}
+
+/// A GGUF file's keys and, by name, its tensors' shapes, types and places, read by the format's own words.
+struct Gguf<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Gguf<'a> {
+    fn take(&mut self, n: usize) -> &'a [u8] {
+        let (head, rest) = self.rest.split_at(n);
+        self.rest = rest;
+        head
+    }
+
+    fn u32(&mut self) -> u32 {
+        u32::from_le_bytes(self.take(4).try_into().expect("four bytes"))
+    }
+
+    fn u64(&mut self) -> u64 {
+        u64::from_le_bytes(self.take(8).try_into().expect("eight bytes"))
+    }
+
+    fn text(&mut self) -> String {
+        let n = self.u64() as usize;
+        String::from_utf8(self.take(n).to_vec()).expect("text")
+    }
+}
+
+#[test]
+fn a_model_is_exported_as_gguf() {
+    let folder = trained();
+    let at = folder.path();
+    let convert = ["convert", "--key", "release.pub", "model.apr"];
+    ok(at, &[&convert[..], &["model.gguf"]].concat());
+    let bytes = fs::read(at.join("model.gguf")).expect("written");
+    let mut file = Gguf { rest: &bytes };
+    assert_eq!(file.take(4), b"GGUF");
+    assert_eq!(file.u32(), 3);
+    let (tensors, keys) = (file.u64(), file.u64());
+    let mut names = Vec::new();
+    for _ in 0..keys {
+        names.push(file.text());
+        match file.u32() {
+            4 => drop(file.u32()),
+            7 => drop(file.take(1)),
+            8 => drop(file.text()),
+            11 | 12 => drop(file.u64()),
+            other => panic!("type {other} of {names:?}"),
+        }
+    }
+    for key in [
+        "general.architecture",
+        "general.alignment",
+        "vigia.task",
+        "vigia.tests",
+    ] {
+        assert!(names.iter().any(|name| name == key), "{key}: {names:?}");
+    }
+    let mut places = Vec::new();
+    for _ in 0..tensors {
+        let name = file.text();
+        let dimensions = file.u32();
+        let count: u64 = (0..dimensions).map(|_| file.u64()).product();
+        let element = file.u32();
+        let size = match element {
+            0 | 26 => 4 * count,
+            27 => 8 * count,
+            other => panic!("type {other} of {name}"),
+        };
+        places.push((name, element, file.u64() as usize, size as usize));
+    }
+    let start = (bytes.len() - file.rest.len()).next_multiple_of(32);
+    let mut end = 0;
+    for (name, _, place, size) in &places {
+        assert_eq!(*place, end, "{name}");
+        end = (place + size).next_multiple_of(32);
+    }
+    assert_eq!(start + end, bytes.len());
+    let tensor = |name: &str| {
+        let (_, element, place, size) = places.iter().find(|p| p.0 == name).expect("a tensor");
+        (*element, &bytes[start + place..start + place + size])
+    };
+    let (element, thresholds) = tensor("members.1.IsolationForest.threshold");
+    assert_eq!(element, 0);
+    let (element, features) = tensor("members.1.IsolationForest.feature");
+    assert_eq!((element, features.len()), (26, thresholds.len()));
+    let finite = |b: &[u8; 4]| f32::from_le_bytes(*b).is_finite();
+    assert!(thresholds.as_chunks().0.iter().all(finite));
+
+    let said = fails(
+        at,
+        3,
+        &[&convert[..], &["small.apr", "--quantize", "q8_0"]].concat(),
+    );
+    assert!(
+        said.contains("no network") && said.contains("autoencoder"),
+        "{said}"
+    );
+}

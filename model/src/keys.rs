@@ -31,6 +31,15 @@ impl KeyId {
         id.copy_from_slice(&digest[..8]);
         Self(id)
     }
+
+    /// The id as it was written down.
+    pub(crate) const fn from_bytes(id: [u8; 8]) -> Self {
+        Self(id)
+    }
+
+    pub(crate) const fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 impl fmt::Display for KeyId {
@@ -51,7 +60,7 @@ pub enum KeyError {
         source: std::io::Error,
     },
     /// Others on the machine can read the file.
-    #[error("{path} has mode {mode:04o}: a signing key must be readable by its owner alone (chmod 600)")]
+    #[error("{path} has mode {mode:04o}: a private key must be readable by its owner alone (chmod 600)")]
     Mode {
         /// Which file.
         path: PathBuf,
@@ -61,6 +70,9 @@ pub enum KeyError {
     /// The text is no key.
     #[error("not an Ed25519 {0} key: expected PEM or the base64 of 32 bytes")]
     Format(&'static str),
+    /// The text is no key to encrypt with.
+    #[error("not a key to encrypt with: expected the base64 of 32 bytes")]
+    Content,
     /// Too many keys, or too long a file.
     #[error("too large for a list of keys")]
     TooLarge,
@@ -116,21 +128,7 @@ impl SigningKey {
     /// # Errors
     /// The file cannot be read, others may read it, or it holds no key.
     pub fn load(path: &Path) -> Result<Self, KeyError> {
-        let io = |source| KeyError::Io {
-            path: path.to_owned(),
-            source,
-        };
-        let file = std::fs::File::open(path).map_err(io)?;
-        let mode = file.metadata().map_err(io)?.permissions().mode() & 0o7777;
-        if mode & 0o077 != 0 {
-            return Err(KeyError::Mode {
-                path: path.to_owned(),
-                mode,
-            });
-        }
-        let mut text = String::new();
-        file.take(MAX_KEY_FILE).read_to_string(&mut text).map_err(io)?;
-        Self::parse(&text)
+        Self::parse(&private_text(path)?)
     }
 
     /// PKCS#8 PEM of the private key, for writing to a file of mode 0600 or a Secret.
@@ -279,6 +277,25 @@ impl TrustedKeys {
     pub(crate) fn find(&self, bytes: &[u8; 32]) -> Option<&VerifyingKey> {
         self.0.iter().map(|k| &k.0).find(|k| k.as_bytes() == bytes)
     }
+}
+
+/// Text of a key file that only its owner may read.
+pub(crate) fn private_text(path: &Path) -> Result<String, KeyError> {
+    let io = |source| KeyError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let file = std::fs::File::open(path).map_err(io)?;
+    let mode = file.metadata().map_err(io)?.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(KeyError::Mode {
+            path: path.to_owned(),
+            mode,
+        });
+    }
+    let mut text = String::new();
+    file.take(MAX_KEY_FILE).read_to_string(&mut text).map_err(io)?;
+    Ok(text)
 }
 
 fn bytes32(text: &str) -> Option<[u8; 32]> {

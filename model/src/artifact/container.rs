@@ -1,10 +1,12 @@
 //! The bytes of a container: taking them apart, proving who signed them, putting them together.
 
+use super::sealed::{self, ContentKey};
 use super::{ArtifactError, MAX_FILE, MAX_METADATA, MAX_PAYLOAD, Metadata};
 use crate::keys::{KeyId, SigningKey, TrustedKeys};
-use apr_format::{Compression, HEADER_SIZE, Header, ModelType};
+use apr_format::{Compression, Flags, HEADER_SIZE, Header, ModelType};
 use ed25519_dalek::Signature;
 use sha2::{Digest as _, Sha256};
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -128,13 +130,34 @@ impl<'a> Parts<'a> {
         Ok(id)
     }
 
+    fn is_encrypted(&self) -> bool {
+        self.header.flags.is_encrypted()
+    }
+
+    /// What an encrypted payload belongs to: the header as it was before anybody signed, and the metadata.
+    fn sealed_about(&self) -> Vec<u8> {
+        let mut header = self.header.clone();
+        header.flags = flags(false, true);
+        [&header.to_bytes()[..], self.metadata].concat()
+    }
+
+    /// The payload as it was compressed.
+    fn compressed(&self, key: Option<&ContentKey>) -> Result<Cow<'a, [u8]>, ArtifactError> {
+        if self.is_encrypted() {
+            sealed::unseal(self.payload, &self.sealed_about(), key).map(Cow::Owned)
+        } else {
+            Ok(Cow::Borrowed(self.payload))
+        }
+    }
+
     /// The payload, exactly as long as the header declares.
-    pub(super) fn decompress(&self) -> Result<Vec<u8>, ArtifactError> {
+    pub(super) fn decompress(&self, key: Option<&ContentKey>) -> Result<Vec<u8>, ArtifactError> {
+        let compressed = self.compressed(key)?;
         let declared = self.header.uncompressed_size as usize;
         let mut out = Vec::with_capacity(declared);
         let mut decoder = zstd::zstd_safe::DCtx::try_create()
             .ok_or_else(|| ArtifactError::Compression("no memory".into()))?;
-        decoder.decompress(&mut out, self.payload).map_err(|code| {
+        decoder.decompress(&mut out, &compressed).map_err(|code| {
             // zstd's own words for "needs more room than the header declared".
             let name = zstd::zstd_safe::get_error_name(code);
             if name == "Destination buffer is too small" {
@@ -171,19 +194,25 @@ fn check_header(header: &Header, head: &[u8]) -> Result<(), ArtifactError> {
     if header.compression != Compression::ZstdDefault {
         return refuse("payload is not compressed with zstd");
     }
-    let signed = if header.flags.is_signed() {
-        apr_format::Flags::SIGNED
-    } else {
-        0
-    };
-    if header.flags.bits() != signed {
-        return refuse("flags other than signed are set");
+    if header.flags.bits() != flags(header.flags.is_signed(), header.flags.is_encrypted()).bits() {
+        return refuse("flags other than signed and encrypted are set");
     }
     // The parser drops reserved bits and bytes; writing what it understood shows whether there were any.
     if header.to_bytes() != *head {
         return refuse("reserved bytes are set");
     }
     Ok(())
+}
+
+fn flags(signed: bool, encrypted: bool) -> Flags {
+    let mut flags = Flags::new();
+    if signed {
+        flags = flags.with_signed();
+    }
+    if encrypted {
+        flags = flags.with_encrypted();
+    }
+    flags
 }
 
 fn header_for(metadata: &[u8], payload: &[u8], uncompressed: usize) -> Result<Header, ArtifactError> {
@@ -204,13 +233,54 @@ pub(super) fn build(metadata: &[u8], payload: &[u8]) -> Result<Vec<u8>, Artifact
     let compressed =
         zstd::bulk::compress(payload, ZSTD_LEVEL).map_err(|e| ArtifactError::Encode(e.to_string()))?;
     let header = header_for(metadata, &compressed, payload.len())?;
-    let mut bytes = Vec::with_capacity(HEADER_SIZE + metadata.len() + compressed.len() + CHECKSUM);
+    assemble(&header, metadata, &compressed)
+}
+
+fn assemble(header: &Header, metadata: &[u8], payload: &[u8]) -> Result<Vec<u8>, ArtifactError> {
+    let mut bytes = Vec::with_capacity(HEADER_SIZE + metadata.len() + payload.len() + CHECKSUM);
     bytes.extend_from_slice(&header.to_bytes());
     bytes.extend_from_slice(metadata);
-    bytes.extend_from_slice(&compressed);
+    bytes.extend_from_slice(payload);
     seal(&mut bytes);
     capped("artifact", bytes.len() as u64, MAX_FILE)?;
     Ok(bytes)
+}
+
+/// Encrypts the payload of an unsigned artifact; header and metadata stay readable. Sign it afterwards: a signature
+/// covers what is encrypted, so that it can be checked without the key.
+///
+/// # Errors
+/// Bytes that are no artifact, or are signed or encrypted already.
+pub fn encrypt(unsigned: &[u8], key: &ContentKey) -> Result<Vec<u8>, ArtifactError> {
+    let parts = Parts::parse(unsigned)?;
+    if parts.is_signed() {
+        return Err(ArtifactError::Signed);
+    }
+    if parts.is_encrypted() {
+        return Err(ArtifactError::Encryption("encrypted already"));
+    }
+    let mut header = parts.header.clone();
+    header.flags = flags(false, true);
+    let length = parts.payload.len() + sealed::OVERHEAD;
+    capped("payload", length as u64, MAX_FILE)?;
+    header.payload_size = u32::try_from(length).map_err(|e| ArtifactError::Encode(e.to_string()))?;
+    let about = [&header.to_bytes()[..], parts.metadata].concat();
+    assemble(&header, parts.metadata, &key.seal(parts.payload, &about)?)
+}
+
+/// The artifact that was encrypted, to the byte; unsigned, since signatures cover what is encrypted. Nothing of it is
+/// verified but that it was encrypted with this key.
+///
+/// # Errors
+/// Bytes that are no encrypted artifact, or encrypted with another key.
+pub fn decrypt(bytes: &[u8], key: &ContentKey) -> Result<Vec<u8>, ArtifactError> {
+    let parts = Parts::parse(bytes)?;
+    if !parts.is_encrypted() {
+        return Err(ArtifactError::Encryption("not encrypted"));
+    }
+    let payload = parts.compressed(Some(key))?;
+    let header = header_for(parts.metadata, &payload, parts.header.uncompressed_size as usize)?;
+    assemble(&header, parts.metadata, &payload)
 }
 
 /// Signs an unsigned artifact. Metadata and payload stay as they are; the header gains the signed flag.
@@ -247,6 +317,8 @@ pub struct Inspection {
     pub digest: Digest,
     /// Id of the embedded key, where there is a signature.
     pub claimed_key: Option<KeyId>,
+    /// Id of the key that the payload is encrypted with, where it is.
+    pub encrypted_with: Option<KeyId>,
     /// Size of the file.
     pub size: usize,
     /// Size of the payload as stored.
@@ -266,6 +338,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, ArtifactError> {
     Ok(Inspection {
         digest: digest(bytes),
         claimed_key: parts.claimed_key(),
+        encrypted_with: sealed::key_of(parts.payload).filter(|_| parts.is_encrypted()),
         size: bytes.len(),
         payload_size: parts.payload.len(),
         uncompressed_size: parts.header.uncompressed_size as usize,

@@ -13,7 +13,7 @@
 //! Reading is stricter than aprender's (findings: it ignores signatures, trusts the embedded key, accepts
 //! trailing bytes and decompresses without bound). [`open`] works on bytes that were read once and goes, in
 //! this order, through: size caps, header and bounds, checksum, pinned key and Ed25519 `verify_strict`, task
-//! and schema, bounded zstd, bounded decode, range checks of every parameter and index. Each failure has its
+//! and schema, decryption where it is encrypted (`sealed`), bounded zstd, bounded decode, range checks of every parameter and index. Each failure has its
 //! own [`ArtifactError`], and nothing is used before everything held.
 //!
 //! Writing is reproducible: same pipeline and metadata, same bytes (maps are sorted, no clock is read).
@@ -23,11 +23,15 @@
 
 mod container;
 mod file;
+mod mapping;
 mod metadata;
+mod sealed;
 
-pub use container::{Digest, DigestError, Inspection, digest, inspect, sign};
+pub use container::{Digest, DigestError, Inspection, decrypt, digest, encrypt, inspect, sign};
 pub use file::{read, write_atomic};
+pub use mapping::{Contents, contents, map};
 pub use metadata::{Metadata, Task, UnknownTask};
+pub use sealed::ContentKey;
 
 use crate::forest::PackedForest;
 use crate::keys::{KeyId, TrustedKeys};
@@ -35,6 +39,8 @@ use crate::pipeline::{Pipeline, PipelineError, PipelineSpec};
 use crate::schema::{Schema, SchemaHash};
 use bincode::Options;
 use container::Parts;
+use serde::Deserialize;
+use serde_bytes::Bytes;
 
 /// Largest artifact, in bytes.
 pub const MAX_FILE: usize = 32 << 20;
@@ -95,6 +101,23 @@ pub enum ArtifactError {
     /// The pinned key did not sign these bytes.
     #[error("the signature by key {0} does not match the content")]
     BadSignature(KeyId),
+    /// Encrypted, and no key is at hand.
+    #[error("the model is encrypted with key {0}, which is not at hand")]
+    Encrypted(KeyId),
+    /// Encrypted with another key.
+    #[error("the model is encrypted with key {needed}, the key given is {given}")]
+    WrongContentKey {
+        /// The key that it says it was encrypted with.
+        needed: KeyId,
+        /// The key at hand.
+        given: KeyId,
+    },
+    /// What is encrypted, or what is said about it, was changed.
+    #[error("the encrypted model does not open: it, its header or its metadata was changed")]
+    Undecryptable,
+    /// Not encrypted, where it is to be decrypted, or the other way round.
+    #[error("the model is {0}")]
+    Encryption(&'static str),
     /// The metadata cannot be read.
     #[error("metadata: {0}")]
     Metadata(String),
@@ -159,6 +182,10 @@ impl ArtifactError {
             Self::Signed => "AlreadySigned",
             Self::UntrustedKey(_) => "UntrustedKey",
             Self::BadSignature(_) => "BadSignature",
+            Self::Encrypted(_) => "Encrypted",
+            Self::WrongContentKey { .. } => "WrongContentKey",
+            Self::Undecryptable => "Undecryptable",
+            Self::Encryption(_) => "EncryptionMismatch",
             Self::Metadata(_) => "BadMetadata",
             Self::Task { .. } => "TaskMismatch",
             Self::Schema { .. } => "SchemaMismatch",
@@ -185,28 +212,84 @@ pub struct Artifact {
     pub pipeline: Pipeline,
 }
 
+/// What an artifact is read with.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Reader<'a> {
+    trusted: Option<&'a TrustedKeys>,
+    key: Option<&'a ContentKey>,
+}
+
+impl<'a> Reader<'a> {
+    /// Of artifacts that one of these keys has signed.
+    pub const fn signed(trusted: &'a TrustedKeys) -> Self {
+        Self {
+            trusted: Some(trusted),
+            key: None,
+        }
+    }
+
+    /// Of artifacts that nobody has signed; one that somebody has is refused, since nobody has verified it.
+    pub const fn unsigned() -> Self {
+        Self {
+            trusted: None,
+            key: None,
+        }
+    }
+
+    /// And with a key for those that are encrypted.
+    #[must_use]
+    pub const fn with_key(self, key: Option<&'a ContentKey>) -> Self {
+        Self { key, ..self }
+    }
+
+    /// Verifies an artifact and makes it ready to score.
+    ///
+    /// # Errors
+    /// The first check that fails, in the order of the module's head.
+    pub fn open(self, bytes: &[u8], task: Task) -> Result<Artifact, ArtifactError> {
+        let parts = Parts::parse(bytes)?;
+        beside(bytes, || {
+            let signed_by = self.verify(&parts)?;
+            Ok((signed_by, load(&parts, task, self.key)?))
+        })
+    }
+
+    /// Verifies an artifact and gives its pipeline as data.
+    ///
+    /// # Errors
+    /// As [`Reader::open`].
+    pub fn spec(self, bytes: &[u8], task: Task) -> Result<(Metadata, PipelineSpec), ArtifactError> {
+        let parts = Parts::parse(bytes)?;
+        self.verify(&parts)?;
+        let (metadata, schema) = about(&parts, task)?;
+        let spec: PipelineSpec = decode(&parts.decompress(self.key)?)?;
+        spec.compile(schema)?;
+        Ok((metadata, spec))
+    }
+
+    fn verify(self, parts: &Parts<'_>) -> Result<Option<KeyId>, ArtifactError> {
+        match self.trusted {
+            Some(trusted) => parts.verify(trusted).map(Some),
+            None if parts.is_signed() => Err(ArtifactError::Signed),
+            None => Ok(None),
+        }
+    }
+}
+
 /// Verifies and loads a signed artifact for `task`.
 ///
 /// # Errors
-/// The first check that fails, in the order of the module's head.
+/// As [`Reader::open`].
 pub fn open(bytes: &[u8], trusted: &TrustedKeys, task: Task) -> Result<Artifact, ArtifactError> {
-    let parts = Parts::parse(bytes)?;
-    beside(bytes, || {
-        let signed_by = parts.verify(trusted)?;
-        Ok((Some(signed_by), load(&parts, task)?))
-    })
+    Reader::signed(trusted).open(bytes, task)
 }
 
 /// Checks the structure of an unsigned artifact, as a trainer delivers it, and loads it for validation.
 ///
 /// # Errors
-/// As [`open`], and [`ArtifactError::Signed`] where there is a signature, which nobody has verified.
+/// As [`Reader::open`], and [`ArtifactError::Signed`] where there is a signature, which nobody has verified.
 pub fn open_unsigned(bytes: &[u8], task: Task) -> Result<Artifact, ArtifactError> {
-    let parts = Parts::parse(bytes)?;
-    if parts.is_signed() {
-        return Err(ArtifactError::Signed);
-    }
-    beside(bytes, || Ok((None, load(&parts, task)?)))
+    Reader::unsigned().open(bytes, task)
 }
 
 /// An unsigned artifact of a pipeline. The pipeline is checked first: what is written can be read.
@@ -249,7 +332,20 @@ fn beside(
     })
 }
 
-fn load(parts: &Parts<'_>, task: Task) -> Result<(Metadata, Pipeline), ArtifactError> {
+fn load(
+    parts: &Parts<'_>,
+    task: Task,
+    key: Option<&ContentKey>,
+) -> Result<(Metadata, Pipeline), ArtifactError> {
+    let (metadata, schema) = about(parts, task)?;
+    let payload = parts.decompress(key)?;
+    let spec: PipelineSpec<PackedForest<&Bytes>> = decode(&payload)?;
+    let pipeline = spec.compile(schema)?;
+    Ok((metadata, pipeline))
+}
+
+/// What an artifact says about itself, if it is for `task` and a schema of this build.
+fn about(parts: &Parts<'_>, task: Task) -> Result<(Metadata, &'static Schema), ArtifactError> {
     let metadata = Metadata::from_bytes(parts.metadata)?;
     if metadata.task != task {
         return Err(ArtifactError::Task {
@@ -258,12 +354,13 @@ fn load(parts: &Parts<'_>, task: Task) -> Result<(Metadata, Pipeline), ArtifactE
         });
     }
     let schema = schema_of(&metadata)?;
-    let payload = parts.decompress()?;
-    let spec: PipelineSpec<PackedForest> = options()
-        .deserialize(&payload)
-        .map_err(|e| ArtifactError::Decode(e.to_string()))?;
-    let pipeline = spec.compile(schema)?;
-    Ok((metadata, pipeline))
+    Ok((metadata, schema))
+}
+
+fn decode<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, ArtifactError> {
+    options()
+        .deserialize(payload)
+        .map_err(|e| ArtifactError::Decode(e.to_string()))
 }
 
 fn schema_of(metadata: &Metadata) -> Result<&'static Schema, ArtifactError> {

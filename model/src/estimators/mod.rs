@@ -12,6 +12,7 @@ pub mod kmeans;
 pub mod lof;
 pub mod mlp;
 pub mod ngram;
+pub mod quantized;
 pub mod reconstruction;
 pub mod repertoire;
 pub mod sequence;

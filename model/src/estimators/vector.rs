@@ -9,6 +9,7 @@ use super::gaussian::GaussianMixture;
 use super::kmeans::KMeans;
 use super::lof::Lof;
 use super::mlp::Mlp;
+use super::quantized::QuantizedMlp;
 use super::reconstruction::Reconstruction;
 use super::trees::ClassTrees;
 use super::zscore::ZScore;
@@ -50,6 +51,8 @@ pub enum VectorEstimator {
     RandomForest(ClassTrees),
     /// A network: an autoencoder or a classifier.
     Mlp(Mlp),
+    /// Such a network with its weights in few bits.
+    QuantizedMlp(QuantizedMlp),
 }
 
 impl VectorEstimator {
@@ -63,6 +66,7 @@ impl VectorEstimator {
             Self::Dbscan(e) => e,
             Self::RandomForest(e) => e,
             Self::Mlp(e) => e,
+            Self::QuantizedMlp(e) => e,
         }
     }
 }

@@ -98,10 +98,10 @@ impl TryFrom<&ForestSpec> for Forest {
     }
 }
 
-impl TryFrom<&PackedForest> for Forest {
+impl<B: AsRef<[u8]>> TryFrom<&PackedForest<B>> for Forest {
     type Error = ForestError;
 
-    fn try_from(packed: &PackedForest) -> Result<Self, ForestError> {
+    fn try_from(packed: &PackedForest<B>) -> Result<Self, ForestError> {
         packed.compile()
     }
 }

@@ -19,9 +19,10 @@ use serde_bytes::ByteBuf;
 /// Marks a leaf in the column of features.
 const LEAF: u8 = u8::MAX;
 
-/// A forest in the form that artifacts hold.
+/// A forest in the form that artifacts hold. Its columns are `B`: bytes of its own, or of the payload that it is read
+/// from, where it is only laid out and a copy would cost as much as that.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct PackedForest {
+pub struct PackedForest<B = ByteBuf> {
     features: u16,
     /// Rows each tree was grown from.
     #[serde(deserialize_with = "bounded::list::<_, _, MAX_TREES>")]
@@ -30,11 +31,11 @@ pub struct PackedForest {
     #[serde(deserialize_with = "bounded::list::<_, _, MAX_TREES>")]
     nodes: Vec<u16>,
     /// By node: the feature it splits on, or [`LEAF`].
-    feature: ByteBuf,
+    feature: B,
     /// By split: the bytes of a f32, the lowest first, each in a plane of its own.
-    threshold: [ByteBuf; 4],
+    threshold: [B; 4],
     /// By leaf: LEB128.
-    size: ByteBuf,
+    size: B,
 }
 
 impl PackedForest {
@@ -102,7 +103,9 @@ impl PackedForest {
             None => Ok(()),
         }
     }
+}
 
+impl<B: AsRef<[u8]>> PackedForest<B> {
     /// Checks every tree and lays it out for scoring.
     pub(super) fn compile(&self) -> Result<Forest, ForestError> {
         let trees = self.samples.len();
@@ -114,10 +117,17 @@ impl PackedForest {
         }
         let mut splits = vec![[Split::default(); SPLITS]; trees];
         let mut leaves = vec![[0.0; LEAVES]; trees];
+        let mut values = LeafValues::of(0);
         self.trees(|tree, samples, columns| {
+            if samples < 2 {
+                return Err((0, "a tree is grown from at least two rows"));
+            }
+            if samples != values.samples {
+                values = LeafValues::of(samples);
+            }
             lay_out(
                 columns,
-                samples,
+                &values,
                 self.features,
                 &mut splits[tree],
                 &mut leaves[tree],
@@ -137,9 +147,9 @@ impl PackedForest {
         mut each: impl FnMut(usize, u32, &mut Columns<'_>) -> Result<(), (usize, &'static str)>,
     ) -> Result<(), ForestError> {
         let mut rest = Columns {
-            feature: &self.feature,
-            threshold: self.threshold.each_ref().map(|plane| plane.as_slice()),
-            size: &self.size,
+            feature: self.feature.as_ref(),
+            threshold: self.threshold.each_ref().map(AsRef::as_ref),
+            size: self.size.as_ref(),
         };
         if self.samples.len() != self.nodes.len() || self.samples.len() > MAX_TREES {
             return Err(ForestError::Trees(self.nodes.len()));
@@ -295,47 +305,68 @@ fn nodes(columns: &mut Columns<'_>) -> Result<Vec<Node>, (usize, &'static str)> 
     Err((count, UNFINISHED))
 }
 
+/// What the leaves of a tree grown from so many rows are worth. Most leaves are on the last level, and most trees of a
+/// forest are grown from as many rows.
+struct LeafValues {
+    samples: u32,
+    factor: f64,
+    /// By size, on the last level.
+    last: [f32; LEAVES + 1],
+}
+
+impl LeafValues {
+    fn of(samples: u32) -> Self {
+        let factor = expected_path(samples).recip();
+        Self {
+            samples,
+            factor,
+            last: std::array::from_fn(|size| leaf_times(MAX_DEPTH, size as u32, factor)),
+        }
+    }
+
+    #[inline]
+    fn on_last_level(&self, size: u32) -> f32 {
+        let known = self.last.get(size as usize).copied();
+        known.unwrap_or_else(|| leaf_times(MAX_DEPTH, size, self.factor))
+    }
+}
+
 /// Reads one tree into its heap, checking all that a walk relies on, and repeats shallow leaves down to the
 /// last level.
 fn lay_out(
     columns: &mut Columns<'_>,
-    samples: u32,
+    values: &LeafValues,
     features: u16,
     splits: &mut [Split; SPLITS],
     leaves: &mut [f32; LEAVES],
 ) -> Result<(), (usize, &'static str)> {
-    if samples < 2 {
-        return Err((0, "a tree is grown from at least two rows"));
-    }
-    let factor = expected_path(samples).recip();
     let count = columns.feature.len();
-    // Places of the right children still to come: one a level at most.
-    let mut open = [0usize; MAX_DEPTH];
-    let (mut depth, mut place) = (0, 1usize);
+    let mut place = 1usize;
     let (thresholds, known) = columns.thresholds();
     let mut thresholds = thresholds[..known].iter();
     for (index, &feature) in columns.feature.iter().enumerate() {
         if feature == LEAF {
             let size = columns.next_size().map_err(|reason| (index, reason))?;
-            if size == 0 || size > samples {
+            if size == 0 || size > values.samples {
                 return Err((index, "a leaf holds 1 row to all rows"));
             }
-            let level = place.ilog2() as usize;
-            let value = leaf_times(level, size, factor);
-            if level == MAX_DEPTH {
-                leaves[place % LEAVES] = value;
+            if place >= LEAVES {
+                leaves[place % LEAVES] = values.on_last_level(size);
             } else {
                 // Whatever the filler splits below say, every way down ends in the same value.
+                let level = place.ilog2() as usize;
                 let below = MAX_DEPTH - level;
                 let first = (place << below) - LEAVES;
-                leaves[first..first + (1 << below)].fill(value);
+                leaves[first..first + (1 << below)].fill(leaf_times(level, size, values.factor));
             }
-            match depth {
-                0 if index + 1 == count => return Ok(()),
-                0 => return Err((index + 1, ORPHAN)),
-                _ => depth -= 1,
+            // Up for as long as this was a right child, then over to the sibling: an odd place is a right child's, and
+            // above the last leaf there is nothing but ones.
+            place >>= place.trailing_ones();
+            if place == 0 {
+                let end = index + 1;
+                return if end == count { Ok(()) } else { Err((end, ORPHAN)) };
             }
-            place = open[depth];
+            place |= 1;
         } else {
             let threshold = *thresholds.next().ok_or((index, UNFINISHED))?;
             if u16::from(feature) >= features {
@@ -351,8 +382,6 @@ fn lay_out(
                 feature: feature.into(),
                 threshold,
             };
-            open[depth] = 2 * place + 1;
-            depth += 1;
             place *= 2;
         }
     }

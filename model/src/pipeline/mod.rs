@@ -10,6 +10,7 @@
 //! calibrations already cost held-out windows once; a second fit on the combined score would be conservative
 //! twice where windows are few, and where estimators are independent Bonferroni loses nothing in the tail.
 
+mod forms;
 mod kind;
 mod spec;
 mod verdict;

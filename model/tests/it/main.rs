@@ -7,6 +7,8 @@ mod forest;
 mod histogram;
 mod keys;
 mod pipeline;
+mod quantized;
 mod schema;
+mod sealed;
 mod support;
 mod workload;

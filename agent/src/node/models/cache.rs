@@ -6,10 +6,10 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use vigia_model::artifact::{digest, write_atomic};
+use vigia_model::artifact::{Contents, contents, digest, write_atomic};
 
 const SUFFIX: &str = ".apr";
 
@@ -71,14 +71,13 @@ impl Cache {
 
     /// The bytes of an artifact; none where they are not there, larger than `limit`, or no longer what they were.
     #[must_use]
-    pub fn get(&self, wanted: &str, limit: u64) -> Option<Vec<u8>> {
+    pub fn get(&self, wanted: &str, limit: u64) -> Option<Contents> {
         let path = self.path(wanted).ok()?;
-        let mut bytes = Vec::new();
-        File::open(&path)
-            .ok()?
-            .take(limit.saturating_add(1))
-            .read_to_end(&mut bytes)
-            .ok()?;
+        let file = File::open(&path).ok()?;
+        if file.metadata().ok()?.len() > limit {
+            return None;
+        }
+        let bytes = contents(file).ok()?;
         if bytes.len() as u64 > limit {
             return None;
         }
@@ -172,7 +171,7 @@ mod tests {
         cache.put(&two, b"two").expect("kept");
         assert_eq!(cache.get(&one, LIMIT).as_deref(), Some(&b"one"[..]));
         cache.retain(&BTreeSet::from([two.as_str()])).expect("swept");
-        assert_eq!(cache.get(&one, LIMIT), None);
+        assert!(cache.get(&one, LIMIT).is_none());
         assert_eq!(cache.get(&two, LIMIT).as_deref(), Some(&b"two"[..]));
     }
 
@@ -184,12 +183,12 @@ mod tests {
             cache.put(&digest, b"evil"),
             Err(CacheError::DigestMismatch { .. })
         ));
-        assert_eq!(cache.get(&digest, LIMIT), None);
+        assert!(cache.get(&digest, LIMIT).is_none());
 
         cache.put(&digest, b"good").expect("kept");
         let file = folder.path().join("models").join(format!("{}.apr", &digest[7..]));
         fs::write(&file, b"goof").expect("changed");
-        assert_eq!(cache.get(&digest, LIMIT), None);
+        assert!(cache.get(&digest, LIMIT).is_none());
         assert!(!file.exists());
     }
 
@@ -198,7 +197,7 @@ mod tests {
         let (_folder, cache) = cache();
         let digest = of(&[7; 100]);
         cache.put(&digest, &[7; 100]).expect("kept");
-        assert_eq!(cache.get(&digest, 99), None);
+        assert!(cache.get(&digest, 99).is_none());
         assert!(cache.get(&digest, 100).is_some());
     }
 
@@ -208,7 +207,7 @@ mod tests {
         let digest = of(b"whole");
         let unfinished = folder.path().join("models").join(".vigia-unfinished");
         fs::write(&unfinished, b"who").expect("written");
-        assert_eq!(cache.get(&digest, LIMIT), None);
+        assert!(cache.get(&digest, LIMIT).is_none());
         Cache::open(&folder.path().join("models")).expect("opened again");
         assert!(!unfinished.exists());
     }
