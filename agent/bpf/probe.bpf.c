@@ -31,6 +31,9 @@ enum { BY_CGROUP_V2 = 1, BY_CGROUP_V1 = 2, BY_PROCESS = 4 };
 volatile const __u32 VIGIA_BY = BY_CGROUP_V2;
 /* Whether there will be duty cycles; fixed when the probe is loaded, too. */
 volatile const __u32 VIGIA_DETAIL = 0;
+/* Most elements of one target in TALLIES and in GRAMS, so that none can fill what all share. */
+volatile const __u32 VIGIA_TALLIES = 256;
+volatile const __u32 VIGIA_GRAMS = 1024;
 
 struct tally_key {
 	__u32 slot;
@@ -52,6 +55,34 @@ struct {
 	__type(key, __u32);
 	__type(value, __u32);
 } SLOTS SEC(".maps");
+
+/* Things that are rare beside system calls. Each is attached only while a target wants it. */
+enum {
+	SIGNAL_PROCESSES = 0,
+	SIGNAL_PROGRAMS = 1,
+	SIGNAL_CAPABILITIES = 2,
+	SIGNAL_DENIALS = 3,
+	SIGNAL_CONNECTIONS = 4,
+	SIGNAL_SIGNALS = 5,
+	SIGNAL_OOM_KILLS = 6,
+	SIGNALS = 7,
+};
+
+/* What is rare of a target: what it has of the tables that all share, and signals. Made by user space. */
+struct used {
+	/* Calls that were not counted. */
+	__u64 lost;
+	__u32 tallies;
+	__u32 grams;
+	__u64 signals[SIGNALS];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192);
+	__type(key, __u32);
+	__type(value, struct used);
+} USED SEC(".maps");
 
 /* Cgroup id to slot. */
 struct {
@@ -204,7 +235,8 @@ struct {
 
 /* What our own programs take: one run in so many is timed. */
 #define TIMED_IN 1024
-enum { PROGRAM_EXIT = 0, PROGRAM_ENTER = 1, PROGRAMS = 2 };
+/* The exit program, where a call is only counted; the entry program; the exit program, where it is measured, too. */
+enum { PROGRAM_EXIT = 0, PROGRAM_ENTER = 1, PROGRAM_MEASURE = 2, PROGRAMS = 3 };
 
 struct cost {
 	__u64 runs;
@@ -404,11 +436,20 @@ static __always_inline struct tally *tally_of(struct tally_key *key, __u32 gener
 	}
 	tally = bpf_map_lookup_elem(&TALLIES, key);
 	if (!tally) {
+		struct used *used = bpf_map_lookup_elem(&USED, &key->slot);
 		struct tally zero = {};
 
-		/* Another CPU may have made it meanwhile: only the second look-up tells. */
-		bpf_map_update_elem(&TALLIES, key, &zero, BPF_NOEXIST);
-		tally = bpf_map_lookup_elem(&TALLIES, key);
+		if (used && used->tallies < VIGIA_TALLIES) {
+			/* Another CPU may have made it meanwhile: only the second look-up tells. */
+			if (!bpf_map_update_elem(&TALLIES, key, &zero, BPF_NOEXIST))
+				__sync_fetch_and_add(&used->tallies, 1);
+			tally = bpf_map_lookup_elem(&TALLIES, key);
+		}
+		if (!tally) {
+			lose(LOST_CALLS);
+			if (used)
+				__sync_fetch_and_add(&used->lost, 1);
+		}
 	}
 	return tally;
 }
@@ -502,7 +543,10 @@ static __always_inline void follow(struct latency *latency, struct gram_key *key
 	}
 	count = bpf_map_lookup_elem(&GRAMS, key);
 	if (!count) {
-		bpf_map_update_elem(&GRAMS, key, &zero, BPF_NOEXIST);
+		struct used *used = bpf_map_lookup_elem(&USED, &key->slot);
+
+		if (used && used->grams < VIGIA_GRAMS && !bpf_map_update_elem(&GRAMS, key, &zero, BPF_NOEXIST))
+			__sync_fetch_and_add(&used->grams, 1);
 		count = bpf_map_lookup_elem(&GRAMS, key);
 	}
 	if (count)
@@ -590,13 +634,14 @@ int vigia_count(__u64 *ctx)
 	if (tally) {
 		tally->calls += 1;
 		tally->errors += (__u64)ret > -4096UL;
-	} else {
-		lose(LOST_CALLS);
 	}
 	if (VIGIA_DETAIL) {
 		phase = phase_of(ctl, mode);
-		if (phase)
+		if (phase) {
 			measure(task, &key, phase, generation);
+			end(&seen->costs[PROGRAM_MEASURE], begun);
+			return 0;
+		}
 	}
 	end(&seen->costs[PROGRAM_EXIT], begun);
 	return 0;
@@ -717,48 +762,15 @@ int vigia_exited(__u64 *ctx)
 	return 0;
 }
 
-/* Things that are rare beside system calls. Each is attached only while a target wants it. */
-enum {
-	SIGNAL_PROCESSES = 0,
-	SIGNAL_PROGRAMS = 1,
-	SIGNAL_CAPABILITIES = 2,
-	SIGNAL_DENIALS = 3,
-	SIGNAL_CONNECTIONS = 4,
-	SIGNAL_SIGNALS = 5,
-};
-
-struct signal_key {
-	__u32 slot;
-	__u32 what;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
-	__uint(max_entries, 8192);
-	__type(key, struct signal_key);
-	__type(value, __u64);
-} SIGNALS SEC(".maps");
-
 /* Without SEEN: an interrupt may bring a signal while that is being written. */
 static __always_inline void note(struct task_struct *task, __u32 what)
 {
-	__u64 id = cgroup_of(task), zero = 0, *count;
+	__u64 id = cgroup_of(task);
 	__u32 *slot = bpf_map_lookup_elem(&CGROUPS, &id);
-	struct signal_key key;
+	struct used *used = slot ? bpf_map_lookup_elem(&USED, slot) : 0;
 
-	if (!slot)
-		return;
-	key.slot = *slot;
-	key.what = what;
-	count = bpf_map_lookup_elem(&SIGNALS, &key);
-	if (!count) {
-		bpf_map_update_elem(&SIGNALS, &key, &zero, BPF_NOEXIST);
-		count = bpf_map_lookup_elem(&SIGNALS, &key);
-	}
-	if (count)
-		*count += 1;
-	else
-		lose(LOST_DETAIL);
+	if (used)
+		__sync_fetch_and_add(&used->signals[what], 1);
 }
 
 SEC("tp_btf/sched_process_fork")
@@ -807,5 +819,13 @@ SEC("tp_btf/signal_generate")
 int vigia_signalled(__u64 *ctx)
 {
 	note((void *)ctx[2], SIGNAL_SIGNALS);
+	return 0;
+}
+
+/* The victim, whoever it was that needed the memory. Its cgroup may be gone before user space looks. */
+SEC("tp_btf/mark_victim")
+int vigia_killed(__u64 *ctx)
+{
+	note((void *)ctx[0], SIGNAL_OOM_KILLS);
 	return 0;
 }

@@ -8,7 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Capture, CaptureMode, Task};
+use crate::{Capture, Task, TraceBudget};
 
 /// What one node should trace and run. The object's name is the node's.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
@@ -70,6 +70,9 @@ pub struct PlannedProfile {
     /// What is seen of system calls, and of which.
     #[serde(default, skip_serializing_if = "Capture::is_default")]
     pub capture: Capture,
+    /// What tracing may cost on this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<TraceBudget>,
     /// Names of the Models, of the profile's namespace.
     pub models: Vec<String>,
     /// Pods, sorted by UID.
@@ -173,7 +176,8 @@ pub struct NodePlanStatus {
     /// rounded up to a power of two so that a status does not change with each window.
     #[serde(default)]
     pub lost: i64,
-    /// `Ready`, `Reconciling`, `Stalled`, `ProbeReady`, `CaptureReady`, `SignalsReady`, `CountsComplete`.
+    /// `Ready`, `Reconciling`, `Stalled`, `ProbeReady`, `CaptureReady`, `SignalsReady`, `CountsComplete`,
+    /// `WithinBudget`.
     #[serde(default)]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -192,7 +196,43 @@ pub struct ProfileOnNode {
     pub containers: i32,
     /// How much is kept of their calls.
     #[serde(default)]
-    pub mode: CaptureMode,
+    pub mode: KeptMode,
+    /// That is less than the profile wants, because it would cost more than its budget.
+    #[serde(default)]
+    pub over_budget: bool,
+    /// Processor time that the probe takes for them, in millionths of a core; of 1, 2 and 5 and their
+    /// multiples by ten the next one up, so that a status changes seldom.
+    #[serde(default)]
+    pub overhead_micro_cores: i64,
+    /// System calls of them that were not counted, since the agent started; rounded up to a power of two.
+    #[serde(default)]
+    pub lost: i64,
+}
+
+/// How much a node keeps of calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+pub enum KeptMode {
+    /// Nothing; the containers are not counted.
+    Suspended,
+    /// As the capture mode Counts.
+    #[default]
+    Counts,
+    /// As the capture mode Sampled.
+    Sampled,
+    /// As the capture mode Full.
+    Full,
+}
+
+impl KeptMode {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Suspended => "Suspended",
+            Self::Counts => "Counts",
+            Self::Sampled => "Sampled",
+            Self::Full => "Full",
+        }
+    }
 }
 
 /// A version on a node.

@@ -39,6 +39,38 @@ pub fn decimal(text: &str) -> Result<f64, String> {
     }
 }
 
+/// The next of 1, 2, 5 and their multiples by ten that is not less. What was told before stays while it is no more
+/// than one step too much, so that what swings around a step is told once.
+#[must_use]
+pub fn coarse(value: i64, told: i64) -> i64 {
+    let mut steps = std::iter::successors(Some(1i64), |ten| ten.checked_mul(10))
+        .flat_map(|ten| [Some(ten), ten.checked_mul(2), ten.checked_mul(5)])
+        .flatten();
+    let next = steps.find(|step| *step >= value).unwrap_or(i64::MAX);
+    match value {
+        ..=0 => 0,
+        _ if told > next && told <= next.saturating_mul(5) / 2 => told,
+        _ => next,
+    }
+}
+
+/// A share of a core as Kubernetes writes it: `10m` is a hundredth, `0.5` a half.
+///
+/// # Errors
+/// A sentence that names the text when it is neither.
+pub fn cores(text: &str) -> Result<f64, String> {
+    let (number, unit) = match text.strip_suffix('m') {
+        Some(number) => (number, 1000.0),
+        None => (text, 1.0),
+    };
+    match decimal(number) {
+        Ok(value) if value > 0.0 => Ok(value / unit),
+        _ => Err(format!(
+            "{text:?} is not a share of a core; write for example 10m"
+        )),
+    }
+}
+
 /// `sha256:` and 64 lower-case hexadecimal digits.
 pub fn is_digest(text: &str) -> bool {
     text.strip_prefix("sha256:")
@@ -66,6 +98,28 @@ mod tests {
         ] {
             assert!(decimal(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn cores_are_written_as_kubernetes_does() {
+        assert_eq!(
+            (cores("10m"), cores("1"), cores("0.5")),
+            (Ok(0.01), Ok(1.0), Ok(0.5))
+        );
+        for bad in ["", "m", "0", "0m", "-1m", "10%", "1k"] {
+            assert!(cores(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_swings_around_a_step_is_told_once() {
+        let told: Vec<i64> = [0, 1, 3, 5, 6, 11, 999].map(|value| coarse(value, 0)).to_vec();
+        assert_eq!(told, [0, 1, 5, 5, 10, 20, 1000]);
+        assert_eq!(
+            (coarse(490, 1000), coarse(501, 1000), coarse(190, 1000)),
+            (1000, 1000, 200)
+        );
+        assert_eq!((coarse(i64::MAX, 0), coarse(-5, 7)), (i64::MAX, 0));
     }
 
     #[test]

@@ -30,6 +30,13 @@ use crate::LocalRef;
     printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.nodes"),
     printcolumn(name = "Models", type_ = "string", json_path = ".spec.models[*].name"),
     printcolumn(
+        name = "Milli-cores",
+        type_ = "integer",
+        json_path = ".status.overhead.milliCores",
+        priority = 1
+    ),
+    printcolumn(name = "Lost", type_ = "integer", json_path = ".status.lost", priority = 1),
+    printcolumn(
         name = "Ready",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].status"
@@ -93,6 +100,10 @@ pub struct TraceProfileSpec {
     /// Where alerts go, beside the metrics of the agents and of the operator.
     #[serde(default)]
     pub outputs: Outputs,
+
+    /// What tracing may cost. Without it, nothing is held back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<TraceBudget>,
 }
 
 fn all_containers() -> Vec<String> {
@@ -333,6 +344,47 @@ impl Default for Outputs {
     }
 }
 
+/// What tracing may cost on each node.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TraceBudget {
+    /// Processor time that the probe may take for all containers of this profile on one node, as a
+    /// share of a core such as 10m, a hundredth. Between 1m and 99. What the kernel itself takes for
+    /// the way into a tracepoint is not in it.
+    #[schemars(length(max = 8))]
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,5}m|[0-9]{1,2}([.][0-9]{1,3})?)$') && !self.matches('^[0.]+m?$')")
+        .message("cpu must be a share of a core between 1m and 99, for example 10m, which is a hundredth"))]
+    pub cpu: String,
+    /// What gives way where it takes more.
+    #[serde(default)]
+    pub on_exceed: OnExceed,
+}
+
+/// What gives way where tracing costs more than its budget. It comes back by itself, step by step, once there is room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum OnExceed {
+    /// Step by step: from mode Full to Sampled to Counts, and then the containers are not counted.
+    #[default]
+    Degrade,
+    /// The containers are not counted, at once.
+    Suspend,
+}
+
+/// What tracing takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Overhead {
+    /// On all nodes together, in thousandths of a core, rounded up.
+    #[serde(default)]
+    pub milli_cores: i64,
+    /// On the node where it is the most.
+    #[serde(default)]
+    pub most_milli_cores: i64,
+    /// That node.
+    #[serde(default)]
+    pub most_on: String,
+}
+
 /// What is traced at present.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -349,7 +401,14 @@ pub struct TraceProfileStatus {
     /// Nodes on which matched pods run.
     #[serde(default)]
     pub nodes: i32,
-    /// `Ready`, `Reconciling`, `Stalled`, `Traced`.
+    /// Processor time that the probe takes for this profile, as measured; it is rounded so that it changes seldom.
+    #[serde(default)]
+    pub overhead: Overhead,
+    /// System calls of this profile's containers that were not counted, since their agents started; rounded up to
+    /// powers of two.
+    #[serde(default)]
+    pub lost: i64,
+    /// `Ready`, `Reconciling`, `Stalled`, `Traced`, `WithinBudget`.
     #[serde(default)]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

@@ -103,7 +103,7 @@ impl Agent {
                 namespace: p.namespace.clone(),
                 name: p.name.clone(),
                 containers: p.pods.iter().map(|pod| pod.containers.len() as i32).sum(),
-                mode: p.capture.mode,
+                ..ProfileOnNode::default()
             })
             .collect();
         self.score(&versions);

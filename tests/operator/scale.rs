@@ -153,7 +153,7 @@ fn answer(plan: &NodePlan) -> NodePlanStatus {
                 namespace: p.namespace.clone(),
                 name: p.name.clone(),
                 containers: 1,
-                mode: p.capture.mode,
+                ..ProfileOnNode::default()
             })
             .collect(),
         versions: versions.collect(),

@@ -95,6 +95,13 @@ impl Resources {
         }
     }
 
+    /// The same where the kernel itself told of so many kills: of the one that ended the container, no file is left.
+    #[must_use]
+    pub fn killed(mut self, told: u64) -> Self {
+        self.oom_kills = self.oom_kills.max((told > 0).then_some(told));
+        self
+    }
+
     /// What is missing, in words of the kernel.
     #[must_use]
     pub fn missing(&self) -> Vec<&'static str> {

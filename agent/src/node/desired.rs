@@ -7,11 +7,14 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use vigia_crds::{CaptureMode, NodePlanSpec, PlannedModel, PlannedProfile, SignalKind, Task, VersionMode};
+use vigia_crds::{
+    CaptureMode, NodePlanSpec, OnExceed, PlannedModel, PlannedProfile, SignalKind, Task, VersionMode,
+};
 
 use vigia_model::syscalls::{Arch, Filter};
 
 use crate::containers::ContainerId;
+use crate::node::governor::Budget;
 use crate::probe::{Mode, Signal};
 
 /// A namespaced name: of a TraceProfile or of a Model.
@@ -52,6 +55,8 @@ pub struct Profile {
     pub signals: BTreeSet<Signal>,
     /// Whether cgroupfs is asked, too.
     pub resources: bool,
+    /// What that may cost on this node.
+    pub budget: Option<Budget>,
 }
 
 /// A container to trace.
@@ -159,7 +164,11 @@ impl Desired {
     #[must_use]
     pub fn signals(&self) -> BTreeSet<Signal> {
         let all = self.profiles.values().flat_map(|profile| &profile.signals);
-        all.copied().collect()
+        // A kill for want of memory often ends the container, and with it what cgroupfs says.
+        let resources = self.profiles.values().any(|profile| profile.resources);
+        all.copied()
+            .chain(resources.then_some(Signal::OomKills))
+            .collect()
     }
 
     fn add_targets(&mut self, key: &Key, planned: &PlannedProfile) {
@@ -229,6 +238,16 @@ fn profile(planned: &PlannedProfile) -> Result<Profile, String> {
             })
             .collect(),
         resources: planned.capture.signals.contains(&SignalKind::Resources),
+        budget: planned
+            .budget
+            .as_ref()
+            .map(|budget| {
+                Ok::<_, String>(Budget {
+                    cores: vigia_crds::cores(&budget.cpu)?,
+                    suspend: budget.on_exceed == OnExceed::Suspend,
+                })
+            })
+            .transpose()?,
     })
 }
 
@@ -279,7 +298,7 @@ fn model(planned: &PlannedModel) -> Result<Model, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vigia_crds::{Capture, PlannedContainer, PlannedPod, PlannedVersion};
+    use vigia_crds::{Capture, PlannedContainer, PlannedPod, PlannedVersion, TraceBudget};
 
     fn planned(name: &str) -> PlannedProfile {
         PlannedProfile {
@@ -291,6 +310,7 @@ mod tests {
             sample_per_mille: 100,
             models: vec!["m".to_owned()],
             capture: Capture::default(),
+            budget: None,
             pods: vec![PlannedPod {
                 name: "pod-0".to_owned(),
                 uid: "uid-0".to_owned(),
@@ -349,21 +369,26 @@ mod tests {
         bad.alerts_per_hour = "many".to_owned();
         let mut typo = planned("typo");
         typo.capture.syscalls.include = vec!["raed".to_owned()];
+        let mut dear = planned("dear");
+        dear.budget = Some(TraceBudget {
+            cpu: "10%".to_owned(),
+            on_exceed: OnExceed::Degrade,
+        });
         let two = planned_model(&[VersionMode::Active, VersionMode::Active]);
         let desired = Desired::parse(
             &NodePlanSpec {
-                profiles: vec![bad, typo, planned("good")],
+                profiles: vec![bad, typo, dear, planned("good")],
                 models: vec![two],
             },
             1,
         );
         assert_eq!(desired.profiles.len(), 1);
-        assert_eq!(desired.problems.len(), 3);
+        assert_eq!(desired.problems.len(), 4);
         for (problem, said) in
             desired
                 .problems
                 .iter()
-                .zip(["shop/bad", "\"raed\"", "two versions are Active"])
+                .zip(["shop/bad", "\"raed\"", "\"10%\"", "two versions are Active"])
         {
             assert!(problem.contains(said), "{problem}");
         }

@@ -8,8 +8,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::desired::{Desired, Key};
+use super::desired::{Desired, Key, Profile};
 use super::duty::Duty;
+use super::governor::Level;
+use super::meter::{Meter, Reading, Usage};
 use super::models::load::Loaded;
 use super::models::shelf::{Refusal, Shelf, Step, VersionKey};
 use super::report::Findings;
@@ -19,7 +21,7 @@ use crate::containers::resources::Resources;
 use crate::containers::{ContainerId, Finder};
 use crate::probe::{
     Gram, Hierarchy, Latency, Mode, Probe, ProbeConfig, ProbeError, ProbeStats, Signal, SignalCounts, Slot,
-    Tally,
+    Tally, Used,
 };
 use crate::window::{Closed, Known, New, Now, Totals, Windows};
 
@@ -93,6 +95,13 @@ pub struct Engine {
     shelf: Shelf<Arc<Loaded>>,
     scorer: Scorer,
     duty: Duty,
+    meter: Meter,
+    /// What is rare of each target, as of the last drain.
+    used: BTreeMap<Slot, Used>,
+    /// Those that go with this tick: their last windows are told by what they were.
+    leaving: BTreeMap<ContainerId, Slot>,
+    /// What cgroupfs said last of those that profiles want it of: nothing is left of one that is gone.
+    resources: BTreeMap<ContainerId, Resources>,
     /// Why latencies and pairs cannot be kept, where a profile wants them.
     no_detail: Option<String>,
     /// What this kernel lacks of the signals that profiles want.
@@ -126,6 +135,10 @@ impl Engine {
             shelf: Shelf::new(serving),
             scorer,
             duty: Duty::default(),
+            meter: Meter::default(),
+            used: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+            resources: BTreeMap::new(),
             no_detail: None,
             no_signals: None,
             known: BTreeMap::new(),
@@ -142,6 +155,7 @@ impl Engine {
         let steps = self.shelf.want(&desired.models);
         self.shelf.swap(&desired.models);
         self.scorer.retain(&desired);
+        self.meter.plan(&desired.profiles);
         self.desired = desired;
         self.scan_at = Duration::ZERO;
         self.dirty = true;
@@ -163,7 +177,7 @@ impl Engine {
     /// When [`Self::tick`] has something to do, by the monotonic clock.
     #[must_use]
     pub fn wake_at(&self) -> Duration {
-        let next = [self.windows.next_due(), self.duty.next()];
+        let next = [self.windows.next_due(), self.duty.next(), self.meter.next()];
         next.into_iter().flatten().fold(self.scan_at, Duration::min)
     }
 
@@ -172,7 +186,8 @@ impl Engine {
         let mut closed = self.ensure_probe(now);
         self.turn_duty(now);
         let actions = self.scan(now);
-        let due = self.windows.next_due().is_some_and(|due| due <= now.mono);
+        let due = [self.windows.next_due(), self.meter.next()];
+        let due = due.into_iter().flatten().any(|due| due <= now.mono);
         if actions.is_empty() && !due && !self.dirty {
             return self.finish(closed, false);
         }
@@ -193,6 +208,7 @@ impl Engine {
         if let Some(probe) = &mut self.probe {
             probe.set_signals(&self.desired.signals());
         }
+        self.keep_budgets(now, &totals);
         self.finish(closed, changed)
     }
 
@@ -206,12 +222,40 @@ impl Engine {
         let drained = self.drain();
         let known = drained.is_some();
         // A window whose end is not known is dropped: the next probe's numbers are not those that it began with.
-        let totals = drained.unwrap_or_else(|| Totals::new(&[], 0));
+        let totals = drained.unwrap_or_default();
         let keys: Vec<WindowKey> = self.windows.keys().cloned().collect();
         keys.iter()
             .filter_map(|key| self.windows.end(key, now, &totals))
             .filter(|_| known)
             .collect()
+    }
+
+    /// Reads what each profile costs; what is kept of those that cost too much changes with the next tick.
+    fn keep_budgets(&mut self, now: Now, totals: &Totals) {
+        if !self.meter.is_due(now.mono) {
+            return;
+        }
+        let readings: Vec<Reading<'_>> = self
+            .traced
+            .iter()
+            .filter_map(|(id, traced)| {
+                Some(Reading {
+                    slot: traced.slot,
+                    calls: totals.calls(traced.slot),
+                    used: self.used.get(&traced.slot).copied().unwrap_or_default(),
+                    mode: Self::wanted(&self.desired, &self.meter, id),
+                    profiles: &self.desired.targets.get(id)?.profiles,
+                })
+            })
+            .collect();
+        let changed = self
+            .meter
+            .read(now.mono, &self.stats, &readings, &self.desired.profiles);
+        for (profile, level) in changed {
+            tracing::warn!(%profile, ?level, "what is kept of calls changes with what it costs");
+            self.dirty = true;
+            self.scan_at = Duration::ZERO;
+        }
     }
 
     /// What is left out of windows is left out here, before anything is made of them.
@@ -261,6 +305,7 @@ impl Engine {
         self.probe = None;
         self.traced.clear();
         self.folders.clear();
+        self.meter.forget();
         self.scan_at = Duration::ZERO;
         self.retry_at = now.mono + RETRY;
         let root = self.config.cgroup_root.clone();
@@ -325,11 +370,14 @@ impl Engine {
     }
 
     /// The mode of a container, and one in how much of the time for [`Mode::Sampled`]: the most that a profile wants.
-    fn wanted(desired: &Desired, id: &ContainerId) -> (Mode, u32) {
+    fn wanted(desired: &Desired, meter: &Meter, id: &ContainerId) -> (Mode, u32) {
         let profiles = desired.targets.get(id).into_iter().flat_map(|t| &t.profiles);
         let wanted = profiles
-            .filter_map(|key| desired.profiles.get(key))
-            .map(|profile| (profile.mode, std::cmp::Reverse(profile.one_in)));
+            .filter_map(|key| Some((key, desired.profiles.get(key)?)))
+            .filter_map(|(key, profile)| match meter.level(key, profile.mode) {
+                Level::Kept(mode) => Some((mode, std::cmp::Reverse(profile.one_in))),
+                Level::Suspended => None,
+            });
         wanted
             .max()
             .map_or((Mode::Counts, 1), |(mode, one_in)| (mode, one_in.0))
@@ -339,7 +387,10 @@ impl Engine {
         if !self.probe.as_ref().is_some_and(Probe::has_detail) {
             return;
         }
-        let sampled = self.traced.keys().map(|id| Self::wanted(&self.desired, id));
+        let sampled = self
+            .traced
+            .keys()
+            .map(|id| Self::wanted(&self.desired, &self.meter, id));
         let one_in = sampled
             .filter(|(mode, _)| *mode == Mode::Sampled)
             .map(|(_, one_in)| one_in)
@@ -360,7 +411,7 @@ impl Engine {
             return;
         };
         for (id, traced) in &self.traced {
-            let mode = match Self::wanted(&self.desired, id) {
+            let mode = match Self::wanted(&self.desired, &self.meter, id) {
                 (Mode::Sampled, one_in) if !self.duty.takes_part(one_in) => Mode::Counts,
                 (mode, _) => mode,
             };
@@ -373,40 +424,49 @@ impl Engine {
     /// What is counted beside calls of the containers of these windows, of what their profiles want.
     fn signals(&mut self, closed: &[Closed<WindowKey>]) -> Vec<(WindowKey, Signals)> {
         let wanted = self.desired.signals();
-        if wanted.is_empty() && self.desired.profiles.values().all(|profile| !profile.resources) {
+        if wanted.is_empty() {
             self.no_signals = None;
+            self.resources.clear();
+            self.leaving.clear();
             return Vec::new();
         }
         let mut lacks: BTreeSet<String> = BTreeSet::new();
-        let mut counts = BTreeMap::new();
-        if let Some(probe) = &mut self.probe {
+        if let Some(probe) = &self.probe {
             let missing = probe.missing_signals();
             lacks.extend(wanted.iter().filter_map(|signal| missing.get(signal).cloned()));
-            match probe.drain_signals() {
-                Ok(drained) => counts = drained,
-                Err(error) => self.fail(&error),
-            }
         }
         let mut told = Vec::new();
         for window in closed {
             let (key, id) = (&window.key, &window.key.container);
             let profile = self.desired.profiles.get(&key.profile);
-            let (Some(profile), Some(traced)) = (profile, self.traced.get(id)) else {
+            let slot = self.traced.get(id).map(|traced| traced.slot);
+            let slot = self.leaving.get(id).copied().filter(|_| window.last).or(slot);
+            let (Some(profile), Some(slot)) = (profile, slot) else {
                 continue;
             };
             let mut signals = Signals {
-                counts: counts.get(&traced.slot).copied().unwrap_or_default(),
+                counts: self.used.get(&slot).copied().unwrap_or_default().signals,
                 counted: profile.signals.clone(),
                 resources: None,
             };
             let places = (self.hierarchy.as_ref(), self.folders.get(id));
-            if let (true, (Some(hierarchy), Some(folder))) = (profile.resources, places) {
+            if let (true, false, (Some(hierarchy), Some(folder))) = (profile.resources, window.last, places) {
                 let resources = Resources::read(hierarchy.kind, &hierarchy.root, folder);
                 lacks.extend(resources.missing().into_iter().map(str::to_owned));
-                signals.resources = Some(resources);
+                self.resources.insert(id.clone(), resources);
             }
+            signals.resources = profile.resources.then(|| {
+                self.resources
+                    .get(id)
+                    .copied()
+                    .unwrap_or_default()
+                    .killed(signals.counts.oom_kills)
+            });
             told.push((key.clone(), signals));
         }
+        let here = &self.traced;
+        self.resources.retain(|id, _| here.contains_key(id));
+        self.leaving.clear();
         let lacks: Vec<String> = lacks.into_iter().collect();
         self.no_signals = (!lacks.is_empty()).then(|| format!("kernel lacks {}", lacks.join("; ")));
         told
@@ -420,8 +480,18 @@ impl Engine {
         let Some(finder) = &mut self.finder else {
             return Vec::new();
         };
-        let wanted: BTreeSet<ContainerId> = self.desired.targets.keys().cloned().collect();
-        targets::plan(&self.traced, &self.desired.targets, finder.refresh(&wanted))
+        let (desired, meter) = (&self.desired, &self.meter);
+        let is_kept = |key: &Key| {
+            let profile = desired.profiles.get(key);
+            profile.is_none_or(|profile| meter.level(key, profile.mode) != Level::Suspended)
+        };
+        let wanted: BTreeSet<ContainerId> = desired
+            .targets
+            .iter()
+            .filter(|(_, target)| target.profiles.iter().any(is_kept))
+            .map(|(id, _)| id.clone())
+            .collect();
+        targets::plan(&self.traced, &wanted, finder.refresh(&wanted))
     }
 
     fn drain(&mut self) -> Option<Totals> {
@@ -432,12 +502,14 @@ impl Engine {
         let drained = probe
             .drain(&mut self.tallies)
             .and_then(|()| probe.drain_detail(&mut self.latencies, &mut self.grams))
-            .and_then(|()| probe.stats());
+            .and_then(|()| Ok((probe.drain_used()?, probe.stats()?)));
         match drained {
-            Ok(stats) => {
+            Ok((used, stats)) => {
                 self.stats = stats;
                 self.health = ProbeHealth::Ready;
-                let totals = Totals::new(&self.tallies, stats.lost_calls);
+                let lost = used.iter().map(|(slot, used)| (*slot, used.lost)).collect();
+                self.used = used;
+                let totals = Totals::new(&self.tallies, lost);
                 Some(totals.with_detail(&self.latencies, &self.grams))
             }
             Err(error) => {
@@ -459,10 +531,11 @@ impl Engine {
             .filter_map(|key| self.windows.end(key, now, totals))
             .collect();
         self.folders.remove(id);
-        if let (Some(traced), Some(probe)) = (self.traced.remove(id), &mut self.probe)
-            && let Err(error) = probe.remove_target(traced.slot)
-        {
-            self.fail(&error);
+        if let (Some(traced), Some(probe)) = (self.traced.remove(id), &mut self.probe) {
+            self.leaving.insert(id.clone(), traced.slot);
+            if let Err(error) = probe.remove_target(traced.slot) {
+                self.fail(&error);
+            }
         }
         closed
     }
@@ -504,7 +577,10 @@ impl Engine {
                 .iter()
                 .flat_map(|target| &target.profiles)
             {
-                if let Some(settings) = self.desired.profiles.get(profile) {
+                let settings = self.desired.profiles.get(profile);
+                let is_kept =
+                    |settings: &&Profile| self.meter.level(profile, settings.mode) != Level::Suspended;
+                if let Some(settings) = settings.filter(is_kept) {
                     let key = WindowKey {
                         container: id.clone(),
                         profile: profile.clone(),
@@ -532,6 +608,17 @@ impl Engine {
     #[must_use]
     pub fn desired(&self) -> &Desired {
         &self.desired
+    }
+
+    /// What may be kept of each profile's calls within its budget, and what that takes.
+    #[must_use]
+    pub fn costs(&self) -> BTreeMap<Key, (Level, Usage)> {
+        let profiles = self.desired.profiles.iter();
+        let cost = |(key, profile): (&Key, &Profile)| {
+            let cost = (self.meter.level(key, profile.mode), self.meter.usage(key));
+            (key.clone(), cost)
+        };
+        profiles.map(cost).collect()
     }
 
     /// Which versions are held.

@@ -387,8 +387,13 @@ impl Agent {
             .lost_cgroups
             .set(i64::try_from(self.engine.lost_cgroups()).unwrap_or(i64::MAX));
         self.metrics.probed(&self.engine.stats());
+        let costs = self.engine.costs();
+        let profiles = &self.engine.desired().profiles;
+        self.metrics
+            .costs(&costs, |key| profiles.get(key).map(|profile| profile.mode));
         let view = View {
             desired: self.engine.desired(),
+            costs: &costs,
             shelf: self.engine.shelf(),
             traced: &traced,
             health: self.engine.health(),

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use vigia_crds::conditions::{self, READY, RECONCILING, STALLED, Wanted};
-use vigia_crds::{CaptureMode, NodePlanStatus, ProfileOnNode, VersionOnNode, VersionState};
+use vigia_crds::{KeptMode, NodePlanStatus, ProfileOnNode, VersionOnNode, VersionState, coarse};
 
 use super::desired::{Desired, Key};
 use super::engine::ProbeHealth;
+use super::governor::Level;
+use super::meter::Usage;
 use super::models::shelf::Shelf;
 use crate::containers::ContainerId;
 use crate::probe::Mode;
@@ -25,6 +27,12 @@ pub const SIGNALS_READY: &str = "SignalsReady";
 /// Condition: every call of every process of the containers is counted.
 pub const COUNTS_COMPLETE: &str = "CountsComplete";
 
+/// Condition: what profiles want costs no more than their budgets.
+pub const WITHIN_BUDGET: &str = "WithinBudget";
+
+/// Profiles that are named in a message.
+const NAMED: usize = 3;
+
 /// Longest message of a refused version.
 const MESSAGE: usize = 512;
 
@@ -38,6 +46,8 @@ pub struct View<'a, M> {
     pub traced: &'a [&'a ContainerId],
     /// How the probe is.
     pub health: &'a ProbeHealth,
+    /// What is kept of each profile's calls within its budget, and what that takes.
+    pub costs: &'a BTreeMap<Key, (Level, Usage)>,
     /// Calls not counted, since the start.
     pub lost: u64,
     /// Cgroups made inside containers that are not counted, since the start.
@@ -54,12 +64,14 @@ pub fn build<M>(view: &View<'_, M>, current: &NodePlanStatus, now: Timestamp) ->
     // The API keeps whole seconds.
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
     let versions = versions(view, current, now);
-    let wanted = conditions(view, &versions);
+    let profiles = profiles(view, current);
+    let mut wanted = conditions(view, &versions);
+    wanted.push(within_budget(&profiles));
     NodePlanStatus {
         observed_generation: view.desired.generation,
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         targets: count(view.traced.len()),
-        profiles: profiles(view),
+        profiles,
         summary: summary(&versions),
         lost: rounded(view.lost),
         conditions: conditions::apply(&current.conditions, &wanted, view.desired.generation, now),
@@ -67,7 +79,7 @@ pub fn build<M>(view: &View<'_, M>, current: &NodePlanStatus, now: Timestamp) ->
     }
 }
 
-fn profiles<M>(view: &View<'_, M>) -> Vec<ProfileOnNode> {
+fn profiles<M>(view: &View<'_, M>, current: &NodePlanStatus) -> Vec<ProfileOnNode> {
     let mut counts: BTreeMap<&Key, i32> = view.desired.profiles.keys().map(|key| (key, 0)).collect();
     for target in view.traced.iter().filter_map(|id| view.desired.targets.get(*id)) {
         for profile in &target.profiles {
@@ -78,18 +90,60 @@ fn profiles<M>(view: &View<'_, M>) -> Vec<ProfileOnNode> {
     }
     counts
         .into_iter()
-        .map(|(key, containers)| ProfileOnNode {
-            namespace: key.namespace.clone(),
-            name: key.name.clone(),
-            containers,
-            mode: match view.desired.profiles.get(key).map(|profile| profile.mode) {
-                Some(_) if view.no_detail.is_some() => CaptureMode::Counts,
-                Some(Mode::Full) => CaptureMode::Full,
-                Some(Mode::Sampled) => CaptureMode::Sampled,
-                Some(Mode::Counts) | None => CaptureMode::Counts,
-            },
+        .map(|(key, containers)| {
+            let wanted = view
+                .desired
+                .profiles
+                .get(key)
+                .map_or(Mode::Counts, |profile| profile.mode);
+            let none = (Level::Kept(wanted), Usage::default());
+            let (level, usage) = view.costs.get(key).copied().unwrap_or(none);
+            let old = current.profiles.iter();
+            let old = old
+                .filter(|old| (&old.namespace, &old.name) == (&key.namespace, &key.name))
+                .map(|old| old.overhead_micro_cores)
+                .next();
+            ProfileOnNode {
+                namespace: key.namespace.clone(),
+                name: key.name.clone(),
+                containers,
+                mode: match level {
+                    Level::Suspended => KeptMode::Suspended,
+                    Level::Kept(_) if view.no_detail.is_some() => KeptMode::Counts,
+                    Level::Kept(Mode::Full) => KeptMode::Full,
+                    Level::Kept(Mode::Sampled) => KeptMode::Sampled,
+                    Level::Kept(Mode::Counts) => KeptMode::Counts,
+                },
+                over_budget: level < Level::Kept(wanted),
+                overhead_micro_cores: coarse((usage.cores * 1e6).ceil() as i64, old.unwrap_or(0)),
+                lost: rounded(usage.lost),
+            }
         })
         .collect()
+}
+
+/// Which profiles are kept down.
+fn within_budget(profiles: &[ProfileOnNode]) -> Wanted {
+    let over: Vec<&ProfileOnNode> = profiles.iter().filter(|one| one.over_budget).collect();
+    let reason = match over.iter().map(|one| one.mode).min() {
+        None => return Wanted::new(WITHIN_BUDGET, true, "WithinBudget", ""),
+        Some(KeptMode::Suspended) => "Suspended",
+        Some(_) => "Degraded",
+    };
+    let named: Vec<String> = over
+        .iter()
+        .take(NAMED)
+        .map(|one| format!("{}/{} is {}", one.namespace, one.name, one.mode.as_str()))
+        .collect();
+    let more = match over.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        n => format!(" and {n} more are kept down"),
+    };
+    let message = format!(
+        "{}{more}: what the profile wants would cost more than its spec.budget; it is tried again by itself",
+        named.join(", ")
+    );
+    Wanted::new(WITHIN_BUDGET, false, reason, message)
 }
 
 fn versions<M>(view: &View<'_, M>, current: &NodePlanStatus, now: Timestamp) -> Vec<VersionOnNode> {
@@ -274,6 +328,7 @@ mod tests {
             filter: Filter::default(),
             signals: BTreeSet::new(),
             resources: false,
+            budget: None,
         };
         let model = Model {
             task: Task::Anomaly,
@@ -304,11 +359,17 @@ mod tests {
         second: i64,
     ) -> NodePlanStatus {
         let (desired, id) = (desired(), id());
+        let usage = Usage {
+            cores: 0.000_7 + second as f64 / 1e6,
+            lost: 5,
+        };
+        let costs = BTreeMap::from([(key("profile"), (Level::Kept(Mode::Counts), usage))]);
         let view = View {
             desired: &desired,
             shelf,
             traced: &[&id],
             health,
+            costs: &costs,
             lost: 5,
             lost_cgroups: 0,
             no_detail: None,
@@ -352,13 +413,44 @@ mod tests {
     }
 
     #[test]
+    fn a_profile_that_is_kept_down_is_named() {
+        let profile = |name: &str, mode, over_budget| ProfileOnNode {
+            name: name.to_owned(),
+            mode,
+            over_budget,
+            ..ProfileOnNode::default()
+        };
+        let fine = profile("a", KeptMode::Counts, false);
+        assert_eq!(within_budget(std::slice::from_ref(&fine)).status, Some(true));
+        let down = profile("b", KeptMode::Counts, true);
+        let wanted = within_budget(&[fine.clone(), down.clone()]);
+        assert_eq!((wanted.status, wanted.reason), (Some(false), "Degraded"));
+        assert!(wanted.message.starts_with("/b is Counts: "), "{}", wanted.message);
+        let off = profile("c", KeptMode::Suspended, true);
+        let wanted = within_budget(&[down.clone(), down.clone(), down, off]);
+        assert!(
+            wanted.reason == "Suspended" && wanted.message.contains("and 1 more"),
+            "{wanted:?}"
+        );
+    }
+
+    #[test]
     fn the_same_facts_later_give_the_same_status() {
         let shelf = shelf(Some(Ok(())));
         let first = status(&shelf, &ProbeHealth::Ready, &NodePlanStatus::default(), 10);
         assert_eq!(first, status(&shelf, &ProbeHealth::Ready, &first, 20));
         assert_eq!(reason(&first, READY), ("True".to_owned(), "Traced".to_owned()));
         assert_eq!((first.targets, first.observed_generation, first.lost), (1, 4, 8));
-        assert_eq!(first.profiles[0].containers, 1);
+        let profile = &first.profiles[0];
+        assert_eq!(
+            (
+                profile.containers,
+                profile.overhead_micro_cores,
+                profile.lost,
+                profile.over_budget
+            ),
+            (1, 1000, 8, false)
+        );
         assert_eq!(first.summary, "m@aaaaaaaa");
     }
 

@@ -1,9 +1,8 @@
 //! Which containers to begin and to cease counting: pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::containers::{ContainerId, Found};
-use crate::node::desired::Target;
 use crate::probe::Slot;
 
 /// A container that is counted.
@@ -28,11 +27,11 @@ pub enum Action {
 #[must_use]
 pub fn plan(
     traced: &BTreeMap<ContainerId, Traced>,
-    wanted: &BTreeMap<ContainerId, Target>,
+    wanted: &BTreeSet<ContainerId>,
     found: &BTreeMap<ContainerId, Found>,
 ) -> Vec<Action> {
     let stays = |id: &ContainerId, cgroup: u64| {
-        wanted.contains_key(id) && found.get(id).is_some_and(|found| found.cgroup == cgroup)
+        wanted.contains(id) && found.get(id).is_some_and(|found| found.cgroup == cgroup)
     };
     let removals = traced
         .iter()
@@ -41,7 +40,7 @@ pub fn plan(
     let additions = found
         .iter()
         .filter(|(id, found)| {
-            wanted.contains_key(id) && traced.get(id).is_none_or(|traced| traced.cgroup != found.cgroup)
+            wanted.contains(id) && traced.get(id).is_none_or(|traced| traced.cgroup != found.cgroup)
         })
         .map(|(id, found)| Action::Add(id.clone(), found.clone()));
     removals.chain(additions).collect()
@@ -50,7 +49,6 @@ pub fn plan(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
     use std::path::PathBuf;
 
     fn id(name: &str) -> ContainerId {
@@ -80,12 +78,7 @@ mod tests {
                 )
             })
             .collect();
-        let target = Target {
-            pod: String::new(),
-            container: String::new(),
-            profiles: BTreeSet::new(),
-        };
-        let wanted = wanted.iter().map(|name| (id(name), target.clone())).collect();
+        let wanted = wanted.iter().map(|name| id(name)).collect();
         let there = there
             .iter()
             .map(|(name, cgroup)| (id(name), found(*cgroup)))

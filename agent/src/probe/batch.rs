@@ -95,13 +95,23 @@ pub(super) fn retain(
     mut keep: impl FnMut(&[u8], [u8; 4]) -> bool,
 ) -> io::Result<()> {
     let mut stale: Vec<u8> = Vec::new();
-    let (mut keys, mut values) = (Vec::new(), Vec::new());
-    read_batches(map, key_size, 4, BATCH, &mut keys, &mut values, |key, value| {
+    read(map, key_size, 4, |key, value| {
         if !keep(key, [value[0], value[1], value[2], value[3]]) {
             stale.extend_from_slice(key);
         }
     })?;
     stale.chunks_exact(key_size).try_for_each(|key| delete(map, key))
+}
+
+/// Every element of a plain hash map whose values are a multiple of 4 bytes.
+pub(super) fn read(
+    map: BorrowedFd<'_>,
+    key_size: usize,
+    value_size: usize,
+    each: impl FnMut(&[u8], &[u8]),
+) -> io::Result<()> {
+    let (mut keys, mut values) = (Vec::new(), Vec::new());
+    read_batches(map, key_size, value_size, BATCH, &mut keys, &mut values, each)
 }
 
 /// Reads per-CPU maps, with buffers kept from one drain to the next.

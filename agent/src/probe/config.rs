@@ -12,7 +12,8 @@ pub struct ProbeConfig {
     /// Count what these processes fork, too.
     pub children: bool,
     /// Most pairs of target and system call that are counted at once. Each takes 64 bytes and 16 more for each CPU
-    /// in the kernel; calls beyond are counted as lost.
+    /// in the kernel; calls beyond are counted as lost. One target has at most a 64th of them, and a 16th of as many
+    /// 2-grams, beside the places that it finds in arrays.
     pub tallies: u32,
     /// Most cgroups (nested ones included), and most processes, that are bound to slots at once.
     pub bindings: u32,
@@ -93,8 +94,10 @@ pub struct ProbeStats {
     pub lost_bindings: u64,
     /// Latencies and 2-grams not kept because a table was full, since loading.
     pub lost_detail: u64,
-    /// The program that counts, on a call's exit.
+    /// The program that counts, on a call's exit, where it does no more than that. All of its runs.
     pub exit: ProgramCost,
+    /// The same where it keeps latencies and 2-grams, too; its runs are among those of the one before.
+    pub measure: ProgramCost,
     /// The program that notes when a call begins; attached while a target wants it.
     pub enter: ProgramCost,
 }

@@ -24,7 +24,7 @@ pub use config::{Mode, ProbeConfig, ProbeStats, ProgramCost};
 pub use error::ProbeError;
 pub use hierarchy::{Hierarchy, HierarchyKind};
 use object::{DETAIL, GROUPS, Object, hooks};
-pub use signal::{Signal, SignalCounts};
+pub use signal::{Signal, SignalCounts, Used};
 pub use tally::{Gram, Latency, Slot, Tally};
 
 /// The kernel's programs and maps, and who is counted.
@@ -157,7 +157,9 @@ impl Probe {
             self.signals.clear();
             self.attached.clear();
         }
-        batch::delete(self.object.slots.fd().as_fd(), &slot.0.to_ne_bytes()).map_err(unbind)?;
+        for map in [&self.object.slots, &self.object.used] {
+            batch::delete(map.fd().as_fd(), &slot.0.to_ne_bytes()).map_err(unbind)?;
+        }
         for id in &bound.cgroups {
             batch::delete(self.object.cgroups.fd().as_fd(), &id.to_ne_bytes()).map_err(unbind)?;
         }
@@ -364,7 +366,7 @@ impl Probe {
         let (reader, lost) = (&mut self.reader, self.object.lost.fd().as_fd());
         let mut read = |cause: u32| reader.sum(lost, cause).map_err(refused);
         let (lost_calls, lost_bindings, lost_detail) = (read(0)?, read(1)?, read(2)?);
-        let [exit, enter] = reader
+        let [exit, enter, measure] = reader
             .element(self.object.seen.fd().as_fd(), 0, tally::SEEN_SIZE)
             .map(tally::costs)
             .map_err(refused)?;
@@ -377,6 +379,7 @@ impl Probe {
             lost_bindings,
             lost_detail,
             exit,
+            measure,
             enter,
         })
     }
@@ -387,6 +390,15 @@ impl Probe {
         }
         let slot = Slot(self.next_slot);
         self.next_slot = self.next_slot.checked_add(1).ok_or(ProbeError::OutOfSlots)?;
+        batch::update(
+            self.object.used.fd().as_fd(),
+            &slot.0.to_ne_bytes(),
+            &[0; Used::SIZE],
+        )
+        .map_err(|source| ProbeError::Map {
+            what: "make room for a target",
+            source,
+        })?;
         self.write_slot(slot, self.config.mode)?;
         let bound = Bound {
             mode: self.config.mode,
@@ -466,29 +478,24 @@ impl Probe {
         }
     }
 
-    /// Totals of every target of which something was counted.
+    /// What is rare of every target.
     ///
     /// # Errors
     ///
     /// When the kernel refuses the read.
-    pub fn drain_signals(&mut self) -> Result<BTreeMap<Slot, SignalCounts>, ProbeError> {
-        let mut all: BTreeMap<Slot, SignalCounts> = BTreeMap::new();
-        if self.signals.is_empty() {
-            return Ok(all);
-        }
+    pub fn drain_used(&mut self) -> Result<BTreeMap<Slot, Used>, ProbeError> {
+        let mut all = BTreeMap::new();
         let targets = &self.targets;
-        let take = |key: &[u8], cpus: &[u8]| {
-            let (slot, what, count) = SignalCounts::read(key, cpus);
+        batch::read(self.object.used.fd().as_fd(), 4, Used::SIZE, |key, value| {
+            let slot = tally::slot(key);
             if targets.contains_key(&slot) {
-                all.entry(slot).or_default().set(what, count);
+                all.insert(slot, Used::read(value));
             }
-        };
-        self.reader
-            .read(self.object.signals.fd().as_fd(), 8, take)
-            .map_err(|source| ProbeError::Map {
-                what: "read the signals",
-                source,
-            })?;
+        })
+        .map_err(|source| ProbeError::Map {
+            what: "read what is lost and signals",
+            source,
+        })?;
         Ok(all)
     }
 
@@ -505,9 +512,8 @@ impl Probe {
             (&self.object.grams, Gram::SIZE),
         ];
         let detail = detail.into_iter().filter(|_| self.config.detail);
-        let signals = self.config.signals.then_some((&self.object.signals, 8));
         let tallies = std::iter::once((&self.object.tallies, Tally::SIZE));
-        for (map, size) in tallies.chain(detail).chain(signals) {
+        for (map, size) in tallies.chain(detail) {
             let mut stale: Vec<u8> = Vec::new();
             self.reader
                 .read(map.fd().as_fd(), size, |key, _| {

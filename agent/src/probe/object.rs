@@ -62,8 +62,8 @@ pub(super) struct Object {
     pub(super) grams: MapData,
     pub(super) control: MapData,
     pub(super) slots: MapData,
+    pub(super) used: MapData,
     pub(super) seen: MapData,
-    pub(super) signals: MapData,
     /// What this kernel lacks for a signal.
     pub(super) missing: BTreeMap<Signal, String>,
 }
@@ -83,6 +83,8 @@ impl Object {
             .btf(Some(&btf))
             .override_global("VIGIA_BY", &by, true)
             .override_global("VIGIA_DETAIL", &u32::from(config.detail), true)
+            .override_global("VIGIA_TALLIES", &(config.tallies / 64).max(16), true)
+            .override_global("VIGIA_GRAMS", &(config.tallies / 16).max(64), true)
             .map_max_entries(
                 "LATENCIES",
                 if config.detail {
@@ -96,7 +98,7 @@ impl Object {
             .map_max_entries("PROGRESS", if config.detail { THREADS } else { 1 })
             .map_max_entries("TALLIES", config.tallies)
             .map_max_entries("SLOTS", config.bindings)
-            .map_max_entries("SIGNALS", if config.signals { config.bindings } else { 1 })
+            .map_max_entries("USED", config.bindings)
             .map_max_entries(
                 "CGROUPS",
                 if config.cgroups.is_some() {
@@ -127,7 +129,7 @@ impl Object {
         let (tallies, lost) = (map("TALLIES")?, map("LOST")?);
         let (latencies, grams, control) = (map("LATENCIES")?, map("GRAMS")?, map("CONTROL")?);
         let (tally_places, latency_places) = (map("TALLY_PLACES")?, map("LATENCY_PLACES_MAP")?);
-        let (slots, seen, signals) = (map("SLOTS")?, map("SEEN")?, map("SIGNALS")?);
+        let (slots, used, seen) = (map("SLOTS")?, map("USED")?, map("SEEN")?);
         // BTF of the whole kernel was parsed for a moment: some 30 MB that the allocator would keep.
         drop(btf);
         kernel::return_free_memory();
@@ -143,8 +145,8 @@ impl Object {
             grams,
             control,
             slots,
+            used,
             seen,
-            signals,
             missing,
         })
     }

@@ -1,9 +1,7 @@
 //! What is counted of containers beside system calls.
 
-use super::Slot;
-use super::batch::{half, word};
+use super::batch::word;
 use super::object::Hook;
-use super::tally::slot;
 
 /// A kind of thing that the probe can count beside system calls, by one or two tracepoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,15 +14,18 @@ pub enum Signal {
     Connections,
     /// Signals that are sent.
     Signals,
+    /// Processes that are killed for want of memory.
+    OomKills,
 }
 
 impl Signal {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Processes,
         Self::Capabilities,
         Self::Connections,
         Self::Signals,
+        Self::OomKills,
     ];
 
     pub(super) fn hooks(self) -> &'static [Hook] {
@@ -43,6 +44,8 @@ impl Signal {
             Self::Capabilities => const { &[hook("vigia_capable", "cap_capable")] },
             Self::Connections => const { &[hook("vigia_connecting", "inet_sock_set_state")] },
             Self::Signals => const { &[hook("vigia_signalled", "signal_generate")] },
+            // The victim itself is told since Linux 6.8.
+            Self::OomKills => const { &[hook("vigia_killed", "mark_victim")] },
         }
     }
 }
@@ -62,27 +65,36 @@ pub struct SignalCounts {
     pub connections: u64,
     /// Signals received.
     pub signals: u64,
+    /// Processes killed for want of memory.
+    pub oom_kills: u64,
 }
 
-impl SignalCounts {
-    /// Takes in an element of the kernel's table; gives whose it is.
-    pub(super) fn read(key: &[u8], cpus: &[u8]) -> (Slot, u32, u64) {
-        let count = cpus
-            .chunks_exact(8)
-            .fold(0u64, |sum, cpu| sum.wrapping_add(word(cpu, 0)));
-        (slot(key), half(key, 4), count)
-    }
+/// What is rare of one target: totals since it is one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Used {
+    /// Calls that were not counted.
+    pub lost: u64,
+    /// What was counted beside calls, of what was attached.
+    pub signals: SignalCounts,
+}
 
-    /// As in probe.bpf.c.
-    pub(super) fn set(&mut self, what: u32, count: u64) {
-        match what {
-            0 => self.processes = count,
-            1 => self.programs = count,
-            2 => self.capabilities = count,
-            3 => self.denials = count,
-            4 => self.connections = count,
-            5 => self.signals = count,
-            _ => {}
+impl Used {
+    /// Bytes of an element, as in probe.bpf.c.
+    pub(super) const SIZE: usize = 16 + 7 * 8;
+
+    pub(super) fn read(value: &[u8]) -> Self {
+        let signal = |what: usize| word(value, 16 + 8 * what);
+        Self {
+            lost: word(value, 0),
+            signals: SignalCounts {
+                processes: signal(0),
+                programs: signal(1),
+                capabilities: signal(2),
+                denials: signal(3),
+                connections: signal(4),
+                signals: signal(5),
+                oom_kills: signal(6),
+            },
         }
     }
 }

@@ -190,13 +190,13 @@ pub(super) const fn places_of(size: usize) -> usize {
 }
 
 /// Bytes of what each CPU has seen last, and of the programs' costs, which are behind it.
-pub(super) const SEEN_SIZE: usize = SEEN + 2 * COST;
+pub(super) const SEEN_SIZE: usize = SEEN + 3 * COST;
 const SEEN: usize = 24;
 const COST: usize = 24;
 
-/// Costs of the exit and the entry program.
-pub(super) fn costs(cpus: &[u8]) -> [ProgramCost; 2] {
-    [0, 1].map(|program| {
+/// Costs of the exit and the entry program, and of the exit program where it measures, too.
+pub(super) fn costs(cpus: &[u8]) -> [ProgramCost; 3] {
+    [0, 1, 2].map(|program| {
         let mut cost = ProgramCost::default();
         for cpu in cpus.chunks_exact(SEEN_SIZE) {
             let at = SEEN + program * COST;

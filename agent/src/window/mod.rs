@@ -34,14 +34,14 @@ pub struct Now {
 pub struct Totals {
     slots: BTreeMap<Slot, BTreeMap<u32, (u64, u64)>>,
     detail: BTreeMap<Slot, DetailTotals>,
-    /// Lost by the probe since it was loaded, whosever they were.
-    pub lost: u64,
+    /// Calls that were not counted.
+    lost: BTreeMap<Slot, u64>,
 }
 
 impl Totals {
-    /// Sorts what the probe drained.
+    /// Sorts what the probe drained, with the calls of each slot that it could not count.
     #[must_use]
-    pub fn new(tallies: &[Tally], lost: u64) -> Self {
+    pub fn new(tallies: &[Tally], lost: BTreeMap<Slot, u64>) -> Self {
         let mut slots: BTreeMap<Slot, BTreeMap<u32, (u64, u64)>> = BTreeMap::new();
         for tally in tallies {
             slots
@@ -61,6 +61,17 @@ impl Totals {
     pub fn with_detail(mut self, latencies: &[Latency], grams: &[Gram]) -> Self {
         self.detail = detail::sort(latencies, grams);
         self
+    }
+
+    /// All calls of a slot that were counted.
+    #[must_use]
+    pub fn calls(&self, slot: Slot) -> u64 {
+        let calls = self.slots.get(&slot).into_iter().flat_map(BTreeMap::values);
+        calls.fold(0, |sum, (calls, _)| sum.wrapping_add(*calls))
+    }
+
+    fn lost_of(&self, slot: Slot) -> u64 {
+        self.lost.get(&slot).copied().unwrap_or_default()
     }
 
     fn detail_of(&self, slot: Slot) -> DetailTotals {
@@ -125,7 +136,7 @@ impl<K: Ord + Clone> Windows<K> {
                     since: now,
                     base: totals.slots.get(&slot).cloned().unwrap_or_default(),
                     detail: totals.detail_of(slot),
-                    lost: totals.lost,
+                    lost: totals.lost_of(slot),
                     age: 0,
                 };
                 self.open.insert(key, open);
@@ -155,7 +166,7 @@ impl<K: Ord + Clone> Windows<K> {
                 open.since = now;
                 open.base = totals.slots.get(&open.slot).cloned().unwrap_or_default();
                 open.detail = totals.detail_of(open.slot);
-                open.lost = totals.lost;
+                open.lost = totals.lost_of(open.slot);
                 closed
             })
             .collect()
@@ -198,7 +209,7 @@ impl Open {
                 duration_ms,
                 calls,
             )
-            .with_lost(totals.lost.saturating_sub(self.lost)),
+            .with_lost(totals.lost_of(self.slot).saturating_sub(self.lost)),
             detail: totals
                 .detail
                 .get(&self.slot)
@@ -249,7 +260,7 @@ mod tests {
                 errors,
             })
             .collect();
-        Totals::new(&tallies, lost)
+        Totals::new(&tallies, BTreeMap::from([(Slot(slot), lost)]))
     }
 
     fn counts(closed: &[Closed<&str>]) -> Vec<(u32, u64, u64)> {

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use vigia_agent::node::desired::{Desired, Key};
 use vigia_agent::node::engine::{Engine, EngineConfig, ProbeHealth, Tick};
+use vigia_agent::node::governor::Level;
 use vigia_agent::node::models::load::{Pinned, load};
 use vigia_agent::node::models::shelf::{Step, VersionKey};
 use vigia_agent::node::score::Scorer;
-use vigia_agent::probe::{HierarchyKind, Tally};
+use vigia_agent::probe::{HierarchyKind, Mode, Tally};
 use vigia_agent::window::{Detail, Now};
-use vigia_crds::{CaptureMode, SignalKind, Task, VersionMode};
+use vigia_crds::{CaptureMode, OnExceed, SignalKind, Task, TraceBudget, VersionMode};
 use vigia_model::budget::Told;
 
 use crate::ground::{Ground, grounds};
@@ -382,4 +383,68 @@ fn signals_are_told_where_they_are_wanted_and_what_the_kernel_lacks_is_named() {
         }
         assert_eq!(node.engine.health(), &ProbeHealth::Ready);
     }
+}
+
+#[test]
+fn what_a_container_did_last_is_told_when_it_is_gone() {
+    let ground = grounds().remove(0);
+    let mut node = Node::new(&ground);
+    node.pod.capture.signals = vec![SignalKind::Resources, SignalKind::Processes];
+    node.plan(&[]);
+    node.tick();
+    node.window(1, 0);
+    node.pod.container.as_ref().expect("is there").run(1, 0);
+    node.pod.container.take().expect("is there").remove();
+    node.seconds += 1;
+    let tick = node.tick();
+    let (_, signals) = &tick.signals[0];
+    assert_eq!((tick.signals.len(), signals.counts.programs), (1, 2));
+    let resources = signals.resources.expect("wanted");
+    assert_eq!(
+        resources.memory_bytes.is_some(),
+        ground.kind == HierarchyKind::V1,
+        "as it was before"
+    );
+}
+
+#[test]
+fn what_costs_more_than_its_budget_is_kept_down_step_by_step_and_comes_back() {
+    let ground = grounds().remove(0);
+    let mut node = Node::new(&ground);
+    node.pod.capture.mode = CaptureMode::Full;
+    node.pod.budget = Some(TraceBudget {
+        cpu: "1m".to_owned(),
+        on_exceed: OnExceed::Degrade,
+    });
+    node.plan(&[]);
+    node.tick();
+    let mut levels = vec![Level::Kept(Mode::Full)];
+    let level = |node: &Node| node.engine.costs().values().next().expect("one profile").0;
+    for _ in 0..50 {
+        // Some hundred nanoseconds each, in a second as the engine sees it.
+        node.window(100_000, 0);
+        if levels.last() != Some(&level(&node)) {
+            levels.push(level(&node));
+        }
+    }
+    assert_eq!(
+        levels,
+        [
+            Level::Kept(Mode::Full),
+            Level::Kept(Mode::Sampled),
+            Level::Kept(Mode::Counts),
+            Level::Suspended
+        ]
+    );
+    assert_eq!(
+        (node.engine.traced().len(), node.tick().windows),
+        (0, 0),
+        "nothing is attached"
+    );
+    assert_eq!(node.engine.health(), &ProbeHealth::Ready);
+    for _ in 0..75 {
+        node.window(1, 0);
+    }
+    assert!(level(&node) > Level::Suspended && node.engine.traced().len() == 1);
+    assert_eq!(node.window(1, 0).windows, 1);
 }

@@ -95,6 +95,11 @@ impl Cgroup {
         self.0.join("cgroup.procs")
     }
 
+    /// Sets one of its files.
+    pub fn write(&self, file: &str, value: &str) {
+        fs::write(self.0.join(file), value).expect("a file of the cgroup");
+    }
+
     /// Runs a program in it and waits for its end.
     pub fn status(&self, mut command: Command) -> ExitStatus {
         let procs = self.procs();

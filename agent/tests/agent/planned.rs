@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use vigia_crds::{
     Capture, NodePlanSpec, PlannedContainer, PlannedModel, PlannedPod, PlannedProfile, PlannedVersion, Task,
-    VersionMode,
+    TraceBudget, VersionMode,
 };
 
 use crate::ground::{Cgroup, Ground};
@@ -17,6 +17,8 @@ pub struct Pod {
     pub container: Option<Cgroup>,
     /// What is wanted of its calls.
     pub capture: Capture,
+    /// What that may cost.
+    pub budget: Option<TraceBudget>,
 }
 
 /// Id of the container.
@@ -46,6 +48,7 @@ impl Pod {
             folder,
             container,
             capture: Capture::default(),
+            budget: None,
         }
     }
 
@@ -59,6 +62,7 @@ impl Pod {
             alerts_per_hour: "0.05".to_owned(),
             sample_per_mille: 1000,
             capture: self.capture.clone(),
+            budget: self.budget.clone(),
             models: vec!["m".to_owned()],
             pods: vec![PlannedPod {
                 name: "pod-0".to_owned(),

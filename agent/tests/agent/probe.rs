@@ -5,7 +5,9 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use crate::ground::{Ground, grounds};
-use vigia_agent::probe::{Gram, Latency, Mode, Probe, ProbeConfig, Signal, Slot, Tally};
+use vigia_agent::probe::{
+    Gram, HierarchyKind, Latency, Mode, Probe, ProbeConfig, Signal, SignalCounts, Slot, Tally,
+};
 
 fn probe_for(ground: &Ground) -> Probe {
     Probe::load(ProbeConfig {
@@ -374,9 +376,14 @@ fn the_probe_says_what_its_programs_take() {
     let slot = probe.add_target(target.id()).expect("a target");
     probe.set_mode(slot, Mode::Full).expect("full");
     target.run(200_000, 0);
+    probe.set_mode(slot, Mode::Counts).expect("counts");
+    target.run(200_000, 0);
     let stats = probe.stats().expect("stats");
-    for cost in [stats.exit, stats.enter] {
-        assert!(cost.runs >= 200_000, "{cost:?}");
+    assert!(
+        stats.exit.runs >= 400_000 && stats.enter.runs >= 200_000,
+        "{stats:?}"
+    );
+    for cost in [stats.exit, stats.measure, stats.enter] {
         let mean = cost.mean_ns().expect("some runs are timed");
         assert!((5.0..20_000.0).contains(&mean), "{mean} ns a run");
     }
@@ -425,15 +432,16 @@ fn what_a_container_does_beside_system_calls_is_counted_where_it_is_wanted() {
             assert!(!cgroup.status(shell).success());
         };
         act(&target);
-        assert_eq!(probe.drain_signals().expect("a drain"), BTreeMap::new());
+        let none = probe.drain_used().expect("a drain")[&slot].signals;
+        assert_eq!(none, SignalCounts::default());
 
         probe.set_signals(&Signal::ALL.into());
-        assert_eq!(probe.stats().expect("stats").attached, plain + 5);
+        assert_eq!(probe.stats().expect("stats").attached, plain + 6);
         act(&target);
         act(&neighbour);
-        let counts = probe.drain_signals().expect("a drain");
+        let counts = probe.drain_used().expect("a drain");
         assert_eq!(counts.len(), 1, "the neighbour is no target");
-        let counts = counts[&slot];
+        let counts = counts[&slot].signals;
         assert_eq!(
             (counts.processes, counts.programs, counts.connections),
             (2, 3, 1),
@@ -444,5 +452,63 @@ fn what_a_container_does_beside_system_calls_is_counted_where_it_is_wanted() {
         assert!(counts.capabilities >= counts.denials, "{counts:?}");
         probe.set_signals(&[].into());
         assert_eq!(probe.stats().expect("stats").attached, plain);
+    }
+}
+
+#[test]
+fn a_kill_for_want_of_memory_is_told_although_the_container_goes_with_it() {
+    for ground in grounds()
+        .into_iter()
+        .filter(|ground| ground.kind == HierarchyKind::V1)
+    {
+        let target = ground.cgroup("small");
+        target.write("memory.limit_in_bytes", "16M");
+        let mut probe = Probe::load(ProbeConfig {
+            cgroups: Some(ground.kind),
+            signals: true,
+            ..ProbeConfig::default()
+        })
+        .expect("the probe loads");
+        let slot = probe.add_target(target.id()).expect("a target");
+        probe.set_signals(&[Signal::OomKills].into());
+        // It keeps its last lines, of which there is but one.
+        let mut hungry = Command::new("tail");
+        hungry.arg("/dev/zero").stdout(Stdio::null());
+        assert!(!target.status(hungry).success());
+        target.remove();
+        let used = probe.drain_used().expect("a drain")[&slot];
+        assert_eq!(used.signals.oom_kills, 1);
+    }
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_target_gets_its_share_of_the_table_and_no_more() {
+    static NOWHERE: [u32; 40] = {
+        let mut all = [0; 40];
+        let mut at = 0;
+        while at < all.len() {
+            all[at] = 472 + at as u32;
+            at += 1;
+        }
+        all
+    };
+    for ground in grounds() {
+        let (greedy, modest) = (ground.cgroup("greedy"), ground.cgroup("modest"));
+        let mut probe = Probe::load(ProbeConfig {
+            cgroups: Some(ground.kind),
+            tallies: 1024,
+            ..ProbeConfig::default()
+        })
+        .expect("the probe loads");
+        let slots = [&greedy, &modest].map(|cgroup| probe.add_target(cgroup.id()).expect("a target"));
+        // Numbers of both ABIs want the same places; those that come second go to the table, a 64th of it at most.
+        greedy.run_kinds(472..512);
+        greedy.run_ia32(&NOWHERE);
+        modest.run_kinds(472..512);
+        modest.run_ia32(&NOWHERE[..10]);
+        let used = probe.drain_used().expect("a drain");
+        assert_eq!((used[&slots[0]].lost, used[&slots[1]].lost), (40 - 16, 0));
+        assert_eq!(probe.stats().expect("stats").lost_calls, 40 - 16);
     }
 }

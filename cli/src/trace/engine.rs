@@ -1,5 +1,6 @@
 //! What counts: the probe in the kernel or, where that may not be, the tracer.
 
+use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
 use vigia_agent::probe::{Gram, Latency, Probe, Slot, Tally};
@@ -46,7 +47,7 @@ impl Reader {
                 };
                 let tallies: Vec<Tally> = counts.calls.iter().map(tally).collect();
                 Ok(Snapshot {
-                    totals: Totals::new(&tallies, 0),
+                    totals: Totals::new(&tallies, BTreeMap::new()),
                     times: counts.times.clone(),
                 })
             }
@@ -88,9 +89,10 @@ impl Kernel {
             .drain(&mut self.tallies)
             .map_err(|error| cannot(&error))?;
         self.tallies.retain(|tally| self.filter.has(tally.syscall));
-        let stats = self.probe.stats().map_err(|error| cannot(&error))?;
+        let used = self.probe.drain_used().map_err(|error| cannot(&error))?;
+        let lost = used.into_iter().map(|(slot, used)| (slot, used.lost)).collect();
         Ok(Snapshot {
-            totals: Totals::new(&self.tallies, stats.lost_calls),
+            totals: Totals::new(&self.tallies, lost),
             times: self.read_times()?,
         })
     }

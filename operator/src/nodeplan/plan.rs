@@ -105,6 +105,7 @@ pub fn plan(
                 shared_by.saturating_mul(models.max(1)),
             ),
             capture,
+            budget: profile.spec.budget.clone(),
             sample_per_mille: sample_per_mille(everywhere),
             models: profile.spec.models.iter().map(|m| m.name.clone()).collect(),
             namespace,

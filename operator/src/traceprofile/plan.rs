@@ -6,16 +6,18 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use vigia_crds::conditions::{self, READY, RECONCILING, STALLED, Wanted};
-use vigia_crds::{NodePlan, TraceProfile, TraceProfileStatus};
+use vigia_crds::{KeptMode, NodePlan, Overhead, TraceProfile, TraceProfileStatus, coarse};
 
 use super::capture::{self, Unknown};
-use crate::events::counted;
+use crate::events::{Note, Severity, counted};
 use crate::nodeplan::claim::Claimants;
 use crate::pods::PodView;
 use crate::select;
 
 /// Beside kstatus' own: whether agents trace what is selected.
 pub const TRACED: &str = "Traced";
+/// Whether what the profile wants costs no more than its budget, on all nodes.
+pub const WITHIN_BUDGET: &str = "WithinBudget";
 /// Names in a message before "and N more".
 const NAMED: usize = 3;
 
@@ -75,6 +77,14 @@ pub struct Agents {
     pub answered: usize,
     /// Nodes whose probe does not work: name and message.
     pub broken: Vec<(String, String)>,
+    /// Nodes that keep less than the profile wants, because that would cost more than its budget.
+    pub over: Vec<(String, KeptMode)>,
+    /// What the probe takes, in millionths of a core.
+    pub micro_cores: i64,
+    /// The most of one node, and that node.
+    pub most: (i64, String),
+    /// Calls that were not counted.
+    pub lost: i64,
 }
 
 /// What the plans of a selection's nodes say.
@@ -86,9 +96,21 @@ pub fn agents<'a>(namespace: &str, name: &str, plans: impl Iterator<Item = &'a N
             .profiles
             .iter()
             .filter(|p| p.namespace == namespace && p.name == name);
-        agents.containers += of_profile
-            .map(|p| u32::try_from(p.containers).unwrap_or(0))
-            .sum::<u32>();
+        for here in of_profile {
+            agents.containers = agents
+                .containers
+                .saturating_add(u32::try_from(here.containers).unwrap_or(0));
+            // Agents may say anything: what is negative is nothing.
+            let cost = here.overhead_micro_cores.max(0);
+            agents.micro_cores = agents.micro_cores.saturating_add(cost);
+            if cost > agents.most.0 {
+                agents.most = (cost, plan.name_any());
+            }
+            agents.lost = agents.lost.saturating_add(here.lost.max(0));
+            if here.over_budget {
+                agents.over.push((plan.name_any(), here.mode));
+            }
+        }
         if plan
             .metadata
             .generation
@@ -125,6 +147,8 @@ pub fn status(
         matched_pods: count(selection.pods),
         traced_containers: i32::try_from(agents.containers).unwrap_or(i32::MAX),
         nodes: count(selection.nodes.len()),
+        overhead: overhead(agents, profile.status.as_ref().map(|s| &s.overhead)),
+        lost: powers_of_two(agents.lost),
         conditions: conditions::apply(
             old,
             &wanted(profile, selection, agents, missing_models),
@@ -139,7 +163,7 @@ fn wanted(
     selection: &Selection,
     agents: &Agents,
     missing_models: &[String],
-) -> [Wanted; 4] {
+) -> [Wanted; 5] {
     let traced = traced(selection, agents);
     // What a person must put right comes first.
     let problem = problem(profile, selection, missing_models);
@@ -158,7 +182,83 @@ fn wanted(
         Wanted::new(RECONCILING, reconciling, reason, when(reconciling)),
         Wanted::new(STALLED, stalled, reason, when(stalled)),
         traced,
+        within_budget(profile, agents),
     ]
+}
+
+/// What agents measured, so rounded that it changes seldom however many nodes there are.
+fn overhead(agents: &Agents, old: Option<&Overhead>) -> Overhead {
+    let milli = |micro: i64, old: i64| coarse(micro.saturating_add(999) / 1000, old);
+    let (all, most) = old.map_or((0, 0), |old| (old.milli_cores, old.most_milli_cores));
+    let most_milli_cores = milli(agents.most.0, most);
+    // Of nodes that take as much, the one that was named stays named.
+    let same = old.filter(|old| old.most_milli_cores == most_milli_cores && !old.most_on.is_empty());
+    Overhead {
+        milli_cores: milli(agents.micro_cores, all),
+        most_milli_cores,
+        most_on: match same {
+            Some(old) if agents.most.0 > 0 => old.most_on.clone(),
+            _ => agents.most.1.clone(),
+        },
+    }
+}
+
+fn powers_of_two(lost: i64) -> i64 {
+    let lost = u64::try_from(lost).unwrap_or(0);
+    let next = lost.checked_next_power_of_two().filter(|_| lost > 0);
+    i64::try_from(next.unwrap_or(0)).unwrap_or(i64::MAX)
+}
+
+fn within_budget(profile: &TraceProfile, agents: &Agents) -> Wanted {
+    let Some(least) = agents.over.iter().map(|(_, mode)| *mode).min() else {
+        return Wanted::new(WITHIN_BUDGET, true, "WithinBudget", "");
+    };
+    let nodes: Vec<String> = agents
+        .over
+        .iter()
+        .map(|(node, mode)| format!("{node} ({})", mode.as_str()))
+        .collect();
+    let budget = profile
+        .spec
+        .budget
+        .as_ref()
+        .map_or("", |budget| budget.cpu.as_str());
+    let reason = match least {
+        KeptMode::Suspended => "Suspended",
+        _ => "Degraded",
+    };
+    let message = format!(
+        "on {} less is kept than spec.capture says, because the probe would take more than spec.budget.cpu \
+         {budget}: {}. It is tried again by itself; give it more, or want less",
+        counted(nodes.len() as u64, "node"),
+        names(&nodes)
+    );
+    Wanted::new(WITHIN_BUDGET, false, reason, message)
+}
+
+/// An Event where what is kept of calls was held down, or no longer is.
+pub fn told(old: Option<&TraceProfileStatus>, new: &TraceProfileStatus) -> Option<Note> {
+    let find = |status: &TraceProfileStatus| conditions::find(&status.conditions, WITHIN_BUDGET).cloned();
+    let (before, now) = (old.and_then(find), find(new)?);
+    let was = before.as_ref().is_some_and(|before| before.status == "False");
+    let is = now.status == "False";
+    let worse = is && before.is_some_and(|before| before.reason == "Degraded" && now.reason == "Suspended");
+    if was == is && !worse {
+        return None;
+    }
+    let (severity, reason, note) = if is {
+        (Severity::Warning, "OverBudget", now.message.clone())
+    } else {
+        let note = "all is kept again that spec.capture says".to_owned();
+        (Severity::Normal, "WithinBudget", note)
+    };
+    Some(Note {
+        severity,
+        reason,
+        action: "Trace",
+        note,
+        key: format!("{}-{}", now.reason, now.last_transition_time.0.as_second()),
+    })
 }
 
 fn traced(selection: &Selection, agents: &Agents) -> Wanted {
@@ -199,6 +299,15 @@ fn traced(selection: &Selection, agents: &Agents) -> Wanted {
             "ProbeNotReady",
             of(&format!("; node {node}{others} cannot trace: {message}")),
         );
+    }
+    let suspended = agents
+        .over
+        .iter()
+        .filter(|(_, mode)| *mode == KeptMode::Suspended);
+    let suspended: Vec<String> = suspended.map(|(node, _)| node.clone()).collect();
+    if agents.containers < selection.containers && !suspended.is_empty() {
+        let what = format!("; suspended by spec.budget on {}", names(&suspended));
+        return Wanted::new(TRACED, false, "Suspended", of(&what));
     }
     if agents.containers >= selection.containers {
         return Wanted::new(TRACED, true, "Traced", of(""));
@@ -312,7 +421,7 @@ mod tests {
         let agents = Agents {
             containers: traced,
             answered: selection.nodes.len(),
-            broken: vec![],
+            ..Agents::default()
         };
         let missing: Vec<_> = missing.iter().map(|m| (*m).to_owned()).collect();
         status(profile, &selection, &agents, &missing, at(1))
@@ -321,6 +430,91 @@ mod tests {
     fn reason(status: &TraceProfileStatus) -> (String, String) {
         let ready = conditions::find(&status.conditions, READY).expect("Ready is always there");
         (ready.status.clone(), ready.reason.clone())
+    }
+
+    #[test]
+    fn what_is_kept_down_is_said_and_told_once() {
+        let plan = |node: &str, mode: &str, over: bool, cost: i64| -> NodePlan {
+            serde_json::from_value(json!({
+                "metadata": {"name": node}, "spec": {},
+                "status": {"profiles": [{
+                    "namespace": "shop", "name": "p", "containers": if mode == "Suspended" { 0 } else { 1 },
+                    "mode": mode, "overBudget": over, "overheadMicroCores": cost, "lost": 3,
+                }]},
+            }))
+            .expect("a plan")
+        };
+        let pods = [pod("shop", "a", "n1", &["app"]), pod("shop", "b", "n2", &["app"])];
+        let pods: Vec<_> = pods.iter().cloned().map(Arc::new).collect();
+        let mut profile = profile("shop", "p", 1);
+        profile.spec.budget = serde_json::from_value(json!({"cpu": "10m"})).expect("a budget");
+        let selection = select(&profile, &Claimants::new([Arc::new(profile.clone())]), &pods);
+        let mut next = |plans: [NodePlan; 2], second| {
+            let next = status(
+                &profile,
+                &selection,
+                &agents("shop", "p", plans.iter()),
+                &[],
+                at(second),
+            );
+            let note = told(profile.status.as_ref(), &next);
+            profile.status = Some(next.clone());
+            (next, note.map(|note| note.reason))
+        };
+        let within = |status: &TraceProfileStatus| {
+            conditions::find(&status.conditions, WITHIN_BUDGET)
+                .expect("is there")
+                .clone()
+        };
+
+        let (first, note) = next(
+            [plan("n1", "Full", false, 2000), plan("n2", "Full", false, 5000)],
+            1,
+        );
+        assert_eq!((within(&first).status.as_str(), note), ("True", None));
+        let wanted = Overhead {
+            milli_cores: 10,
+            most_milli_cores: 5,
+            most_on: "n2".to_owned(),
+        };
+        assert_eq!((&first.overhead, first.lost), (&wanted, 8));
+        let (again, _) = next(
+            [plan("n1", "Full", false, 2000), plan("n2", "Full", false, 4100)],
+            2,
+        );
+        assert_eq!(again, first, "a little less is not told");
+
+        let (down, note) = next(
+            [plan("n1", "Full", false, 2000), plan("n2", "Counts", true, 5000)],
+            3,
+        );
+        assert_eq!(
+            (within(&down).reason.as_str(), note),
+            ("Degraded", Some("OverBudget"))
+        );
+        assert!(
+            within(&down).message.contains("n2 (Counts)"),
+            "{}",
+            within(&down).message
+        );
+        assert_eq!(reason(&down).1, "Traced");
+        let (off, note) = next(
+            [plan("n1", "Full", false, 2000), plan("n2", "Suspended", true, 0)],
+            4,
+        );
+        assert_eq!(
+            (within(&off).reason.as_str(), note),
+            ("Suspended", Some("OverBudget"))
+        );
+        assert_eq!(reason(&off), ("False".to_owned(), "Suspended".to_owned()));
+        let (back, note) = next(
+            [plan("n1", "Full", false, 2000), plan("n2", "Full", false, 900)],
+            5,
+        );
+        assert_eq!(
+            (within(&back).status.as_str(), note),
+            ("True", Some("WithinBudget"))
+        );
     }
 
     #[test]

@@ -5,10 +5,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::ResourceExt;
+use kube::{Resource, ResourceExt};
 use vigia_crds::TraceProfile;
 
-use super::plan::{agents, select, status};
+use super::plan::{agents, select, status, told};
 use crate::context::Context;
 use crate::controller::{self, Error};
 use crate::nodeplan::claim::Claimants;
@@ -65,6 +65,10 @@ async fn reconcile(profile: Arc<TraceProfile>, context: Arc<Context>) -> Result<
         }
     }
     let next = status(&profile, &selection, &agents, &missing, Timestamp::now());
+    let note = told(profile.status.as_ref(), &next);
     context.door.status(&*profile, next).await?;
+    if let Some(note) = note {
+        context.events.mention(&profile.object_ref(&()), &note).await;
+    }
     Ok(None)
 }

@@ -3,7 +3,7 @@
 pub mod containers;
 mod measures;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,8 +19,11 @@ use vigia_crds::VersionMode;
 use vigia_model::budget::Told;
 
 use self::containers::{Collected, Containers};
+use super::desired::Key;
+use super::governor::Level;
+use super::meter::Usage;
 use super::score::Scored;
-use crate::probe::ProbeStats;
+use crate::probe::{Mode, ProbeStats};
 
 /// What a score is of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -59,6 +62,12 @@ struct WithheldLabels {
     model: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ProfileLabels {
+    namespace: String,
+    profile: String,
+}
+
 /// The agent's metrics.
 pub struct Metrics {
     registry: Registry,
@@ -85,6 +94,9 @@ pub struct Metrics {
     pub lost_detail: Gauge,
     /// Cgroups made inside containers that are not counted.
     pub lost_cgroups: Gauge,
+    overhead: Family<ProfileLabels, Gauge<f64, AtomicU64>>,
+    profile_lost: Family<ProfileLabels, Gauge>,
+    kept_down: Family<ProfileLabels, Gauge>,
     probe_run: Family<[(&'static str, &'static str); 1], Gauge<f64, AtomicU64>>,
     /// Batches that wait for the operator.
     pub waiting: Gauge,
@@ -154,6 +166,23 @@ impl Default for Metrics {
             "report_dropped_batches",
             "Batches given up for lack of room, since the start",
         );
+        let (overhead, profile_lost, kept_down) = (Family::default(), Family::default(), Family::default());
+        registry.register(
+            "profile_overhead_cores",
+            "Processor time that the probe takes for a profile's containers, in cores; the kernel's way into the \
+             tracepoint is not in it",
+            overhead.clone(),
+        );
+        registry.register(
+            "profile_lost_calls",
+            "System calls of a profile's containers that were not counted, since the start",
+            profile_lost.clone(),
+        );
+        registry.register(
+            "profile_kept_down",
+            "1 while less is kept of a profile's calls than it wants, because of its budget",
+            kept_down.clone(),
+        );
         let probe_run = Family::default();
         registry.register_with_unit(
             "probe_run",
@@ -196,6 +225,9 @@ impl Default for Metrics {
             lost,
             lost_detail,
             lost_cgroups,
+            overhead,
+            profile_lost,
+            kept_down,
             probe_run,
             waiting,
             dropped,
@@ -262,12 +294,34 @@ impl Metrics {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Notes what profiles cost and what is kept of them.
+    pub fn costs(&self, costs: &BTreeMap<Key, (Level, Usage)>, wanted: impl Fn(&Key) -> Option<Mode>) {
+        self.overhead.clear();
+        self.profile_lost.clear();
+        self.kept_down.clear();
+        for (key, (level, usage)) in costs {
+            let labels = ProfileLabels {
+                namespace: key.namespace.clone(),
+                profile: key.name.clone(),
+            };
+            let lost = i64::try_from(usage.lost).unwrap_or(i64::MAX);
+            self.overhead.get_or_create(&labels).set(usage.cores);
+            self.profile_lost.get_or_create(&labels).set(lost);
+            let down = wanted(key).is_some_and(|wanted| *level < Level::Kept(wanted));
+            self.kept_down.get_or_create(&labels).set(i64::from(down));
+        }
+    }
+
     /// Notes what the probe says of itself.
     pub fn probed(&self, stats: &ProbeStats) {
         self.lost.set(i64::try_from(stats.lost_calls).unwrap_or(i64::MAX));
         self.lost_detail
             .set(i64::try_from(stats.lost_detail).unwrap_or(i64::MAX));
-        for (program, cost) in [("exit", stats.exit), ("enter", stats.enter)] {
+        for (program, cost) in [
+            ("exit", stats.exit),
+            ("measure", stats.measure),
+            ("enter", stats.enter),
+        ] {
             if let Some(ns) = cost.mean_ns() {
                 self.probe_run
                     .get_or_create(&[("program", program)])
@@ -327,7 +381,6 @@ pub fn usage() -> (f64, i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::desired::Key;
     use vigia_model::calibration::Severity;
 
     #[test]
