@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use vigia_agent::probe::{Mode, Probe, ProbeConfig};
+use vigia_agent::probe::{Mode, Probe, ProbeConfig, ProgramCost};
 
 use crate::ground::{Cgroup, grounds};
 use crate::workload::{inside, this};
@@ -112,20 +112,21 @@ pub fn detail() {
     const ON: Duration = Duration::from_millis(40);
     const ONE_IN: u32 = 16;
     let ground = grounds().remove(0);
-    let target = ground.cgroup("target");
+    let (target, other) = (ground.cgroup("target"), ground.cgroup("other"));
     let config = ProbeConfig {
         cgroups: Some(ground.kind),
         detail: true,
         ..ProbeConfig::default()
     };
     let mut probe = Probe::load(config).expect("the probe loads");
-    let (mut full, mut sampled) = (vec![], vec![]);
+    let (mut full, mut filtered, mut sampled) = (vec![], vec![], vec![]);
     getppid(&target, CALLS);
     for _ in 0..ROUNDS {
         let untraced = getppid(&target, CALLS);
         let slot = probe.add_target(target.id()).expect("a target");
         probe.set_mode(slot, Mode::Full).expect("full");
         full.push(getppid(&target, CALLS) / untraced);
+        filtered.push(getppid(&other, CALLS) / untraced);
         probe.set_mode(slot, Mode::Sampled).expect("sampled");
         let ns = std::thread::scope(|scope| {
             // Some two seconds, so that several phases fall into it.
@@ -142,10 +143,22 @@ pub fn detail() {
         sampled.push(ns / untraced);
         probe.remove_target(slot).expect("removed");
     }
+    let (beside, ..) = crate::summary(&mut filtered);
+    let stats = probe.stats().expect("stats");
+    let ns = |cost: ProgramCost| cost.mean_ns().unwrap_or_default();
+    let (measure, enter) = (ns(stats.measure), ns(stats.enter));
     let unit = "time of a getppid loop, traced / untraced";
     let note = |what: &str| format!("counts, latency histograms and 2-grams, {what}");
     let rows = [
-        ("probe.full", full, 2.1, note("all the time")),
+        (
+            "probe.full",
+            full,
+            2.1,
+            note(&format!(
+                "all the time; a process beside it that is no target: {beside:.2}; our programs take {enter:.0} ns on \
+                 entry and {measure:.0} ns on exit"
+            )),
+        ),
         (
             "probe.sampled",
             sampled,

@@ -192,13 +192,11 @@ impl Probe {
         if self.targets.is_empty() {
             return Ok(());
         }
-        let (targets, from) = (&self.targets, into.len());
+        let from = into.len();
         let take = |key: &[u8], cpus: &[u8]| {
-            if targets.contains_key(&tally::slot(key)) {
-                let read = Tally::read(key, cpus);
-                if !into[from..].last_mut().is_some_and(|last| last.merge(&read)) {
-                    into.push(read);
-                }
+            let read = Tally::read(key, cpus);
+            if !into[from..].last_mut().is_some_and(|last| last.merge(&read)) {
+                into.push(read);
             }
         };
         self.reader
@@ -213,7 +211,9 @@ impl Probe {
                 what: "read the counters",
                 source,
             })?;
-        tally::unite(into, from, |one| (one.slot, one.syscall), Tally::merge);
+        let targets = &self.targets;
+        tally::unite(into, from, Tally::order, Tally::merge);
+        tally::keep(into, from, |one| one.slot, |slot| targets.contains_key(&slot));
         Ok(())
     }
 

@@ -2,6 +2,9 @@
 //!
 //! A call or a pair of calls that was never seen of a container, after some time in which its habits were, is the
 //! cheapest sign that it does something else. What is known is kept for as long as its window is open.
+//!
+//! Habits take a while to be seen: so many windows for calls, and for pairs as many windows' worth of calls that were
+//! measured, which with one call in sixteen takes sixteen times as long.
 
 use std::collections::BTreeSet;
 
@@ -9,6 +12,8 @@ use super::Closed;
 
 /// Windows after which what is new is told.
 const SETTLED: u32 = 12;
+/// Of a window with pairs, the least share of its calls that is taken as measured, so that learning ends.
+const LEAST: f64 = 0.002;
 /// Pairs that are remembered of one container; a container with more is one of which every pair is possible.
 const PAIRS: usize = 8192;
 
@@ -25,8 +30,8 @@ pub struct New {
 #[derive(Debug, Default)]
 pub struct Known {
     windows: u32,
-    /// Windows that had pairs: their learning is of its own.
-    detailed: u32,
+    /// Windows' worth of calls that were measured: pairs have a learning of their own.
+    measured: f64,
     calls: BTreeSet<u32>,
     pairs: BTreeSet<(u16, u16)>,
 }
@@ -40,15 +45,23 @@ impl Known {
                 new.calls.push(call.nr);
             }
         }
-        self.windows = self.windows.saturating_add(1);
+        // A part of a window shows a part of the habits.
+        self.windows = self.windows.saturating_add(u32::from(!closed.partial));
+        let settled = self.measured >= f64::from(SETTLED);
         for pair in &closed.detail.pairs {
             let key = (pair.first, pair.second);
-            if self.pairs.len() < PAIRS && self.pairs.insert(key) && self.detailed >= SETTLED {
+            if self.pairs.len() < PAIRS && self.pairs.insert(key) && settled {
                 new.pairs.push(key);
             }
         }
-        if !closed.detail.pairs.is_empty() {
-            self.detailed = self.detailed.saturating_add(1);
+        if !closed.detail.pairs.is_empty() && !closed.partial {
+            let durations = closed.detail.durations.iter();
+            let measured: u64 = durations
+                .flat_map(|one| one.buckets)
+                .map(u64::from)
+                .fold(0, u64::saturating_add);
+            let share = measured as f64 / closed.window.total().max(1) as f64;
+            self.measured += share.clamp(LEAST, 1.0);
         }
         new
     }
@@ -57,9 +70,20 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::window::{Detail, Pair};
+    use crate::probe::Latency;
+    use crate::window::{Detail, Durations, Pair};
     use vigia_model::syscalls::Arch;
     use vigia_model::window::{Calls, Window};
+
+    fn measured(calls: u32) -> Durations {
+        let mut buckets = [0; Latency::BUCKETS];
+        buckets[9] = calls;
+        Durations {
+            nr: 1,
+            sum_ns: 0,
+            buckets,
+        }
+    }
 
     fn closed(calls: &[u32], pairs: &[(u16, u16)]) -> Closed<()> {
         let calls = calls.iter().map(|&nr| Calls {
@@ -76,7 +100,7 @@ mod tests {
             key: (),
             window: Window::new(Arch::NATIVE, 0, 1000, calls),
             detail: Detail {
-                durations: vec![],
+                durations: vec![measured(1)],
                 pairs: pairs.collect(),
             },
             partial: false,
@@ -100,10 +124,34 @@ mod tests {
     #[test]
     fn a_new_pair_of_known_calls_is_new() {
         let mut known = Known::default();
-        for _ in 0..SETTLED {
-            known.meet(&closed(&[1, 2], &[(1, 2)]));
+        // Half of its calls are measured.
+        for _ in 0..2 * SETTLED {
+            assert_eq!(known.meet(&closed(&[1, 2], &[(1, 2)])).pairs, []);
         }
         assert_eq!(known.meet(&closed(&[1, 2], &[(1, 2), (2, 1)])).pairs, [(2, 1)]);
+    }
+
+    #[test]
+    fn habits_of_a_part_are_learnt_as_slowly_as_they_are_seen() {
+        let mut known = Known::default();
+        let partial = |pairs: &[(u16, u16)]| Closed {
+            partial: true,
+            ..closed(&[1, 2], pairs)
+        };
+        for _ in 0..100 {
+            known.meet(&partial(&[(1, 2)]));
+        }
+        assert_eq!(
+            known.meet(&closed(&[9], &[(2, 1)])),
+            New::default(),
+            "windows that are none"
+        );
+        let half = |known: &mut Known, first| known.meet(&closed(&[1, 2], &[(first, 2)])).pairs;
+        for first in 100..100 + 2 * SETTLED as u16 - 2 {
+            assert_eq!(half(&mut known, first), []);
+        }
+        half(&mut known, 7);
+        assert_eq!(half(&mut known, 8), [(8, 2)]);
     }
 
     #[test]

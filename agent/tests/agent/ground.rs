@@ -143,6 +143,24 @@ impl Cgroup {
         });
     }
 
+    /// Runs a process in it, on one CPU, that makes one call of each of these numbers by both ABIs, and waits for its end.
+    #[cfg(target_arch = "x86_64")]
+    pub fn run_both(&self, native: std::ops::Range<i64>, by_ia32: std::ops::Range<u32>) {
+        let cpu = one_cpu();
+        self.run_with(move || {
+            // SAFETY: the set outlives the call; callers name numbers of no system call, which only fail.
+            unsafe {
+                libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const cpu);
+                for number in native.clone() {
+                    libc::syscall(number);
+                }
+                for number in by_ia32.clone() {
+                    ia32(number);
+                }
+            }
+        });
+    }
+
     fn run_with(&self, make: impl Fn() + Send + Sync + 'static) {
         let mut command = Command::new("/bin/true");
         let procs = self.procs();
@@ -175,6 +193,20 @@ impl Cgroup {
         // another thread of the parent could hold.
         unsafe { command.pre_exec(join) };
         command
+    }
+}
+
+/// The first CPU that we may run on.
+#[cfg(target_arch = "x86_64")]
+fn one_cpu() -> libc::cpu_set_t {
+    // SAFETY: a set is plain words, for which zeros are good; the calls read and write within it.
+    unsafe {
+        let (mut all, mut one): (libc::cpu_set_t, libc::cpu_set_t) = (std::mem::zeroed(), std::mem::zeroed());
+        let got = libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut all);
+        assert_eq!(got, 0, "the CPUs that we may run on");
+        let first = (0..libc::CPU_SETSIZE as usize).find(|cpu| libc::CPU_ISSET(*cpu, &all));
+        libc::CPU_SET(first.expect("we run on one"), &mut one);
+        one
     }
 }
 
