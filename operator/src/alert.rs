@@ -60,9 +60,6 @@ pub async fn publish(context: &Context, verdict: &Verdict, node: &str) -> Result
         .profiles_in(&pod.namespace)
         .into_iter()
         .find(|p| p.metadata.name.as_deref() == Some(verdict.profile.as_str()));
-    if profile.is_some_and(|p| !p.spec.outputs.events) {
-        return Ok(());
-    }
     let version = context
         .caches
         .versions_of(&pod.namespace, &verdict.model)
@@ -80,7 +77,21 @@ pub async fn publish(context: &Context, verdict: &Verdict, node: &str) -> Result
         ..ObjectReference::default()
     };
     let note = note(verdict, &by);
-    match context.events.publish(&regarding, &note).await {
+    if profile.is_some_and(|p| !p.spec.outputs.events) {
+        context.telemetry.alert(verdict, &pod, &by, &note.note);
+        return Ok(());
+    }
+    let published = context.events.publish(&regarding, &note).await;
+    // What the API server did not take now comes again, and is told then.
+    let comes_again = match &published {
+        Ok(_) => false,
+        Err(kube::Error::Api(status)) => !is_final(status.code),
+        Err(_) => true,
+    };
+    if !comes_again {
+        context.telemetry.alert(verdict, &pod, &by, &note.note);
+    }
+    match published {
         // A namespace that is being deleted takes no Events any more, and never will: an agent that
         // tried it again for ever would deliver nothing else.
         Err(kube::Error::Api(status)) if is_final(status.code) => {
@@ -131,16 +142,13 @@ fn note(verdict: &Verdict, by: &str) -> Note {
     };
     let drivers: Vec<&Driver> = verdict.drivers.iter().take(DRIVERS).collect();
     // The weaker ones vary from window to window; were they in the key, one intruder would be ten Events.
-    let first = drivers
-        .first()
-        .map(|d| plain(&d.syscall, NAME_MAX))
-        .unwrap_or_default();
+    let first = drivers.first().map(|d| syscall(d)).unwrap_or_default();
     let because = drivers
         .iter()
         .map(|d| {
             format!(
                 "{} {}/s (expected {}/s)",
-                plain(&d.syscall, NAME_MAX),
+                syscall(d),
                 rate(d.observed_per_second),
                 rate(d.expected_per_second)
             )
@@ -167,6 +175,11 @@ fn note(verdict: &Verdict, by: &str) -> Note {
         // Another system call in front is another thing to look at.
         key: format!("{ONGOING}{}/{}/{grade}/{first}", verdict.container, verdict.model),
     }
+}
+
+/// The name of a system call that an agent sent.
+pub fn syscall(driver: &Driver) -> String {
+    plain(&driver.syscall, NAME_MAX)
 }
 
 /// Letters that an agent sent, as far as they are harmless in a terminal.

@@ -84,6 +84,15 @@ pub struct Config {
     #[arg(long, env = "VIGIA_DEBOUNCE_MS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(0..=10_000))]
     pub debounce_ms: u64,
 
+    /// Address of an OpenTelemetry collector for alerts and sums of windows (OTLP over gRPC), such as
+    /// http://otel-collector:4317; empty: none.
+    #[arg(long, env = "VIGIA_OTLP_ENDPOINT", default_value = "")]
+    pub otlp_endpoint: String,
+
+    /// Certificate of the CA that signed an https:// collector's, as PEM.
+    #[arg(long, env = "VIGIA_OTLP_CA")]
+    pub otlp_ca: Option<PathBuf>,
+
     /// Write logs as JSON lines.
     #[arg(long, env = "VIGIA_LOG_JSON", default_value_t = false)]
     pub log_json: bool,

@@ -24,6 +24,7 @@ use crate::observed::Observations;
 use crate::pods::Pods;
 use crate::signing::OperatorKey;
 use crate::store::Store;
+use crate::telemetry::Telemetry;
 use crate::traceprofile::Shares;
 
 /// What every controller and the gRPC server are given.
@@ -36,6 +37,8 @@ pub struct Context {
     pub door: Door,
     /// The one way to say something to people.
     pub events: Events,
+    /// The way to tell an OpenTelemetry collector.
+    pub telemetry: Telemetry,
     /// Metrics.
     pub metrics: Arc<Metrics>,
     /// Whether the operator is ready.

@@ -21,6 +21,7 @@ pub mod watch;
 pub mod model;
 pub mod modelversion;
 pub mod nodeplan;
+mod telemetry;
 pub mod traceprofile;
 
 #[cfg(test)]

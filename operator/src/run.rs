@@ -20,6 +20,7 @@ use crate::metrics::Metrics;
 use crate::observed::Observations;
 use crate::signing::OperatorKey;
 use crate::store::Store;
+use crate::telemetry::Telemetry;
 use crate::watch::{self, Writers};
 use crate::{ingest, model, modelversion, nodeplan, retrainingpolicy, traceprofile, trainingrun};
 
@@ -115,11 +116,14 @@ pub async fn assemble(
     let door = Door::new(client.clone(), metrics.clone());
     let key = Arc::new(OperatorKey::load_or_create(&client, &config.namespace).await?);
     let (caches, writers) = watch::caches();
+    let telemetry = Telemetry::new(&config.otlp_endpoint, config.otlp_ca.as_deref())?;
+    metrics.register(|registry| telemetry.register(registry));
     let context = Context {
         door,
         events: Events::new(client.clone(), &config.pod_name, metrics.clone()),
         client,
         config,
+        telemetry,
         metrics,
         health,
         caches,
@@ -156,5 +160,6 @@ pub async fn start(context: &Arc<Context>, writers: Writers) -> anyhow::Result<J
     tasks.spawn(retrainingpolicy::run(context.clone()));
     tasks.spawn(trainingrun::run(context.clone()));
     tasks.spawn(ingest::serve(context.clone()));
+    tasks.spawn(context.telemetry.clone().run(context.shutdown.clone()));
     Ok(tasks)
 }

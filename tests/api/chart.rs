@@ -10,6 +10,8 @@ const ALL: &[&str] = &[
     "operator.store.existingClaim=shared",
     "agent.cache.type=emptyDir",
     "monitoring.dashboard=true",
+    "operator.otlp.endpoint=https://otel-collector.telemetry:4317",
+    "operator.otlp.caSecret=otel-ca",
 ];
 
 #[tokio::test]
@@ -48,6 +50,9 @@ fn wrong_values_are_refused() {
         ("operator.store.size=much", "size"),
         ("agent.cache.path=/var/../etc", "path"),
         ("images.tag=a/b", "tag"),
+        ("operator.otlp.endpoint=collector:4317", "otlp"),
+        ("operator.otlp.endpoint=https://collector:4317", "otlp"),
+        ("operator.otlp.caSecret=otel-ca", "otlp"),
     ] {
         let error = helm_template(&[value]).expect_err(value).to_string();
         assert!(error.contains(path), "{value}: {error}");
@@ -55,6 +60,7 @@ fn wrong_values_are_refused() {
     for value in [
         "agent.log=info\\,vigia_agent=debug",
         "trainer.resources.limits.memory=4Gi",
+        "operator.otlp.endpoint=http://collector:4317",
     ] {
         helm_template(&[value]).expect(value);
     }

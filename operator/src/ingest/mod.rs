@@ -31,6 +31,7 @@ use vigia_proto::v1::training_server::TrainingServer;
 
 use crate::alert;
 use crate::context::Context;
+use crate::store::Summary;
 use crate::tls;
 use crate::trainingrun::RUN_UID;
 use crate::watch::{RUN_NAME, RUN_NAMESPACE};
@@ -156,6 +157,10 @@ impl Alarm for Context {
                 Ok(false)
             }
         }
+    }
+
+    fn scored(&self, summaries: &[Summary]) {
+        self.telemetry.scored(summaries);
     }
 }
 

@@ -20,7 +20,7 @@ use super::gate::Decoding;
 use super::limits::Limits;
 use super::metrics::{IngestMetrics, Reason};
 use super::validate::{Allowed, LateName, LateNames, check};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Summary};
 
 /// KiB of reports that are worked on at once.
 const IN_FLIGHT_KIB: u32 = 256 << 10;
@@ -45,6 +45,9 @@ pub trait Alarm: Send + Sync + 'static {
     /// # Errors
     /// It cannot be told now; the agent keeps it.
     async fn raise(&self, node: &str, alert: &Verdict) -> Result<bool, String>;
+
+    /// Tells of windows that were scored, once they are stored.
+    fn scored(&self, summaries: &[Summary]);
 }
 
 /// The service.
@@ -127,6 +130,7 @@ impl NodeService {
         }
         let rows = report.rows.len() as u64;
         let windows = report.summaries.iter().map(|s| s.windows).sum();
+        let summaries = report.summaries.clone();
         let sequence = self.committer.store(node, report).await.map_err(|e| refuse(&e))?;
         // Once it is stored: until then the agent sends it again.
         let strange = (strange > 0).then_some(("NotOnNode", strange));
@@ -140,6 +144,7 @@ impl NodeService {
         self.metrics.alerts.inc_by(told);
         self.metrics.samples.inc_by(rows);
         self.metrics.windows.inc_by(windows);
+        self.alarm.scored(&summaries);
         Ok(ack(sequence))
     }
 

@@ -25,7 +25,7 @@ use super::auth::tests::{FakeTokenReview, accounts};
 use super::validate::tests::{alert, batch, digest, plan, sample, scores};
 use super::*;
 use crate::observed::Observations;
-use crate::store::{Options, Store, digest_of};
+use crate::store::{Options, Store, Summary, digest_of};
 use crate::tls::pki::Material;
 use crate::trainingrun::data::{HOLDOUT, Prepared, shard_name};
 
@@ -58,6 +58,8 @@ impl Alarm for FakeCaches {
         }
         Ok(ours)
     }
+
+    fn scored(&self, _: &[Summary]) {}
 }
 
 impl Trainers for FakeCaches {

@@ -1,0 +1,177 @@
+//! Alerts and windows for an OpenTelemetry collector: OTLP logs and metrics over gRPC, where an endpoint is named.
+//!
+//! The operator sends them, not the agents: it knows the pods, and the collector's address and certificate are then on
+//! one node. Nothing waits for a collector: what is said goes into a queue of a fixed length, and what finds no place in
+//! it, or is not taken after a few tries, is dropped and counted. A metric is a sum since the start, so that one that was
+//! not delivered is made up for by the next.
+
+mod export;
+mod record;
+mod sums;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context as _;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use vigia_proto::v1::Verdict;
+
+use crate::pods::PodView;
+use crate::store::Summary;
+use export::Exporter;
+use opentelemetry_proto::tonic::logs::v1::ResourceLogs;
+use sums::Sums;
+
+/// Alerts that wait.
+const QUEUE: usize = 1024;
+
+/// Labels of what was dropped.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Dropped {
+    /// `logs` or `metrics`.
+    pub signal: &'static str,
+    /// One CamelCase word.
+    pub reason: &'static str,
+}
+
+/// What is counted of it.
+#[derive(Clone, Debug, Default)]
+pub struct TelemetryMetrics {
+    /// Records that the collector took.
+    pub sent: Counter,
+    /// Records and series that it did not get.
+    pub dropped: Family<Dropped, Counter>,
+}
+
+impl TelemetryMetrics {
+    fn drop(&self, signal: &'static str, reason: &'static str, count: u64) {
+        self.dropped
+            .get_or_create(&Dropped { signal, reason })
+            .inc_by(count);
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "otlp_sent",
+            "Log records that the OTLP collector took",
+            self.sent.clone(),
+        );
+        registry.register(
+            "otlp_dropped",
+            "Log records and metric series that the OTLP collector did not get, by reason",
+            self.dropped.clone(),
+        );
+    }
+}
+
+/// Where alerts and windows are told. Without an endpoint it tells nobody.
+#[derive(Clone, Default)]
+pub struct Telemetry(Option<Arc<Told>>);
+
+struct Told {
+    logs: mpsc::Sender<ResourceLogs>,
+    sums: Mutex<Sums>,
+    metrics: TelemetryMetrics,
+    /// What [`Telemetry::run`] takes.
+    work: Mutex<Option<(Exporter, mpsc::Receiver<ResourceLogs>)>>,
+}
+
+impl Telemetry {
+    /// A way to tell the collector at `endpoint`; nobody is told where it is empty.
+    ///
+    /// # Errors
+    /// No address, or no readable certificate.
+    pub fn new(endpoint: &str, ca: Option<&Path>) -> anyhow::Result<Self> {
+        if endpoint.is_empty() {
+            return Ok(Self(None));
+        }
+        let channel = connect(endpoint, ca).with_context(|| format!("OTLP endpoint {endpoint}"))?;
+        let metrics = TelemetryMetrics::default();
+        let (logs, waiting) = mpsc::channel(QUEUE);
+        let exporter = Exporter::new(channel, metrics.clone());
+        Ok(Self(Some(Arc::new(Told {
+            logs,
+            sums: Mutex::default(),
+            metrics,
+            work: Mutex::new(Some((exporter, waiting))),
+        }))))
+    }
+
+    /// Sends what is told until `shutdown`.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let work = self.0.as_ref().and_then(|told| {
+            let mut work = told.work.lock().unwrap_or_else(PoisonError::into_inner);
+            work.take()
+        });
+        match (&self.0, work) {
+            (Some(told), Some((exporter, waiting))) => export::run(exporter, waiting, told, shutdown).await,
+            _ => shutdown.cancelled().await,
+        }
+    }
+
+    /// Registers what is counted, where there is something to count.
+    pub fn register(&self, registry: &mut Registry) {
+        if let Some(told) = &self.0 {
+            told.metrics.register(registry);
+        }
+    }
+
+    /// Tells an alert about a pod's container, in the words of its Event.
+    pub fn alert(&self, verdict: &Verdict, pod: &PodView, version: &str, words: &str) {
+        let Some(told) = &self.0 else { return };
+        let now = jiff::Timestamp::now();
+        if !told.sums().alert(verdict) {
+            told.metrics.drop("metrics", "TooManySeries", 1);
+        }
+        let record = record::alert(verdict, pod, version, words, now);
+        if told.logs.try_send(record).is_err() {
+            told.metrics.drop("logs", "QueueFull", 1);
+        }
+    }
+
+    /// Counts windows that were scored.
+    pub fn scored(&self, summaries: &[Summary]) {
+        let Some(told) = &self.0 else { return };
+        let mut sums = told.sums();
+        let left_out = summaries.iter().filter(|summary| !sums.scored(summary)).count();
+        drop(sums);
+        if left_out > 0 {
+            told.metrics.drop("metrics", "TooManySeries", left_out as u64);
+        }
+    }
+}
+
+impl Told {
+    fn sums(&self) -> std::sync::MutexGuard<'_, Sums> {
+        self.sums.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Connects at the first use, and again after each loss.
+fn connect(endpoint: &str, ca: Option<&Path>) -> anyhow::Result<Channel> {
+    let mut to = Endpoint::from_shared(endpoint.to_owned())?
+        .connect_timeout(export::TIMEOUT)
+        .timeout(export::TIMEOUT);
+    match (to.uri().scheme_str(), ca) {
+        (Some("http"), None) => {}
+        (Some("http"), Some(_)) => anyhow::bail!("it has a CA certificate, but is not https://"),
+        (Some("https"), None) => {
+            anyhow::bail!("https:// needs the certificate of its CA: name a file of it")
+        }
+        (Some("https"), Some(ca)) => {
+            let pem = std::fs::read(ca).with_context(|| ca.display().to_string())?;
+            to = to.tls_config(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)))?;
+        }
+        _ => anyhow::bail!("write http://HOST:PORT or https://HOST:PORT, such as http://otel-collector:4317"),
+    }
+    Ok(to.connect_lazy())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,262 @@
+//! Telemetry against a collector in this process, and against none.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
+use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
+    MetricsService, MetricsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+};
+use opentelemetry_proto::tonic::common::v1::KeyValue;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::metrics::v1::{metric, number_data_point};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status};
+use vigia_proto::v1::{Driver, Severity};
+
+use super::*;
+
+fn pod() -> PodView {
+    PodView {
+        namespace: "shop".to_owned(),
+        name: "checkout-1".to_owned(),
+        uid: "0f".to_owned(),
+        cgroup_uid: "0f".to_owned(),
+        node: "n1".to_owned(),
+        service_account: String::new(),
+        labels: BTreeMap::new(),
+        containers: vec![("app".to_owned(), "c0ffee".to_owned())],
+        declared: vec!["app".to_owned()],
+        ended: false,
+    }
+}
+
+fn verdict() -> Verdict {
+    let driver = |syscall: &str, observed_per_second| Driver {
+        syscall: syscall.to_owned(),
+        observed_per_second,
+        expected_per_second: 0.0,
+    };
+    Verdict {
+        namespace: "shop".to_owned(),
+        profile: "checkout".to_owned(),
+        model: "m".to_owned(),
+        digest: "sha256:00".to_owned(),
+        container: "app".to_owned(),
+        window_start_unix_ms: 1_795_255_200_000,
+        window_ms: 10_000,
+        score: 0.97,
+        severity: Severity::High.into(),
+        consecutive: 2,
+        drivers: vec![driver("connect", 45.0), driver("\u{1b}[2Jexecve", 0.5)],
+        ..Verdict::default()
+    }
+}
+
+fn summary(windows: u64) -> Summary {
+    Summary {
+        namespace: "shop".to_owned(),
+        model: "m".to_owned(),
+        digest: "sha256:00".to_owned(),
+        windows,
+        above_threshold: 1,
+        ..Summary::default()
+    }
+}
+
+fn get<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a Value> {
+    let found = attributes.iter().find(|attribute| attribute.key == key)?;
+    found.value.as_ref()?.value.as_ref()
+}
+
+fn word(text: &str) -> Option<Value> {
+    Some(Value::StringValue(text.to_owned()))
+}
+
+#[test]
+fn an_alert_is_a_record_about_its_container() {
+    let now = jiff::Timestamp::from_second(1_795_255_300).expect("a time");
+    let told = record::alert(&verdict(), &pod(), "m-v2", "words", now);
+    let about = told.resource.expect("a resource").attributes;
+    for (key, value) in [
+        ("k8s.namespace.name", "shop"),
+        ("k8s.pod.name", "checkout-1"),
+        ("k8s.pod.uid", "0f"),
+        ("k8s.node.name", "n1"),
+        ("k8s.container.name", "app"),
+        ("container.id", "c0ffee"),
+    ] {
+        assert_eq!(get(&about, key).cloned(), word(value), "{key}");
+    }
+    let record = &told.scope_logs[0].log_records[0];
+    assert_eq!(record.event_name, "vigia.syscall.anomaly");
+    assert_eq!(record.severity_text, "high");
+    assert_eq!(record.time_unix_nano, 1_795_255_210_000_000_000);
+    assert_eq!(record.observed_time_unix_nano, 1_795_255_300_000_000_000);
+    assert_eq!(
+        get(&record.attributes, "vigia.model.version").cloned(),
+        word("m-v2")
+    );
+    assert_eq!(
+        get(&record.attributes, "vigia.score"),
+        Some(&Value::DoubleValue(0.97))
+    );
+    let Some(Value::ArrayValue(names)) = get(&record.attributes, "vigia.drivers.syscall") else {
+        panic!("a list of system calls");
+    };
+    let names: Vec<_> = names.values.iter().filter_map(|v| v.value.clone()).collect();
+    assert_eq!(
+        names,
+        [word("connect"), word("[2Jexecve")].map(|w| w.expect("a word"))
+    );
+}
+
+#[test]
+fn sums_grow_and_their_number_does_not_without_end() {
+    let mut sums = Sums::default();
+    assert!(sums.metrics(0).is_none());
+    assert!(sums.scored(&summary(5)) && sums.scored(&summary(7)) && sums.alert(&verdict()));
+    let metrics = sums.metrics(1).expect("metrics");
+    let all: BTreeMap<_, _> = metrics.scope_metrics[0]
+        .metrics
+        .iter()
+        .map(|m| {
+            let Some(metric::Data::Sum(sum)) = &m.data else {
+                panic!("{} is no sum", m.name);
+            };
+            assert!(sum.is_monotonic);
+            (m.name.as_str(), sum.data_points[0].value)
+        })
+        .collect();
+    let count = |n| Some(number_data_point::Value::AsInt(n));
+    assert_eq!(
+        all,
+        BTreeMap::from([
+            ("vigia.alerts", count(1)),
+            ("vigia.windows", count(12)),
+            ("vigia.windows.above_threshold", count(2)),
+        ])
+    );
+    let other = |i: usize| Summary {
+        digest: format!("sha256:{i}"),
+        ..summary(1)
+    };
+    let taken = (0..sums::MOST + 10).filter(|&i| sums.scored(&other(i))).count();
+    assert_eq!(taken, sums::MOST - 1);
+    assert!(sums.scored(&summary(1)), "what is known goes on");
+}
+
+/// A collector that hands over what it gets.
+#[derive(Clone)]
+struct Collector {
+    logs: mpsc::UnboundedSender<ExportLogsServiceRequest>,
+    sums: mpsc::UnboundedSender<ExportMetricsServiceRequest>,
+}
+
+#[tonic::async_trait]
+impl LogsService for Collector {
+    async fn export(
+        &self,
+        request: Request<ExportLogsServiceRequest>,
+    ) -> Result<Response<ExportLogsServiceResponse>, Status> {
+        let _ = self.logs.send(request.into_inner());
+        Ok(Response::new(Default::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl MetricsService for Collector {
+    async fn export(
+        &self,
+        request: Request<ExportMetricsServiceRequest>,
+    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
+        let _ = self.sums.send(request.into_inner());
+        Ok(Response::new(Default::default()))
+    }
+}
+
+async fn within<T>(what: &str, work: impl Future<Output = Option<T>>) -> T {
+    let limit = Duration::from_secs(60);
+    let found = tokio::time::timeout(limit, work).await.ok().flatten();
+    found.unwrap_or_else(|| panic!("{what} within a minute"))
+}
+
+#[tokio::test]
+async fn a_collector_gets_alerts_and_at_the_end_all_that_was_counted() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+    let ((logs, mut got_logs), (sums, mut got_sums)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
+    let collector = Collector { logs, sums };
+    let server = tonic::transport::Server::builder()
+        .add_service(LogsServiceServer::new(collector.clone()))
+        .add_service(MetricsServiceServer::new(collector))
+        .serve_with_incoming(TcpListenerStream::new(listener));
+    let server = tokio::spawn(server);
+    let shutdown = CancellationToken::new();
+    let telemetry = Telemetry::new(&endpoint, None).expect("an endpoint");
+    let work = tokio::spawn(telemetry.clone().run(shutdown.clone()));
+
+    telemetry.scored(&[summary(5)]);
+    telemetry.alert(&verdict(), &pod(), "m-v2", "words");
+    let got = within("an alert", got_logs.recv()).await;
+    assert_eq!(got.resource_logs.len(), 1);
+    shutdown.cancel();
+    let found = within("sums", got_sums.recv()).await;
+    assert!(!found.resource_metrics[0].scope_metrics[0].metrics.is_empty());
+    work.await.expect("ends");
+    assert_eq!(telemetry.0.expect("on").metrics.sent.get(), 1);
+    server.abort();
+}
+
+#[tokio::test]
+async fn nothing_waits_for_a_collector_that_is_away() {
+    // A port that was free a moment ago.
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+    drop(listener);
+    let shutdown = CancellationToken::new();
+    let telemetry = Telemetry::new(&endpoint, None).expect("an endpoint");
+    let work = tokio::spawn(telemetry.clone().run(shutdown.clone()));
+    // Without a pause, so that the exporter has no turn: what does not fit is dropped at once.
+    for _ in 0..QUEUE + 100 {
+        telemetry.alert(&verdict(), &pod(), "m-v2", "words");
+    }
+    let told = telemetry.0.clone().expect("on");
+    let dropped = |reason| {
+        let labels = Dropped {
+            signal: "logs",
+            reason,
+        };
+        told.metrics.dropped.get_or_create(&labels).get()
+    };
+    assert_eq!(dropped("QueueFull"), 100);
+    within("the tries end", async {
+        while dropped("Unreachable") == 0 {
+            tokio::task::yield_now().await;
+        }
+        Some(())
+    })
+    .await;
+    shutdown.cancel();
+    within("the end", async { work.await.ok() }).await;
+    assert_eq!(told.metrics.sent.get(), 0);
+}
+
+#[test]
+fn an_endpoint_is_an_address_and_has_what_it_needs() {
+    let refused = |endpoint: &str, ca: Option<&str>| {
+        let made = Telemetry::new(endpoint, ca.map(Path::new));
+        format!("{:#}", made.map(drop).expect_err("refused"))
+    };
+    assert!(refused("https://collector:4317", None).contains("certificate of its CA"));
+    assert!(refused("collector:4317", None).contains("write http://"));
+    assert!(refused("http://collector:4317", Some("/ca.crt")).contains("not https://"));
+    assert!(refused("https://collector:4317", Some("/nowhere/ca.crt")).contains("/nowhere/ca.crt"));
+    let telemetry = Telemetry::new("", None).expect("off");
+    telemetry.alert(&verdict(), &pod(), "m-v2", "words");
+}
