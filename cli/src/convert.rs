@@ -130,7 +130,9 @@ impl Lost {
     fn measure(before: &Pipeline, after: &Pipeline, windows: &[PathBuf]) -> Result<Self, Failure> {
         let rows = input::rows(windows, before.schema())?;
         let scores = |pipeline: &Pipeline| {
-            let score = |i| pipeline.score_vector(rows.row(i)).map(|verdict| verdict.score);
+            let contexts = rows.contexts();
+            let verdict = |i: usize| pipeline.score_vector(rows.row(i), &contexts[i]);
+            let score = |i| verdict(i).map(|verdict| verdict.score);
             (0..rows.len())
                 .map(score)
                 .collect::<Result<Vec<_>, _>>()

@@ -1,11 +1,13 @@
 //! Reading windows, models and keys.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use vigia_model::artifact::{self, Artifact, ArtifactError, ContentKey, Contents, Metadata, Reader, Task};
+use vigia_model::context::{Context, Past};
 use vigia_model::keys::{PublicKey, TrustedKeys};
 use vigia_model::pipeline::PipelineSpec;
 use vigia_model::schema::Schema;
@@ -104,12 +106,14 @@ fn json_lines(path: &Path, schema: &'static Schema) -> Result<Windows, Failure> 
 /// As [`windows`].
 pub fn rows(paths: &[PathBuf], schema: &'static Schema) -> Result<Rows, Failure> {
     let mut all = Rows::new(schema);
+    let mut pasts = Pasts::default();
     for path in paths {
         match windows(path, schema)? {
             Windows::Rows(rows) => all.append(&rows).map_err(|error| Failure::read(path, error))?,
             Windows::Whole(windows) => {
                 for (window, target) in &windows {
-                    push(&mut all, window, target).map_err(|error| Failure::read(path, error))?;
+                    let context = pasts.before(schema, window, target);
+                    push(&mut all, window, target, context).map_err(|error| Failure::read(path, error))?;
                 }
             }
         }
@@ -118,11 +122,29 @@ pub fn rows(paths: &[PathBuf], schema: &'static Schema) -> Result<Rows, Failure>
     Ok(all)
 }
 
-/// Adds a window's vector.
+/// How busy the windows before were, by target. Lines of windows hold no pairs of calls.
+#[derive(Default)]
+pub struct Pasts(HashMap<String, Past>);
+
+impl Pasts {
+    /// What is known of a target's next window beside its counts.
+    pub fn before(&mut self, schema: &Schema, window: &Window, target: &str) -> Context {
+        let past = match self.0.get_mut(target) {
+            Some(past) => past,
+            None => self.0.entry(target.to_owned()).or_default(),
+        };
+        let mut context = Context::default();
+        context.observe(schema, window.arch, [], past);
+        past.push(window);
+        context
+    }
+}
+
+/// Adds a window's vector, with what else is known of it.
 ///
 /// # Errors
 /// A window without length, or one too many.
-pub fn push(rows: &mut Rows, window: &Window, target: &str) -> Result<(), String> {
+pub fn push(rows: &mut Rows, window: &Window, target: &str, context: Context) -> Result<(), String> {
     let mut vector = vec![0.0; rows.width()];
     rows.schema()
         .vector(window, &mut vector)
@@ -133,7 +155,8 @@ pub fn push(rows: &mut Rows, window: &Window, target: &str) -> Result<(), String
         window_ms: window.duration_ms,
         above_threshold: false,
     };
-    rows.push(&vector, about).map_err(|error| error.to_string())
+    rows.push_within(&vector, about, context)
+        .map_err(|error| error.to_string())
 }
 
 /// Tells targets apart in a file.

@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 use vigia_model::calibration::Severity;
-use vigia_model::pipeline::{Pipeline, Scratch, Verdict};
+use vigia_model::pipeline::{ScoreError, Scratch, Verdict};
 
 use crate::args::{Format, Score};
 use crate::error::{Failure, NO};
-use crate::input::{self, Windows};
+use crate::input::{self, Pasts, Windows};
 use crate::record::Opinion;
 use crate::say::{self, Out};
 
@@ -23,6 +23,8 @@ struct Line<'a> {
 #[derive(Default)]
 struct Tally {
     windows: usize,
+    /// Of which nothing is known that the model looks at.
+    silent: usize,
     by: [usize; 4],
 }
 
@@ -35,20 +37,23 @@ pub fn run(args: &Score) -> Result<u8, Failure> {
         match input::windows(path, pipeline.schema())? {
             Windows::Rows(rows) => {
                 for (i, about) in rows.about().iter().enumerate() {
-                    let verdict = pipeline
-                        .score_vector(rows.row(i))
-                        .map_err(|error| Failure::read(path, error))?;
+                    let scored = pipeline.score_vector(rows.row(i), &rows.contexts()[i]);
                     let target = format!("{:016x}", about.source);
-                    tally.add(args, &verdict, about.started_ms, about.window_ms, &target);
+                    tally
+                        .take(args, scored, about.started_ms, about.window_ms, &target)
+                        .map_err(|error| Failure::read(path, error))?;
                 }
             }
             Windows::Whole(windows) => {
                 let mut scratch = Scratch::default();
+                let mut pasts = Pasts::default();
                 for (window, target) in &windows {
-                    let verdict =
-                        score(pipeline, window, &mut scratch).map_err(|error| Failure::read(path, error))?;
+                    let context = pasts.before(pipeline.schema(), window, target);
+                    let scored = pipeline.score_within(window, &context, &mut scratch);
                     let started = i64::try_from(window.started_ms).unwrap_or(i64::MAX);
-                    tally.add(args, &verdict, started, window.duration_ms, target);
+                    tally
+                        .take(args, scored, started, window.duration_ms, target)
+                        .map_err(|error| Failure::read(path, error))?;
                 }
             }
         }
@@ -60,19 +65,34 @@ pub fn run(args: &Score) -> Result<u8, Failure> {
             tally.windows
         ));
     }
+    if tally.silent > 0 {
+        Out::Stderr.line(&format!(
+            "{} more have no score: {}",
+            tally.silent,
+            ScoreError::Silent
+        ));
+    }
     let shown: usize = tally.by[args.from as usize..].iter().sum();
     Ok(if args.fail && shown > 0 { NO } else { 0 })
 }
 
-fn score(
-    pipeline: &Pipeline,
-    window: &vigia_model::window::Window,
-    scratch: &mut Scratch,
-) -> Result<Verdict, String> {
-    pipeline.score(window, scratch).map_err(|error| error.to_string())
-}
-
 impl Tally {
+    fn take(
+        &mut self,
+        args: &Score,
+        scored: Result<Verdict, ScoreError>,
+        started_ms: i64,
+        window_ms: u32,
+        target: &str,
+    ) -> Result<(), ScoreError> {
+        match scored {
+            Ok(verdict) => self.add(args, &verdict, started_ms, window_ms, target),
+            Err(ScoreError::Silent) => self.silent += 1,
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     fn add(&mut self, args: &Score, verdict: &Verdict, started_ms: i64, window_ms: u32, target: &str) {
         self.windows += 1;
         self.by[verdict.severity as usize] += 1;

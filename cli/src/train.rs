@@ -139,7 +139,13 @@ fn data_digest(rows: &Rows) -> String {
         hash.update(about.started_ms.to_le_bytes());
         hash.update(about.source.to_le_bytes());
         hash.update(about.window_ms.to_le_bytes());
-        rows.row(i).iter().for_each(|x| hash.update(x.to_le_bytes()));
+        let context = &rows.contexts()[i];
+        let values = rows.row(i).iter().chain(context.past());
+        values.for_each(|x| hash.update(x.to_le_bytes()));
+        for pair in context.pairs() {
+            hash.update(pair.id.to_le_bytes());
+            hash.update(pair.count.to_le_bytes());
+        }
     }
     let digest = artifact::Digest(hash.finalize().into());
     digest.to_string()

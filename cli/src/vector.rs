@@ -1,8 +1,10 @@
 //! One vector as one line of JSON: a window of which only its features are left, as in a Parquet file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
+use vigia_model::context::{Context, PLACES, Pair};
+use vigia_model::schema::Schema;
 use vigia_trainer::data::{About, Rows};
 
 /// See the module's head.
@@ -22,6 +24,12 @@ pub struct Vector {
     pub above_threshold: bool,
     /// Values by name; those that are 0 are left out.
     pub features: BTreeMap<String, f32>,
+    /// Calls that came right after each other, as `first>second`, and how often; by names of features.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pairs: BTreeMap<String, u32>,
+    /// `total` of the windows right before, the latest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub past: Vec<f32>,
 }
 
 impl Vector {
@@ -35,6 +43,12 @@ impl Vector {
     pub fn of(rows: &Rows, index: usize) -> Self {
         let about = &rows.about()[index];
         let named = rows.schema().features().iter().zip(rows.row(index));
+        let context = &rows.contexts()[index];
+        let name = |place: usize| place_name(rows.schema(), place);
+        let pairs = context.pairs().iter().map(|pair| {
+            let (first, second) = (usize::from(pair.id) / PLACES, usize::from(pair.id) % PLACES);
+            (format!("{}{AFTER}{}", name(first), name(second)), pair.count)
+        });
         Self {
             schema: rows.schema().name().to_owned(),
             source: format!("{:016x}", about.source),
@@ -45,7 +59,31 @@ impl Vector {
                 .filter(|(_, value)| **value != 0.0)
                 .map(|(feature, value)| (feature.to_string(), *value))
                 .collect(),
+            pairs: pairs.collect(),
+            past: context.past().to_vec(),
         }
+    }
+
+    fn context(&self, schema: &Schema) -> Result<Context, String> {
+        let places: HashMap<String, usize> = (0..PLACES).map(|p| (place_name(schema, p), p)).collect();
+        let place = |name: &str| {
+            let known = places.get(name).copied();
+            known.ok_or_else(|| format!("schema {} has no feature {name:?}", schema.name()))
+        };
+        let pair = |(name, &count): (&String, &u32)| {
+            let (first, second) = name
+                .split_once(AFTER)
+                .ok_or_else(|| format!("pair {name:?}: write first{AFTER}second"))?;
+            let id = Pair::id_of(place(first)?, place(second)?);
+            Ok(Pair { id, count })
+        };
+        let mut pairs = self
+            .pairs
+            .iter()
+            .map(pair)
+            .collect::<Result<Vec<Pair>, String>>()?;
+        pairs.sort_unstable();
+        Context::new(pairs, self.past.clone()).map_err(|error| error.to_string())
     }
 
     /// Adds it to rows.
@@ -82,14 +120,23 @@ impl Vector {
             window_ms: self.window_ms,
             above_threshold: self.above_threshold,
         };
-        rows.push(&values, about).map_err(|error| error.to_string())
+        rows.push_within(&values, about, self.context(schema)?)
+            .map_err(|error| error.to_string())
     }
+}
+
+/// Between the two calls of a pair.
+const AFTER: char = '>';
+
+/// The feature at a place, or the place where there is none.
+fn place_name(schema: &Schema, place: usize) -> String {
+    let feature = schema.features().get(place);
+    feature.map_or_else(|| place.to_string(), ToString::to_string)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vigia_model::schema::Schema;
 
     #[test]
     fn a_row_survives_its_line() {
@@ -101,13 +148,22 @@ mod tests {
             started_ms: 7,
             ..About::default()
         };
-        rows.push(&values, about).expect("a row");
+        let pairs = vec![
+            Pair { id: 3, count: 9 },
+            Pair {
+                id: u16::MAX >> 2,
+                count: 1,
+            },
+        ];
+        let context = Context::new(pairs, vec![0.5, 0.0]).expect("a context");
+        rows.push_within(&values, about, context).expect("a row");
         let line = serde_json::to_string(&Vector::of(&rows, 0)).expect("a line");
         assert!(Vector::is_one(line.as_bytes()));
         let back: Vector = serde_json::from_str(&line).expect("a vector");
         let mut again = Rows::new(schema);
         back.push(&mut again).expect("a row");
         assert_eq!((again.row(0), again.about()[0]), (&values[..], about));
+        assert_eq!(again.contexts(), rows.contexts());
     }
 
     #[test]
@@ -120,11 +176,25 @@ mod tests {
             window_ms: 2000,
             above_threshold: false,
             features: BTreeMap::from([("opne".to_owned(), 1.0)]),
+            pairs: BTreeMap::new(),
+            past: vec![],
         };
         assert!(vector.push(&mut rows).is_err_and(|why| why.contains("\"opne\"")));
         vector.features = BTreeMap::from([("total".to_owned(), f32::NAN)]);
         assert!(vector.push(&mut rows).is_err());
         vector.features.clear();
+        vector.pairs = BTreeMap::from([("read>opne".to_owned(), 1)]);
+        assert!(vector.push(&mut rows).is_err_and(|why| why.contains("\"opne\"")));
+        vector.pairs = BTreeMap::from([("read".to_owned(), 1)]);
+        assert!(
+            vector
+                .push(&mut rows)
+                .is_err_and(|why| why.contains("write first>second"))
+        );
+        vector.pairs.clear();
+        vector.past = vec![f32::INFINITY];
+        assert!(vector.push(&mut rows).is_err_and(|why| why.contains("finite")));
+        vector.past.clear();
         vector.source = "it".to_owned();
         assert!(vector.push(&mut rows).is_err());
         vector.schema = "other".to_owned();

@@ -358,12 +358,22 @@ fn any_estimator_can_be_asked_for_and_is_named() {
     fs::write(at.join("today.jsonl"), windows(50, Some(30))).expect("a file");
     let help = ok(at, &["train", "--help"]);
     let kinds = vigia_model::pipeline::EstimatorKind::ALL.map(|kind| kind.as_str());
+    // Windows as lines hold no pairs of calls; vectors may.
+    with_pairs(at, "normal.jsonl", "normal-pairs.jsonl");
+    with_pairs(at, "today.jsonl", "today-pairs.jsonl");
     for kind in kinds {
         assert!(help.contains(kind), "{kind}");
+        let (input, today) = if ["n-gram", "stide"].contains(&kind) {
+            let bare = ["train", "--input", "normal.jsonl", "--estimator", kind];
+            assert!(fails_with(at, &bare).contains("pair of calls"), "{kind}");
+            ("normal-pairs.jsonl", "today-pairs.jsonl")
+        } else {
+            ("normal.jsonl", "today.jsonl")
+        };
         let train = [
             "train",
             "--input",
-            "normal.jsonl",
+            input,
             "-o",
             "one.apr",
             "--estimator",
@@ -385,7 +395,7 @@ fn any_estimator_can_be_asked_for_and_is_named() {
                 "one.apr",
                 "--unsigned",
                 "--input",
-                "today.jsonl",
+                today,
                 "--from",
                 "none",
                 "-o",
@@ -415,6 +425,19 @@ fn any_estimator_can_be_asked_for_and_is_named() {
     assert!(train(&["--estimator", "kmeans,kmeans"]).contains("each once"));
     assert!(train(&["--estimator", "kmeans", "--pca", "4000"]).contains("between 1 and"));
     assert!(train(&["--pca", "0", "--estimator", "kmeans"]).contains("--pca"));
+}
+
+/// The windows of a file as vectors with pairs of calls.
+fn with_pairs(folder: &Path, from: &str, to: &str) {
+    ok(folder, &["convert", from, "between.parquet"]);
+    ok(folder, &["convert", "between.parquet", "between.jsonl"]);
+    let lines = fs::read_to_string(folder.join("between.jsonl")).expect("vectors");
+    let lines = lines.lines().map(|line| {
+        let mut vector: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        vector["pairs"] = serde_json::json!({"read>write": 90, "write>read": 80});
+        format!("{vector}\n")
+    });
+    fs::write(folder.join(to), lines.collect::<String>()).expect("a file");
 }
 
 /// What a refusal says, whatever its code.

@@ -89,7 +89,7 @@ pub(crate) fn default_timeout() -> Duration {
 
 /// What is fitted.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
-#[x_kube(validation = Rule::new("!has(self.components) || self.types.exists(t, !(t in ['Deviation', 'IsolationForest', 'ZScore']))")
+#[x_kube(validation = Rule::new("!has(self.components) || self.types.exists(t, !(t in ['Deviation', 'IsolationForest', 'ZScore', 'NGram', 'STIDE', 'ETS', 'ARIMA']))")
     .message("estimator.components stand in front of estimators that measure distances: name one in types, for example KMeans or PCA"))]
 #[serde(rename_all = "camelCase")]
 pub struct Estimator {
@@ -176,6 +176,18 @@ pub enum EstimatorType {
     /// A network taught as the random forest is.
     #[serde(rename = "MLPClassifier")]
     MlpClassifier,
+    /// Surprise of which calls come right after which; of windows in capture modes Sampled and Full.
+    #[serde(rename = "NGram")]
+    Ngram,
+    /// Share of a window's pairs of calls that training never saw; likewise.
+    #[serde(rename = "STIDE")]
+    Stide,
+    /// Error of a forecast of the rate of calls by exponential smoothing with a damped trend.
+    #[serde(rename = "ETS")]
+    Ets,
+    /// Error of a forecast of the rate of calls by an autoregression of it, or of its changes.
+    #[serde(rename = "ARIMA")]
+    Arima,
 }
 
 /// Which windows a run trains on: those of the Model's profiles that raised no alert.

@@ -1,14 +1,14 @@
 //! What a node needs to score a window, and nothing else: no Kubernetes, no async, no training.
 //!
 //! ```text
-//! Window ──Schema::vector──▶ [f32; width] ──estimators──▶ raw scores ──Calibration──▶ p ──▶ Verdict
-//!                                                                                   ▲
-//! .apr bytes ──artifact::open (verify, cap, decode, check)──▶ Pipeline ─────────────┘
+//! Window ──Schema::vector──▶ [f32; width], Context ──estimators──▶ raw scores ──Calibration──▶ p ──▶ Verdict
+//!                                                                                            ▲
+//! .apr bytes ──artifact::open (verify, cap, decode, check)──▶ Pipeline ──────────────────────┘
 //! ```
 //!
 //! | who | uses |
 //! | --- | --- |
-//! | agent | [`window::Window`], [`artifact::open`], [`pipeline::Pipeline::score`], [`calibration::AlertBudget::threshold`], [`histogram::ScoreHistogram`] |
+//! | agent | [`window::Window`], [`artifact::open`], [`context::Context::observe`], [`pipeline::Pipeline::score_within`], [`calibration::AlertBudget::threshold`], [`histogram::ScoreHistogram`] |
 //! | trainer | [`schema::Schema::vector`], [`deviation::Moments`], [`forest::ForestSpec::merge`], [`pipeline::PipelineSpec::calibrate`], [`artifact::encode`] |
 //! | operator | [`artifact::open_unsigned`], [`artifact::sign`], [`pipeline::Pipeline::score_rows`], [`histogram::ScoreHistogram`]'s distances |
 //!
@@ -19,6 +19,7 @@ pub mod artifact;
 pub mod bounded;
 pub mod budget;
 pub mod calibration;
+pub mod context;
 pub mod deviation;
 pub mod estimators;
 pub mod forest;

@@ -10,6 +10,7 @@ mod workload;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use vigia_model::artifact::{self, ArtifactError, MAX_PAYLOAD, Metadata, Task};
+use vigia_model::context::Context;
 use vigia_model::histogram::ScoreHistogram;
 use vigia_model::pipeline::Scratch;
 use vigia_model::schema::Schema;
@@ -77,7 +78,9 @@ fn scoring_allocates_nothing() {
             histogram.add(verdict.score);
         }
         pipeline.score_rows(&rows, &mut scores).expect("scores");
-        pipeline.score_vector(&rows[..schema.width()]).expect("scores");
+        pipeline
+            .score_vector(&rows[..schema.width()], Context::NONE)
+            .expect("scores");
     });
     assert_eq!(counted, 0);
 }

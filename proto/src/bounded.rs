@@ -14,7 +14,7 @@ use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
 use crate::v1;
-use crate::{MAX_ALERTS, MAX_BINS, MAX_DRIVERS, MAX_METRICS, MAX_SAMPLES, MAX_SCORES};
+use crate::{MAX_ALERTS, MAX_BINS, MAX_DRIVERS, MAX_METRICS, MAX_PAIRS, MAX_SAMPLES, MAX_SCORES};
 
 /// How often a field may occur in one message.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +53,15 @@ const fn message(tag: u32, name: &'static str, most: usize, inside: &'static [Bo
     }
 }
 
+const fn numbers(tag: u32, name: &'static str, most: usize) -> Bound {
+    Bound {
+        tag,
+        name,
+        most,
+        inside: Inside::Varints,
+    }
+}
+
 impl Bounded for v1::ReportBatch {
     const BOUNDS: &'static [Bound] = &[
         message(
@@ -61,18 +70,16 @@ impl Bounded for v1::ReportBatch {
             MAX_ALERTS,
             &[message(14, "drivers", MAX_DRIVERS, &[])],
         ),
+        message(5, "scores", MAX_SCORES, &[numbers(8, "histogram", MAX_BINS)]),
         message(
-            5,
-            "scores",
-            MAX_SCORES,
-            &[Bound {
-                tag: 8,
-                name: "histogram",
-                most: MAX_BINS,
-                inside: Inside::Varints,
-            }],
+            6,
+            "samples",
+            MAX_SAMPLES,
+            &[
+                numbers(10, "pairs", MAX_PAIRS),
+                numbers(11, "pair_counts", MAX_PAIRS),
+            ],
         ),
-        message(6, "samples", MAX_SAMPLES, &[]),
     ];
 }
 

@@ -83,6 +83,9 @@ fn samples(n: usize) -> Vec<Sample> {
                 schema: schema.hash().to_string(),
                 features,
                 above_threshold: false,
+                pairs: vec![1, 5, 130],
+                pair_counts: vec![90, 3, 1 + i as u32 % 9],
+                past: (0..32).map(|_| random.random_range(5.8..6.2f32)).collect(),
             }
         })
         .collect()

@@ -3,6 +3,8 @@
 //! Whatever order files hold them in, [`Rows::sort`] puts them into that of time, so that the same windows
 //! make the same bytes. Everything from outside is checked here once: width, finiteness, schema.
 
+use vigia_model::context::Context;
+use vigia_model::pipeline::Observed;
 use vigia_model::schema::Schema;
 
 use crate::forest::Draw;
@@ -40,6 +42,7 @@ pub struct Rows {
     schema: &'static Schema,
     values: Vec<f32>,
     about: Vec<About>,
+    contexts: Vec<Context>,
 }
 
 /// Why a window is no row.
@@ -83,14 +86,23 @@ impl Rows {
             schema,
             values: Vec::new(),
             about: Vec::new(),
+            contexts: Vec::new(),
         }
     }
 
-    /// Adds a window.
+    /// Adds a window of which nothing else is known.
     ///
     /// # Errors
     /// It does not fit the schema, or is not finite; nothing is added then.
     pub fn push(&mut self, vector: &[f32], about: About) -> Result<(), RowError> {
+        self.push_within(vector, about, Context::default())
+    }
+
+    /// Adds a window with what else is known of it.
+    ///
+    /// # Errors
+    /// It does not fit the schema, or is not finite; nothing is added then.
+    pub fn push_within(&mut self, vector: &[f32], about: About, context: Context) -> Result<(), RowError> {
         let (row, width) = (self.len(), self.width());
         if row >= MAX_ROWS {
             return Err(RowError::TooMany);
@@ -111,6 +123,7 @@ impl Rows {
         }
         self.values.extend_from_slice(vector);
         self.about.push(about);
+        self.contexts.push(context);
         Ok(())
     }
 
@@ -135,10 +148,13 @@ impl Rows {
                     .map(|x| x.to_bits())
                     .cmp(row(b).iter().map(|x| x.to_bits()))
             };
-            key(a).cmp(&key(b)).then_with(by_content)
+            let by_context = || self.contexts[a].pairs().cmp(self.contexts[b].pairs());
+            key(a).cmp(&key(b)).then_with(by_content).then_with(by_context)
         });
         self.values = order.iter().flat_map(|&i| row(i)).copied().collect();
         self.about = order.iter().map(|&i| self.about[i]).collect();
+        let mut contexts = std::mem::take(&mut self.contexts);
+        self.contexts = order.iter().map(|&i| std::mem::take(&mut contexts[i])).collect();
     }
 
     /// The rows of `range`, as rows of their own.
@@ -148,7 +164,8 @@ impl Rows {
         Self {
             schema: self.schema,
             values: self.values[range.start * width..range.end * width].to_vec(),
-            about: self.about[range].to_vec(),
+            about: self.about[range.clone()].to_vec(),
+            contexts: self.contexts[range].to_vec(),
         }
     }
 
@@ -168,6 +185,7 @@ impl Rows {
             let part = if out { &mut held } else { &mut train };
             part.values.extend_from_slice(self.row(i));
             part.about.push(self.about[i]);
+            part.contexts.push(self.contexts[i].clone());
         }
         (train, held)
     }
@@ -182,6 +200,7 @@ impl Rows {
         }
         self.values.extend_from_slice(&other.values);
         self.about.extend_from_slice(&other.about);
+        self.contexts.extend_from_slice(&other.contexts);
         Ok(())
     }
 
@@ -214,6 +233,19 @@ impl Rows {
     /// What else is known of each row.
     pub fn about(&self) -> &[About] {
         &self.about
+    }
+
+    /// What is known of each row beside its vector.
+    pub fn contexts(&self) -> &[Context] {
+        &self.contexts
+    }
+
+    /// Vectors and contexts, to calibrate on.
+    pub fn observed(&self) -> Observed<'_> {
+        Observed {
+            vectors: &self.values,
+            contexts: &self.contexts,
+        }
     }
 
     /// All features, row after row.

@@ -2,7 +2,7 @@
 //!
 //! How kinds of estimators combine: sums of moments are added (deviation, and the scaler of all others), trees of
 //! the isolation forest are concatenated. What does not combine cheaply is fitted once, to a sample of all shards'
-//! windows ([`SAMPLE_ROWS`] at most) in which each shard weighs what it has.
+//! windows ([`SAMPLE_ROWS`] at most) in which each shard weighs what it has. Counts of pairs of calls are added.
 //!
 //! The same shards, held-out windows and [`Params`] make the same bytes, however often any of it is done
 //! again: nothing here reads a clock, draws from the system's randomness or depends on threads. The number
@@ -12,14 +12,15 @@
 
 use serde::{Deserialize, Serialize};
 use vigia_model::artifact::{self, ArtifactError, Metadata, Task};
+use vigia_model::context::PairCounts;
 use vigia_model::deviation::{Deviation, DeviationError, Moments};
 use vigia_model::estimators::table::Table;
 use vigia_model::forest::{ForestError, ForestSpec};
 use vigia_model::pipeline::{EstimatorKind, EstimatorSpec, PipelineError, PipelineSpec};
 
 use crate::data::Rows;
-use crate::estimators::EstimatorError;
 use crate::estimators::vectors::{self, Settings};
+use crate::estimators::{EstimatorError, order, rate};
 use crate::forest::{self, Draw, Growth, GrowthError};
 use crate::validate;
 
@@ -65,8 +66,20 @@ impl Params {
         if !self.estimators.iter().any(|kind| kind.is_vector()) {
             return 0;
         }
-        let most = SAMPLE_ROWS.min(SAMPLE_VALUES / width.max(1)) / self.workers.max(1) as usize;
-        windows.min(most)
+        windows.min(self.most(width))
+    }
+
+    /// Most rows of `width` values that one shard hands over.
+    fn most(&self, width: usize) -> usize {
+        SAMPLE_ROWS.min(SAMPLE_VALUES / width.max(1)) / self.workers.max(1) as usize
+    }
+
+    fn wants_order(&self) -> bool {
+        self.estimators.iter().any(|kind| kind.is_order())
+    }
+
+    fn wants_rates(&self) -> bool {
+        self.estimators.iter().any(|kind| kind.is_rate())
     }
 }
 
@@ -77,6 +90,10 @@ pub struct Share {
     pub forest: Option<ForestSpec>,
     /// Windows drawn from its shard; none where nothing is fitted to a sample.
     pub sample: Option<Table>,
+    /// Its pairs of calls; none where no estimator looks at order.
+    pub pairs: Option<PairCounts>,
+    /// Rates and those before them, drawn from its shard, and how many there were; none where nothing is forecast.
+    pub rates: Option<(u64, Table)>,
 }
 
 /// What one worker hands over.
@@ -171,6 +188,8 @@ pub fn share(shard: &Rows, params: &Params, rank: u32) -> Result<Share, FitError
     Ok(Share {
         forest: trees(shard, params, rank)?,
         sample: sample(shard, params, rank),
+        pairs: params.wants_order().then(|| order::count(shard)),
+        rates: params.wants_rates().then(|| rates(shard, params, rank)),
     })
 }
 
@@ -184,23 +203,34 @@ fn sample(shard: &Rows, params: &Params, rank: u32) -> Option<Table> {
     Some(Table::new(shard.width(), values.collect()))
 }
 
-/// The workers' samples as one, in which each window of any shard had the same chance to be.
-fn united(parts: &[Partial], seed: u64, width: usize) -> Table {
-    let sampled = |p: &Partial| p.share.sample.as_ref().map_or(0, Table::len);
+fn rates(shard: &Rows, params: &Params, rank: u32) -> (u64, Table) {
+    let all = rate::examples(shard);
+    let drawn =
+        Draw::new(params.seed, (1 << 49) + u64::from(rank)).sample(all.len(), params.most(rate::EXAMPLE));
+    let values = drawn.iter().flat_map(|&i| all.row(i as usize)).copied();
+    (all.len() as u64, Table::new(rate::EXAMPLE, values.collect()))
+}
+
+/// The workers' samples as one, in which each window of any shard had the same chance to be. For each worker: its rank,
+/// how many windows its shard had, and its sample.
+fn united<'a>(
+    samples: impl Iterator<Item = (u32, u64, &'a Table)> + Clone,
+    (seed, stream): (u64, u64),
+    width: usize,
+) -> Table {
     // The share of its windows that the most thinly sampled shard handed over.
-    let share = parts
-        .iter()
-        .map(|p| sampled(p) as f64 / p.moments.rows.max(1) as f64)
+    let share = samples
+        .clone()
+        .filter(|(_, rows, _)| *rows > 0)
+        .map(|(_, rows, sample)| sample.len() as f64 / rows as f64)
         .fold(1.0, f64::min);
     let mut values = Vec::new();
-    for part in parts {
-        if let Some(sample) = &part.share.sample {
-            let count = (share * part.moments.rows as f64).round() as usize;
-            let drawn = Draw::new(seed, (1 << 44) + u64::from(part.rank)).sample(sample.len(), count);
-            drawn
-                .iter()
-                .for_each(|&i| values.extend_from_slice(sample.row(i as usize)));
-        }
+    for (rank, rows, sample) in samples {
+        let count = (share * rows as f64).round() as usize;
+        let drawn = Draw::new(seed, stream + u64::from(rank)).sample(sample.len(), count);
+        drawn
+            .iter()
+            .for_each(|&i| values.extend_from_slice(sample.row(i as usize)));
     }
     Table::new(width, values)
 }
@@ -246,7 +276,7 @@ pub fn combine(mut parts: Vec<Partial>, params: &Params, holdout: &Rows) -> Resu
 
     let schema = holdout.schema();
     let exceedance = validate::exceedance(&deviation, &estimators, holdout)?;
-    let spec = PipelineSpec::calibrate(schema, deviation, estimators, holdout.values())?;
+    let spec = PipelineSpec::calibrate(schema, deviation, estimators, holdout.observed())?;
     let recall = validate::injection_recall(&spec.compile(schema)?, &sums, holdout);
 
     let mut metadata = Metadata::new(&params.name, Task::Anomaly, schema);
@@ -306,7 +336,16 @@ fn estimators(
         return Err(FitError::Estimators);
     }
     let settings = Settings::windows(params.seed, params.components.map(|n| n as usize));
-    let sample = united(&parts, params.seed, sums.sum.len());
+    let samples = parts
+        .iter()
+        .filter_map(|p| Some((p.rank, p.moments.rows, p.share.sample.as_ref()?)));
+    let sample = united(samples, (params.seed, 1 << 44), sums.sum.len());
+    let rates = parts
+        .iter()
+        .filter_map(|p| p.share.rates.as_ref().map(|(rows, rates)| (p.rank, *rows, rates)));
+    let rates = united(rates, (params.seed, 1 << 50), rate::EXAMPLE);
+    let counts: Vec<PairCounts> = parts.iter().filter_map(|p| p.share.pairs.clone()).collect();
+    let pairs = |kind: EstimatorKind| order::united(kind.as_str(), counts.iter());
     let mut forests = Some(parts.into_iter().filter_map(|p| p.share.forest));
     let (mut specs, mut found) = (Vec::new(), Vec::new());
     for &kind in kinds {
@@ -315,6 +354,10 @@ fn estimators(
             EstimatorKind::IsolationForest => {
                 EstimatorSpec::IsolationForest(ForestSpec::merge(forests.take().into_iter().flatten())?)
             }
+            EstimatorKind::Ngram => EstimatorSpec::Ngram(pairs(kind)?),
+            EstimatorKind::Stide => EstimatorSpec::Stide(pairs(kind)?),
+            EstimatorKind::Ets => EstimatorSpec::Ets(rate::ets(&rates)?),
+            EstimatorKind::Arima => EstimatorSpec::Arima(rate::arima(&rates)?),
             _ => {
                 let fitted = vectors::fit(kind, &sample, sums, &settings)?;
                 found.extend(fitted.metrics);
@@ -354,6 +397,9 @@ pub fn check(part: &Partial, rank: u32, params: &Params) -> Result<(), FitError>
     if sampled != params.sampled(sums.rows as usize, sums.sum.len()) {
         return refuse("has another number of sampled windows than its share");
     }
+    if part.share.rates.as_ref().is_some_and(|rates| rates.0 > sums.rows) {
+        return refuse("has more windows with others before them than windows");
+    }
     if sums.present.iter().any(|&n| n > sums.rows) {
         return refuse("counts more windows with a feature than windows");
     }
@@ -384,6 +430,18 @@ pub fn check_share(rank: u32, share: &Share, params: &Params, width: usize) -> R
     });
     if !vectors {
         return refuse("has a sample that does not hold the run's vectors");
+    }
+    if share.pairs.is_some() != params.wants_order() || share.pairs.as_ref().is_some_and(|p| !p.is_valid()) {
+        return refuse("has no counts of pairs of calls, or such as are none");
+    }
+    let rates = share.rates.as_ref().is_none_or(|(windows, rates)| {
+        rates.width() == rate::EXAMPLE
+            && rates.values().len() == rates.len() * rate::EXAMPLE
+            && rates.len() as u64 == (*windows).min(params.most(rate::EXAMPLE) as u64)
+            && rates.values().iter().all(|x| x.is_finite())
+    });
+    if share.rates.is_some() != params.wants_rates() || !rates {
+        return refuse("has no rates to forecast, or such as are none");
     }
     Ok(())
 }

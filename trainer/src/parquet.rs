@@ -8,16 +8,22 @@
 //! | `schema` | utf8, SHA-256 of the feature schema in hexadecimal |
 //! | `features` | list of f32 |
 //! | `above_threshold` | bool |
+//! | `pairs`, `pair_counts` | lists of u32 of one length; see `vigia_model::context` |
+//! | `past` | list of f32; see there |
+//!
+//! The last three came later: a file without them is one of windows of which nothing else is known.
 //!
 //! Files are read in small batches, and no more rows are decoded than a matrix may hold, whatever the file's
 //! own numbers say.
 
 use std::sync::Arc;
 
-use arrow_array::builder::{Float32Builder, ListBuilder};
+use arrow_array::builder::{Float32Builder, ListBuilder, UInt32Builder};
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float32Type, Int64Type, UInt64Type};
-use arrow_array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, UInt64Array};
+use arrow_array::types::{ArrowPrimitiveType, Float32Type, Int64Type, UInt32Type, UInt64Type};
+use arrow_array::{
+    Array, ArrayRef, BooleanArray, Int64Array, ListArray, RecordBatch, StringArray, UInt64Array,
+};
 use arrow_schema::{ArrowError, DataType, Field, Schema as Columns};
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
@@ -25,18 +31,22 @@ use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::Compression;
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
+use vigia_model::context::{Context, ContextError};
 use vigia_model::schema::{Schema, SchemaHash};
 
 use crate::data::{About, MAX_ROWS, RowError, Rows};
 
 const BATCH: usize = 4096;
-const READ: [&str; 6] = [
+const READ: [&str; 9] = [
     "source",
     "window_start_unix_ms",
     "window_ms",
     "schema",
     "features",
     "above_threshold",
+    "pairs",
+    "pair_counts",
+    "past",
 ];
 
 /// Why bytes are no windows.
@@ -69,6 +79,14 @@ pub enum ParquetProblem {
         /// What the file says.
         got: String,
     },
+    /// What is said to be known beside a window's vector cannot be.
+    #[error("window {row}: {error}")]
+    Context {
+        /// Which window, from 0.
+        row: usize,
+        /// Why.
+        error: ContextError,
+    },
     /// A window that is no row.
     #[error(transparent)]
     Row(#[from] RowError),
@@ -100,6 +118,7 @@ pub fn read(bytes: Bytes, schema: &'static Schema) -> Result<Rows, ParquetProble
         let hashes = column(&batch, "schema", "utf8", |c| c.as_string_opt::<i32>())?;
         let lists = column(&batch, "features", "a list of f32", |c| c.as_list_opt::<i32>())?;
         let above = column(&batch, "above_threshold", "bool", |c| c.as_boolean_opt())?;
+        let beside = Beside::of(&batch)?;
         for i in 0..batch.num_rows() {
             if hashes.value(i) != text {
                 return Err(ParquetProblem::Schema {
@@ -108,16 +127,11 @@ pub fn read(bytes: Bytes, schema: &'static Schema) -> Result<Rows, ParquetProble
                     got: hashes.value(i).chars().take(64).collect(),
                 });
             }
-            let list = lists.value(i);
-            let vector = list
-                .as_primitive_opt::<Float32Type>()
-                .ok_or(ParquetProblem::Column {
-                    column: "features",
-                    expected: "a list of f32",
-                })?;
-            if vector.null_count() > 0 {
-                return Err(ParquetProblem::Null("features"));
-            }
+            let vector = numbers::<Float32Type>(lists, i, "features", "a list of f32")?;
+            let context = match &beside {
+                Some(beside) => beside.context(i, rows.len())?,
+                None => Context::default(),
+            };
             let about = About {
                 source: source.value(i),
                 started_ms: started.value(i),
@@ -125,10 +139,59 @@ pub fn read(bytes: Bytes, schema: &'static Schema) -> Result<Rows, ParquetProble
                 window_ms: u32::try_from(length.value(i)).unwrap_or(0),
                 above_threshold: above.value(i),
             };
-            rows.push(vector.values(), about)?;
+            rows.push_within(vector.values(), about, context)?;
         }
     }
     Ok(rows)
+}
+
+/// The columns that not every file has.
+struct Beside<'a> {
+    pairs: &'a ListArray,
+    counts: &'a ListArray,
+    past: &'a ListArray,
+}
+
+const NUMBERS: &str = "a list of u32";
+const RATES: &str = "a list of f32";
+
+impl<'a> Beside<'a> {
+    fn of(batch: &'a RecordBatch) -> Result<Option<Self>, ParquetProblem> {
+        if batch.column_by_name("pairs").is_none() {
+            return Ok(None);
+        }
+        let list = |name, expected| column(batch, name, expected, |c| c.as_list_opt::<i32>());
+        Ok(Some(Self {
+            pairs: list("pairs", NUMBERS)?,
+            counts: list("pair_counts", NUMBERS)?,
+            past: list("past", RATES)?,
+        }))
+    }
+
+    fn context(&self, i: usize, row: usize) -> Result<Context, ParquetProblem> {
+        let ids = numbers::<UInt32Type>(self.pairs, i, "pairs", NUMBERS)?;
+        let counts = numbers::<UInt32Type>(self.counts, i, "pair_counts", NUMBERS)?;
+        let past = numbers::<Float32Type>(self.past, i, "past", RATES)?;
+        let refuse = |error| ParquetProblem::Context { row, error };
+        Context::counted(ids.values(), counts.values(), past.values().to_vec()).map_err(refuse)
+    }
+}
+
+/// One row's list of numbers.
+fn numbers<T: ArrowPrimitiveType>(
+    lists: &ListArray,
+    i: usize,
+    column: &'static str,
+    expected: &'static str,
+) -> Result<arrow_array::PrimitiveArray<T>, ParquetProblem> {
+    let list = lists.value(i);
+    let list = list
+        .as_primitive_opt::<T>()
+        .ok_or(ParquetProblem::Column { column, expected })?;
+    if list.null_count() > 0 {
+        return Err(ParquetProblem::Null(column));
+    }
+    Ok(list.clone())
 }
 
 fn column<'a, T: Array>(
@@ -156,6 +219,7 @@ fn column<'a, T: Array>(
 /// None is known; the encoder's are passed on.
 pub fn write(rows: &Rows, namespace: &str, profile: &str) -> Result<Vec<u8>, ParquetProblem> {
     let element = Arc::new(Field::new("element", DataType::Float32, false));
+    let number = Arc::new(Field::new("element", DataType::UInt32, false));
     let columns = Arc::new(Columns::new(vec![
         Field::new("namespace", DataType::Utf8, false),
         Field::new("profile", DataType::Utf8, false),
@@ -165,6 +229,9 @@ pub fn write(rows: &Rows, namespace: &str, profile: &str) -> Result<Vec<u8>, Par
         Field::new("schema", DataType::Utf8, false),
         Field::new("features", DataType::List(element.clone()), false),
         Field::new("above_threshold", DataType::Boolean, false),
+        Field::new("pairs", DataType::List(number.clone()), false),
+        Field::new("pair_counts", DataType::List(number.clone()), false),
+        Field::new("past", DataType::List(element.clone()), false),
     ]));
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(Default::default()))
@@ -175,10 +242,21 @@ pub fn write(rows: &Rows, namespace: &str, profile: &str) -> Result<Vec<u8>, Par
     for start in (0..rows.len()).step_by(BATCH) {
         let range = start..rows.len().min(start + BATCH);
         let about = &rows.about()[range.clone()];
-        let mut features = ListBuilder::new(Float32Builder::new()).with_field(element.clone());
+        let rates = || ListBuilder::new(Float32Builder::new()).with_field(element.clone());
+        let numbers = || ListBuilder::new(UInt32Builder::new()).with_field(number.clone());
+        let (mut features, mut past, mut pairs, mut counts) = (rates(), rates(), numbers(), numbers());
         for row in range.clone() {
             features.values().append_slice(rows.row(row));
             features.append(true);
+            let context = &rows.contexts()[row];
+            past.values().append_slice(context.past());
+            past.append(true);
+            for pair in context.pairs() {
+                pairs.values().append_value(u32::from(pair.id));
+                counts.values().append_value(pair.count);
+            }
+            pairs.append(true);
+            counts.append(true);
         }
         let same =
             |text: &str| Arc::new(StringArray::from_iter_values(range.clone().map(|_| text))) as ArrayRef;
@@ -195,6 +273,9 @@ pub fn write(rows: &Rows, namespace: &str, profile: &str) -> Result<Vec<u8>, Par
             Arc::new(BooleanArray::from_iter(
                 about.iter().map(|a| Some(a.above_threshold)),
             )),
+            Arc::new(pairs.finish()),
+            Arc::new(counts.finish()),
+            Arc::new(past.finish()),
         ];
         writer.write(&RecordBatch::try_new(columns.clone(), arrays)?)?;
     }
@@ -217,6 +298,7 @@ mod tests {
             let after = read(bytes.into(), schema).expect("reads");
             assert_eq!(after.values(), before.values());
             assert_eq!(after.about(), before.about());
+            assert_eq!(after.contexts(), before.contexts());
         }
     }
 

@@ -1,7 +1,9 @@
 //! What validation measures on held-out windows: do false alarms stay rare, and is something new seen?
 
 use vigia_model::deviation::{Deviation, Moments};
-use vigia_model::pipeline::{EstimatorSpec, Pipeline, PipelineError, PipelineSpec};
+use vigia_model::pipeline::{
+    EstimatorSpec, Observed, Pipeline, PipelineError, PipelineSpec, ScoreError, Verdict,
+};
 use vigia_model::schema::{Feature, from_rate, to_rate};
 
 use crate::data::Rows;
@@ -33,15 +35,20 @@ pub fn exceedance(
     let schema = holdout.schema();
     let mut flagged = 0usize;
     for fold in 0..FOLDS {
-        let cut = |part: usize| holdout.len() * part / FOLDS * holdout.width();
+        let cut = |part: usize| holdout.len() * part / FOLDS;
         let (start, end) = (cut(fold), cut(fold + 1));
-        let values = holdout.values();
-        let rest = [&values[..start], &values[end..]].concat();
-        let spec = PipelineSpec::calibrate(schema, deviation.clone(), estimators.to_vec(), &rest)?;
-        flagged += flags(
-            &spec.compile(schema)?,
-            values[start..end].chunks_exact(holdout.width()),
-        );
+        let width = holdout.width();
+        let (values, contexts) = (holdout.values(), holdout.contexts());
+        let vectors = [&values[..start * width], &values[end * width..]].concat();
+        let rest = [&contexts[..start], &contexts[end..]].concat();
+        let rest = Observed {
+            vectors: &vectors,
+            contexts: &rest,
+        };
+        let spec = PipelineSpec::calibrate(schema, deviation.clone(), estimators.to_vec(), rest)?;
+        let pipeline = spec.compile(schema)?;
+        let scored = (start..end).map(|i| pipeline.score_vector(holdout.row(i), &contexts[i]));
+        flagged += scored.filter(is_flagged).count();
     }
     Ok(flagged as f64 / holdout.len().max(1) as f64)
 }
@@ -58,7 +65,7 @@ pub fn injection_recall(pipeline: &Pipeline, moments: &Moments, holdout: &Rows) 
     let unseen = pool.iter().filter(|&&f| moments.present[f] == 0).count();
     pool.truncate(unseen.max(INJECTED));
     let tail = features.len() - 2;
-    let injected = (0..holdout.len()).map(|i| {
+    let injected = |i: usize| {
         let mut row = holdout.row(i).to_vec();
         let rate = TIMES * 1000.0 / f64::from(holdout.about()[i].window_ms);
         // A different, but always the same, choice for each window.
@@ -70,15 +77,12 @@ pub fn injection_recall(pipeline: &Pipeline, moments: &Moments, holdout: &Rows) 
             row[tail] = from_rate(to_rate(row[tail]) + rate);
         }
         row
-    });
-    flags(pipeline, injected) as f64 / holdout.len().max(1) as f64
+    };
+    let scored = (0..holdout.len()).map(|i| pipeline.score_vector(&injected(i), &holdout.contexts()[i]));
+    scored.filter(is_flagged).count() as f64 / holdout.len().max(1) as f64
 }
 
-fn flags<R: AsRef<[f32]>>(pipeline: &Pipeline, rows: impl Iterator<Item = R>) -> usize {
-    rows.filter(|row| {
-        pipeline
-            .score_vector(row.as_ref())
-            .is_ok_and(|v| v.p_value < ALPHA)
-    })
-    .count()
+/// A window of which the model can say nothing is not flagged.
+fn is_flagged(scored: &Result<Verdict, ScoreError>) -> bool {
+    scored.as_ref().is_ok_and(|verdict| verdict.p_value < ALPHA)
 }

@@ -23,6 +23,7 @@ use vigia_model::syscalls;
 use vigia_proto::v1;
 
 use crate::containers::ContainerId;
+use crate::node::beside::Beside;
 use crate::node::desired::{Desired, Key, Profile, Target};
 use crate::node::models::load::Loaded;
 use crate::node::models::shelf::Shelf;
@@ -99,6 +100,7 @@ pub struct Scorer {
     pools: BTreeMap<(Key, Key), Pool>,
     /// Containers of each profile.
     containers: BTreeMap<Key, usize>,
+    beside: Beside,
     /// Key of the hash that stands for a container in samples.
     secret: [u8; 32],
     draw: u64,
@@ -114,6 +116,7 @@ impl Scorer {
             streams: BTreeMap::new(),
             pools: BTreeMap::new(),
             containers: BTreeMap::new(),
+            beside: Beside::default(),
             secret,
             draw: seed | 1,
         }
@@ -193,8 +196,10 @@ impl Scorer {
             };
             // Rates of a container that came or went within the window would be those of its start or end.
             if window.partial {
+                self.beside.forget(&window.key);
                 continue;
             }
+            self.beside.observe(window);
             let mut above_active = false;
             for name in &profile.models {
                 let Some(model) = desired.models.get(name) else {
@@ -240,6 +245,10 @@ impl Scorer {
             target.is_some_and(|target| target.profiles.contains(&key.profile)) && scores(&key.profile, model)
         });
         self.pools.retain(|(profile, model), _| scores(profile, model));
+        self.beside.retain(|key| {
+            let target = desired.targets.get(&key.container);
+            target.is_some_and(|target| target.profiles.contains(&key.profile))
+        });
         self.containers.clear();
         for profile in desired.targets.values().flat_map(|target| &target.profiles) {
             *self.containers.entry(profile.clone()).or_default() += 1;
@@ -260,8 +269,12 @@ impl Scorer {
     ) -> Option<One> {
         let (key, window) = (&closed.key, &closed.window);
         let start = Instant::now();
-        // The only error is a window without length, which partial windows are.
-        let verdict = loaded.pipeline.score(window, &mut self.scratch).ok()?;
+        // A window without length, which partial windows are, has no verdict; nor has one of which nothing is known that
+        // the model looks at.
+        let verdict = loaded
+            .pipeline
+            .score_within(window, self.beside.context(), &mut self.scratch)
+            .ok()?;
         let seconds = start.elapsed().as_secs_f64();
 
         let rule = rule(profile);
@@ -352,6 +365,8 @@ impl Scorer {
         let schema = Schema::all().last()?;
         self.vector.resize(schema.width(), 0.0);
         schema.vector(&closed.window, &mut self.vector).ok()?;
+        let context = self.beside.context();
+        let pairs = context.pairs();
         Some(v1::Sample {
             namespace: closed.key.profile.namespace.clone(),
             profile: closed.key.profile.name.clone(),
@@ -361,6 +376,9 @@ impl Scorer {
             schema: schema.hash().to_string(),
             features: self.vector.clone(),
             above_threshold,
+            pairs: pairs.iter().map(|pair| u32::from(pair.id)).collect(),
+            pair_counts: pairs.iter().map(|pair| pair.count).collect(),
+            past: context.past().to_vec(),
         })
     }
 

@@ -13,6 +13,9 @@ use vigia_agent::probe::{HierarchyKind, Mode, Tally};
 use vigia_agent::window::{Detail, Now};
 use vigia_crds::{CaptureMode, OnExceed, SignalKind, Task, TraceBudget, VersionMode};
 use vigia_model::budget::Told;
+use vigia_model::context::Pair;
+use vigia_model::schema::Schema;
+use vigia_model::syscalls::Arch;
 
 use crate::ground::{Ground, grounds};
 use crate::model::{Signed, key, signed};
@@ -296,6 +299,8 @@ fn what_a_profile_wants_of_calls_is_kept_and_what_it_leaves_out_is_nowhere() {
         node.window(100, 10);
         let getppid = u32::try_from(libc::SYS_getppid).expect("small");
         let fchdir = u32::try_from(libc::SYS_fchdir).expect("small");
+        let place = Schema::syscalls_v1().feature_of(Arch::NATIVE, getppid);
+        let mut known = None;
         for _ in 0..14 {
             let tick = node.window(100, 10);
             let (closed, new) = &tick.closed[0];
@@ -313,6 +318,19 @@ fn what_a_profile_wants_of_calls_is_kept_and_what_it_leaves_out_is_nowhere() {
                 .iter()
                 .find(|pair| (u32::from(pair.first), u32::from(pair.second)) == (getppid, getppid));
             assert_eq!(again.map(|pair| pair.count), Some(99));
+
+            // What is sampled for training carries the same, and the windows before.
+            let sample = &tick.findings.samples[0];
+            let at = sample
+                .pairs
+                .iter()
+                .position(|id| *id == u32::from(Pair::id_of(place, place)))
+                .expect("a pair");
+            assert!(sample.pair_counts[at] >= 99, "{:?}", sample.pair_counts);
+            let before = known
+                .replace(sample.past.len())
+                .map_or(sample.past.len(), |n| n + 1);
+            assert_eq!(sample.past.len(), before);
         }
         node.pod
             .container

@@ -9,7 +9,8 @@ use serde::Serialize;
 use serde_json::json;
 use vigia_model::artifact::{Artifact, write_atomic};
 use vigia_model::calibration::Severity;
-use vigia_model::pipeline::Scratch;
+use vigia_model::context::Context;
+use vigia_model::pipeline::{ScoreError, Scratch};
 use vigia_model::schema::Schema;
 use vigia_model::syscalls::Arch;
 use vigia_model::window::{Calls, Window};
@@ -42,6 +43,7 @@ pub struct Sink<'a> {
     /// Windows to train on.
     lesson: Option<Rows>,
     baseline: Option<Run>,
+    pasts: input::Pasts,
     total: Total,
 }
 
@@ -78,6 +80,7 @@ impl<'a> Sink<'a> {
             recorder,
             lesson: lesson(args)?,
             baseline: args.baseline.as_deref().map(baseline::read).transpose()?,
+            pasts: input::Pasts::default(),
             total: Total::default(),
         })
     }
@@ -90,22 +93,31 @@ impl<'a> Sink<'a> {
             record = record.with_times(times);
         }
         let mut severity = Severity::None;
+        let context = if partial {
+            Context::default()
+        } else {
+            self.pasts.before(Schema::syscalls_v1(), window, &self.target)
+        };
         if let Some((model, scratch)) = &mut self.model
             && !partial
         {
-            let verdict = model
-                .pipeline
-                .score(window, scratch)
-                .map_err(|error| Failure::tracing(error.to_string()))?;
-            severity = verdict.severity;
-            record.verdict = Some(Opinion::from(&verdict));
+            match model.pipeline.score_within(window, &context, scratch) {
+                Ok(verdict) => {
+                    severity = verdict.severity;
+                    record.verdict = Some(Opinion::from(&verdict));
+                }
+                // The windows before tell nothing yet.
+                Err(ScoreError::Silent) => {}
+                Err(error) => return Err(Failure::tracing(error.to_string())),
+            }
         }
         if let (Some(rows), false) = (&mut self.lesson, partial) {
-            input::push(rows, window, &self.target).map_err(Failure::tracing)?;
+            input::push(rows, window, &self.target, context.clone()).map_err(Failure::tracing)?;
         }
         match &mut self.recorder {
             Some(Recorder::Parquet(path, rows)) if !partial => {
-                input::push(rows, window, &self.target).map_err(|error| Failure::write(path, error))?;
+                input::push(rows, window, &self.target, context)
+                    .map_err(|error| Failure::write(path, error))?;
             }
             Some(Recorder::Lines(path, file)) => {
                 write_line(file, &record).map_err(|error| Failure::write(path, error))?

@@ -1,5 +1,6 @@
-//! Estimators beside the forest and the deviation: over a window's vector ([`vector`], which pipelines hold), over
-//! sequences of system calls, over metric streams, and forecasters.
+//! Estimators beside the forest and the deviation. Pipelines hold those over a window's vector ([`vector`]), over its
+//! pairs of calls ([`order`]) and over the rates of the windows before ([`rate`]); others are over whole sequences of
+//! system calls, over metric streams, and forecasters of those.
 //!
 //! Each is plain serialisable data with a `check` for what comes from outside, and a scorer that allocates
 //! nothing per step and does not panic, whatever it is fed. What fits them is in the trainer.
@@ -12,7 +13,9 @@ pub mod kmeans;
 pub mod lof;
 pub mod mlp;
 pub mod ngram;
+pub mod order;
 pub mod quantized;
+pub mod rate;
 pub mod reconstruction;
 pub mod repertoire;
 pub mod sequence;

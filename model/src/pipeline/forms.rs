@@ -31,6 +31,10 @@ impl<F> PipelineSpec<F> {
                 EstimatorSpec::Deviation => EstimatorSpec::Deviation,
                 EstimatorSpec::IsolationForest(forest) => EstimatorSpec::IsolationForest(form(forest)),
                 EstimatorSpec::Vector(staged) => EstimatorSpec::Vector(staged),
+                EstimatorSpec::Ngram(counts) => EstimatorSpec::Ngram(counts),
+                EstimatorSpec::Stide(counts) => EstimatorSpec::Stide(counts),
+                EstimatorSpec::Ets(ets) => EstimatorSpec::Ets(ets),
+                EstimatorSpec::Arima(arima) => EstimatorSpec::Arima(arima),
             },
             calibration: member.calibration,
         };

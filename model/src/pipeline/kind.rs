@@ -28,11 +28,19 @@ pub enum EstimatorKind {
     Autoencoder,
     /// A network that tells normal, suspicious and malicious.
     MlpClassifier,
+    /// Surprise of which calls come right after which; see [`crate::estimators::order`].
+    Ngram,
+    /// Share of pairs of calls that training never saw.
+    Stide,
+    /// Error of a forecast of the rate of calls by exponential smoothing; see [`crate::estimators::rate`].
+    Ets,
+    /// Error of a forecast of the rate of calls by an autoregression.
+    Arima,
 }
 
 impl EstimatorKind {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         Self::Deviation,
         Self::IsolationForest,
         Self::ZScore,
@@ -44,6 +52,10 @@ impl EstimatorKind {
         Self::RandomForest,
         Self::Autoencoder,
         Self::MlpClassifier,
+        Self::Ngram,
+        Self::Stide,
+        Self::Ets,
+        Self::Arima,
     ];
 
     /// What is trained where nothing is said.
@@ -63,12 +75,26 @@ impl EstimatorKind {
             Self::RandomForest => "random-forest",
             Self::Autoencoder => "autoencoder",
             Self::MlpClassifier => "mlp-classifier",
+            Self::Ngram => "n-gram",
+            Self::Stide => "stide",
+            Self::Ets => "ets",
+            Self::Arima => "arima",
         }
     }
 
     /// True where it is fitted to standardised vectors, see [`crate::estimators::vector`].
     pub const fn is_vector(self) -> bool {
-        !matches!(self, Self::Deviation | Self::IsolationForest)
+        !matches!(self, Self::Deviation | Self::IsolationForest) && !self.is_order() && !self.is_rate()
+    }
+
+    /// True where it looks at which calls come after which, see [`crate::estimators::order`].
+    pub const fn is_order(self) -> bool {
+        matches!(self, Self::Ngram | Self::Stide)
+    }
+
+    /// True where it forecasts rates from the windows before, see [`crate::estimators::rate`].
+    pub const fn is_rate(self) -> bool {
+        matches!(self, Self::Ets | Self::Arima)
     }
 }
 

@@ -9,6 +9,9 @@
 //! of tests, estimated on held-out windows and between 1 and the number of estimators). The estimators'
 //! calibrations already cost held-out windows once; a second fit on the combined score would be conservative
 //! twice where windows are few, and where estimators are independent Bonferroni loses nothing in the tail.
+//!
+//! Estimators of order and of time look at what is known beside the window's counts (see [`crate::context`]). Where that
+//! is nothing, as in a mode that counts no pairs, they say nothing, and the others decide by themselves.
 
 mod forms;
 mod kind;
@@ -16,11 +19,14 @@ mod spec;
 mod verdict;
 
 pub use kind::{EstimatorKind, UnknownEstimator};
-pub use spec::{EstimatorSpec, MAX_MEMBERS, MemberSpec, PipelineError, PipelineSpec};
+pub use spec::{EstimatorSpec, MAX_MEMBERS, MemberSpec, Observed, PipelineError, PipelineSpec};
 pub use verdict::{Driver, DriverKind, Drivers, MAX_DRIVERS, Verdict};
 
 use crate::calibration::{Calibration, Severity, calibrated};
+use crate::context::Context;
 use crate::deviation::Deviation;
+use crate::estimators::order::{Bigrams, Stide};
+use crate::estimators::rate::Forecast;
 use crate::estimators::vector::Staged;
 use crate::forest::Forest;
 use crate::histogram::ScoreHistogram;
@@ -37,6 +43,11 @@ pub enum ScoreError {
     /// A value is NaN or infinite.
     #[error("feature {0} is not finite")]
     NotFinite(usize),
+    /// No estimator of the pipeline can say anything of the window.
+    #[error(
+        "the window carries nothing that the model looks at: pairs of calls are counted in capture.mode Sampled and Full, forecasts need windows before"
+    )]
+    Silent,
 }
 
 /// Space for one vector, kept by whoever scores so that scoring allocates nothing.
@@ -66,6 +77,10 @@ enum Estimator {
     Deviation,
     IsolationForest(Box<Forest>),
     Vector(Box<Staged>),
+    Bigrams(Bigrams),
+    Stide(Stide),
+    /// And the place of the rate that it forecasts.
+    Forecast(Forecast, usize),
 }
 
 struct Member {
@@ -93,23 +108,33 @@ impl std::fmt::Debug for Pipeline {
 }
 
 impl Estimator {
-    fn score(&self, deviation: &Deviation, vector: &[f32]) -> f32 {
+    /// None where nothing is known that it looks at.
+    fn score(&self, deviation: &Deviation, vector: &[f32], context: &Context) -> Option<f32> {
         match self {
-            Self::Deviation => deviation.score(vector),
-            Self::IsolationForest(forest) => forest.score(vector),
-            Self::Vector(staged) => staged.score(vector),
+            Self::Deviation => Some(deviation.score(vector)),
+            Self::IsolationForest(forest) => Some(forest.score(vector)),
+            Self::Vector(staged) => Some(staged.score(vector)),
+            Self::Bigrams(bigrams) => bigrams.score(context),
+            Self::Stide(stide) => stide.score(context),
+            Self::Forecast(forecast, place) => forecast.score(vector[*place], context),
         }
     }
 
-    fn score_batch(&self, deviation: &Deviation, rows: &[f32], scores: &mut [f32]) {
-        match self {
-            Self::IsolationForest(forest) => forest.score_batch(rows, scores),
-            Self::Deviation | Self::Vector(_) => {
-                let width = deviation.normals.len();
-                for (row, score) in rows.chunks_exact(width).zip(scores) {
-                    *score = self.score(deviation, row);
-                }
-            }
+    /// Whether a vector is all it needs.
+    const fn looks_at_vectors(&self) -> bool {
+        matches!(self, Self::Deviation | Self::IsolationForest(_) | Self::Vector(_))
+    }
+
+    /// Scores of rows; NaN where nothing is known that it looks at.
+    fn score_batch(&self, deviation: &Deviation, rows: Observed<'_>, scores: &mut [f32]) {
+        if let Self::IsolationForest(forest) = self {
+            forest.score_batch(rows.vectors, scores);
+            return;
+        }
+        let vectors = rows.vectors.chunks_exact(deviation.normals.len());
+        for (row, (vector, score)) in vectors.zip(scores).enumerate() {
+            let context = rows.contexts.get(row).unwrap_or(Context::NONE);
+            *score = self.score(deviation, vector, context).unwrap_or(f32::NAN);
         }
     }
 }
@@ -139,21 +164,35 @@ impl Pipeline {
             .map(|(f, n)| (f, n.expected_per_s))
     }
 
-    /// Scores a window. Allocates nothing.
+    /// Scores a window of which nothing is known but its counts. Allocates nothing.
     ///
     /// # Errors
-    /// A window without length.
+    /// A window without length, or a pipeline that looks only at what is not known.
     pub fn score(&self, window: &Window, scratch: &mut Scratch) -> Result<Verdict, ScoreError> {
-        scratch.width = self.schema.width();
-        self.schema.vector(window, &mut scratch.vector[..scratch.width])?;
-        self.verdict(&scratch.vector[..scratch.width], Some(window))
+        self.score_within(window, Context::NONE, scratch)
     }
 
-    /// Scores a vector of a window that is gone; drivers then name a group's first system call.
+    /// Scores a window with what else is known of it. Allocates nothing.
     ///
     /// # Errors
-    /// A vector of another width, or one that is not finite.
-    pub fn score_vector(&self, vector: &[f32]) -> Result<Verdict, ScoreError> {
+    /// A window without length, or a pipeline that looks only at what is not known.
+    pub fn score_within(
+        &self,
+        window: &Window,
+        context: &Context,
+        scratch: &mut Scratch,
+    ) -> Result<Verdict, ScoreError> {
+        scratch.width = self.schema.width();
+        self.schema.vector(window, &mut scratch.vector[..scratch.width])?;
+        self.verdict(&scratch.vector[..scratch.width], context, Some(window))
+    }
+
+    /// Scores a vector of a window that is gone, with what else is known of it; drivers then name a group's first
+    /// system call.
+    ///
+    /// # Errors
+    /// A vector of another width, or one that is not finite, or a pipeline that looks only at what is not known.
+    pub fn score_vector(&self, vector: &[f32], context: &Context) -> Result<Verdict, ScoreError> {
         if vector.len() != self.schema.width() {
             let expected = self.schema.width();
             return Err(FeatureError::Width {
@@ -162,10 +201,11 @@ impl Pipeline {
             }
             .into());
         }
-        self.verdict(vector, None)
+        self.verdict(vector, context, None)
     }
 
-    /// Calibrated scores of many vectors, `rows` holding them one after the other, in blocks.
+    /// Calibrated scores of many vectors, `rows` holding them one after the other, in blocks. Nothing else is known of
+    /// them; estimators that look at nothing else say nothing, and where no other does, scores are 0.
     ///
     /// # Errors
     /// `rows` does not hold one vector for each place of `scores`, or holds a value that is not finite.
@@ -185,33 +225,51 @@ impl Pipeline {
         for (rows, scores) in rows.chunks(BLOCK * width).zip(scores.chunks_mut(BLOCK)) {
             let mut smallest = [1.0f64; BLOCK];
             let mut raw = [0.0f32; BLOCK];
-            for member in &self.members {
+            let mut told = 0;
+            for member in self.members.iter().filter(|m| m.estimator.looks_at_vectors()) {
+                told += 1;
                 let raw = &mut raw[..scores.len()];
-                member.estimator.score_batch(&self.deviation, rows, raw);
+                member.estimator.score_batch(&self.deviation, rows.into(), raw);
                 for (p, &raw) in smallest.iter_mut().zip(raw.iter()) {
                     *p = p.min(member.calibration.p_value(raw));
                 }
             }
             for (score, p) in scores.iter_mut().zip(smallest) {
-                *score = calibrated((p * self.tests).min(1.0));
+                *score = calibrated(self.combined(p, told));
             }
         }
         Ok(())
     }
 
-    fn verdict(&self, vector: &[f32], window: Option<&Window>) -> Result<Verdict, ScoreError> {
+    /// The smallest of so many members' p-values as one: for as many tests as all members are, or those that spoke.
+    fn combined(&self, smallest: f64, told: usize) -> f64 {
+        (smallest * self.tests.min(told as f64).max(1.0)).min(1.0)
+    }
+
+    fn verdict(
+        &self,
+        vector: &[f32],
+        context: &Context,
+        window: Option<&Window>,
+    ) -> Result<Verdict, ScoreError> {
         if let Some(bad) = vector.iter().position(|x| !x.is_finite()) {
             return Err(ScoreError::NotFinite(bad));
         }
-        let (mut member, mut raw, mut p) = (0, 0.0, f64::INFINITY);
+        let (mut member, mut raw, mut p, mut told) = (0, 0.0, f64::INFINITY, 0);
         for (index, m) in self.members.iter().enumerate() {
-            let score = m.estimator.score(&self.deviation, vector);
+            let Some(score) = m.estimator.score(&self.deviation, vector, context) else {
+                continue;
+            };
+            told += 1;
             let value = m.calibration.p_value(score);
             if value < p {
                 (member, raw, p) = (index, score, value);
             }
         }
-        let p_value = (p * self.tests).min(1.0);
+        if told == 0 {
+            return Err(ScoreError::Silent);
+        }
+        let p_value = self.combined(p, told);
         let score = calibrated(p_value);
         let explainer = Explainer {
             schema: self.schema,

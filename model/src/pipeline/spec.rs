@@ -2,9 +2,12 @@
 
 use super::{Estimator, Member, Pipeline};
 use crate::bounded;
-use crate::calibration::{Calibration, CalibrationError, calibrated};
+use crate::calibration::{Calibration, CalibrationError, MIN_SAMPLES, calibrated};
+use crate::context::{Context, PairCounts};
 use crate::deviation::{Deviation, DeviationError};
 use crate::estimators::Refused;
+use crate::estimators::order::{Bigrams, Stide};
+use crate::estimators::rate::{Arima, Ets, Forecast};
 use crate::estimators::vector::Staged;
 use crate::forest::{Forest, ForestError, ForestSpec};
 use crate::histogram::ScoreHistogram;
@@ -25,6 +28,14 @@ pub enum EstimatorSpec<F = ForestSpec> {
     IsolationForest(F),
     /// A scaler, a projection and an estimator behind them.
     Vector(Box<Staged>),
+    /// A language model of the pairs of calls of training.
+    Ngram(PairCounts),
+    /// The pairs of calls of training.
+    Stide(PairCounts),
+    /// Exponential smoothing of the rate of calls.
+    Ets(Ets),
+    /// An autoregression of the rate of calls.
+    Arima(Arima),
 }
 
 impl<F> EstimatorSpec<F> {
@@ -34,6 +45,10 @@ impl<F> EstimatorSpec<F> {
             Self::Deviation => "deviation",
             Self::IsolationForest(_) => "isolation-forest",
             Self::Vector(staged) => staged.name(),
+            Self::Ngram(_) => Bigrams::NAME,
+            Self::Stide(_) => Stide::NAME,
+            Self::Ets(_) => Ets::NAME,
+            Self::Arima(_) => Arima::NAME,
         }
     }
 
@@ -46,7 +61,43 @@ impl<F> EstimatorSpec<F> {
             Self::Deviation => 2.0,
             Self::IsolationForest(_) => 0.01,
             Self::Vector(staged) => staged.least_scale(),
+            Self::Ngram(_) => Bigrams::LEAST_SCALE,
+            Self::Stide(_) => Stide::LEAST_SCALE,
+            Self::Ets(_) | Self::Arima(_) => Forecast::LEAST_SCALE,
         }
+    }
+
+    /// What must be done for more windows to carry what the estimator looks at.
+    const fn more(&self) -> &'static str {
+        match self {
+            Self::Ngram(_) | Self::Stide(_) => {
+                "trace with capture.mode Sampled or Full, which count pairs of calls"
+            }
+            Self::Ets(_) | Self::Arima(_) => "collect more windows of containers that run for longer",
+            Self::Deviation | Self::IsolationForest(_) | Self::Vector(_) => "collect more windows",
+        }
+    }
+}
+
+/// Windows of which only numbers are left: vectors, one after the other, and what else is known of each.
+#[derive(Debug, Clone, Copy)]
+pub struct Observed<'a> {
+    /// The vectors.
+    pub vectors: &'a [f32],
+    /// One for each vector; or none, where nothing else is known of any.
+    pub contexts: &'a [Context],
+}
+
+impl<'a> From<&'a [f32]> for Observed<'a> {
+    fn from(vectors: &'a [f32]) -> Self {
+        let contexts = &[];
+        Self { vectors, contexts }
+    }
+}
+
+impl<'a> From<&'a Vec<f32>> for Observed<'a> {
+    fn from(vectors: &'a Vec<f32>) -> Self {
+        vectors.as_slice().into()
     }
 }
 
@@ -105,6 +156,26 @@ pub enum PipelineError {
     /// A calibration out of range, or too little to calibrate on.
     #[error("calibration: {0}")]
     Calibration(#[from] CalibrationError),
+    /// Too few windows carry what an estimator looks at.
+    #[error(
+        "{estimator}: {known} of the held-out windows carry what it looks at, {MIN_SAMPLES} must: {more}"
+    )]
+    Silent {
+        /// Which.
+        estimator: &'static str,
+        /// How many do.
+        known: usize,
+        /// What to do about it.
+        more: &'static str,
+    },
+    /// Not one context for each vector.
+    #[error("{contexts} contexts for {vectors} vectors")]
+    Contexts {
+        /// Contexts given.
+        contexts: usize,
+        /// Vectors given.
+        vectors: usize,
+    },
     /// Held-out rows are not whole vectors.
     #[error("{values} values are no whole number of vectors of {width} features")]
     Rows {
@@ -141,22 +212,33 @@ where
             staged.check(width)?;
             Estimator::Vector(staged.clone())
         }
+        EstimatorSpec::Ngram(counts) => Estimator::Bigrams(Bigrams::new(counts)?),
+        EstimatorSpec::Stide(counts) => Estimator::Stide(Stide::new(counts)?),
+        EstimatorSpec::Ets(ets) => {
+            ets.check()?;
+            Estimator::Forecast(Forecast::Ets(*ets), schema.total())
+        }
+        EstimatorSpec::Arima(arima) => {
+            arima.check()?;
+            Estimator::Forecast(Forecast::Arima(arima.clone()), schema.total())
+        }
     })
 }
 
 impl PipelineSpec {
-    /// Calibrates trained estimators on held-out vectors of normal windows (`held_out`, one after the other)
-    /// and puts them together. The held-out windows must not have been trained on.
+    /// Calibrates trained estimators on held-out normal windows and puts them together. The held-out windows must not
+    /// have been trained on.
     ///
     /// # Errors
-    /// Vectors that do not fit the schema, fewer than [`crate::calibration::MIN_SAMPLES`] of them, or
-    /// estimators that do not compile.
-    pub fn calibrate(
+    /// Vectors that do not fit the schema, fewer than [`crate::calibration::MIN_SAMPLES`] of them, or of those that
+    /// carry what an estimator looks at, or estimators that do not compile.
+    pub fn calibrate<'a>(
         schema: &'static Schema,
         deviation: Deviation,
         estimators: Vec<EstimatorSpec>,
-        held_out: &[f32],
+        held_out: impl Into<Observed<'a>>,
     ) -> Result<Self, PipelineError> {
+        let held_out = held_out.into();
         let width = schema.width();
         if deviation.normals.len() != width {
             let got = deviation.normals.len();
@@ -169,21 +251,37 @@ impl PipelineSpec {
         if estimators.is_empty() || estimators.len() > MAX_MEMBERS {
             return Err(PipelineError::Members(estimators.len()));
         }
-        if !held_out.len().is_multiple_of(width) {
+        if !held_out.vectors.len().is_multiple_of(width) {
             return Err(PipelineError::Rows {
-                values: held_out.len(),
+                values: held_out.vectors.len(),
                 width,
             });
         }
-        let rows = held_out.len() / width;
+        let rows = held_out.vectors.len() / width;
+        if !held_out.contexts.is_empty() && held_out.contexts.len() != rows {
+            return Err(PipelineError::Contexts {
+                contexts: held_out.contexts.len(),
+                vectors: rows,
+            });
+        }
         let mut smallest = vec![1.0f64; rows];
         let mut members = Vec::with_capacity(estimators.len());
         for estimator in estimators {
             let mut scores = vec![0.0; rows];
             compile_estimator(&estimator, width, schema)?.score_batch(&deviation, held_out, &mut scores);
-            let calibration = Calibration::fit(&scores, estimator.least_scale())?;
+            let told: Vec<f32> = scores.iter().copied().filter(|score| !score.is_nan()).collect();
+            if told.len() < MIN_SAMPLES && told.len() < rows {
+                return Err(PipelineError::Silent {
+                    estimator: estimator.as_str(),
+                    known: told.len(),
+                    more: estimator.more(),
+                });
+            }
+            let calibration = Calibration::fit(&told, estimator.least_scale())?;
             for (p, &score) in smallest.iter_mut().zip(&scores) {
-                *p = p.min(calibration.p_value(score));
+                if !score.is_nan() {
+                    *p = p.min(calibration.p_value(score));
+                }
             }
             members.push(MemberSpec {
                 estimator,

@@ -220,6 +220,11 @@ impl Schema {
         self.groups + Class::ALL.len() + class as usize
     }
 
+    /// Place of the rate of all calls.
+    pub fn total(&self) -> usize {
+        self.features.len() - 2
+    }
+
     /// How much the feature's system calls tell about an intruder, 0 for little. For the order of explanations
     /// only: no vector and no score depends on it.
     pub fn telling(&self, feature: usize) -> u8 {

@@ -2,6 +2,7 @@
 
 use crate::workload::{CREDENTIALS, REVERSE_SHELL, SCAN, SECONDS, Store, learn, rows, train};
 use vigia_model::calibration::{AlertBudget, Severity};
+use vigia_model::context::Context;
 use vigia_model::pipeline::{Driver, DriverKind, Pipeline, Scratch, Verdict};
 use vigia_model::schema::Schema;
 use vigia_model::syscalls::{Arch, number};
@@ -235,7 +236,11 @@ fn batches_vectors_and_windows_score_the_same() {
     for ((window, row), &batched) in windows.iter().zip(rows.chunks(schema.width())).zip(&batch) {
         assert_eq!(score(&pipeline, window).score.to_bits(), batched.to_bits());
         assert_eq!(
-            pipeline.score_vector(row).expect("scores").score.to_bits(),
+            pipeline
+                .score_vector(row, Context::NONE)
+                .expect("scores")
+                .score
+                .to_bits(),
             batched.to_bits()
         );
     }
@@ -246,11 +251,11 @@ fn what_cannot_be_scored_is_refused() {
     let schema = Schema::syscalls_v1();
     let pipeline = pipeline(120, 60);
     let mut row = vec![0.0; schema.width()];
-    assert!(pipeline.score_vector(&row).is_ok());
-    assert!(pipeline.score_vector(&row[1..]).is_err());
+    assert!(pipeline.score_vector(&row, Context::NONE).is_ok());
+    assert!(pipeline.score_vector(&row[1..], Context::NONE).is_err());
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         row[7] = bad;
-        assert!(pipeline.score_vector(&row).is_err());
+        assert!(pipeline.score_vector(&row, Context::NONE).is_err());
         assert!(pipeline.score_rows(&row, &mut [0.0]).is_err());
     }
     assert!(pipeline.score_rows(&row, &mut [0.0; 2]).is_err());

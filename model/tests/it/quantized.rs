@@ -4,6 +4,7 @@ use crate::support::Random;
 use crate::workload::{Store, rows};
 use proptest::prelude::*;
 use vigia_model::artifact::{self, Metadata, Task};
+use vigia_model::context::Context;
 use vigia_model::deviation::{Deviation, Moments};
 use vigia_model::estimators::front::Front;
 use vigia_model::estimators::mlp::{Head, Layer, Mlp};
@@ -66,7 +67,10 @@ fn quantized(precision: Precision) -> (usize, f64) {
     assert_eq!(again.quantize(precision), 1);
     assert_eq!(artifact::encode(&metadata, &again).expect("encodes"), bytes);
     let score = |row: &[f32]| {
-        let (a, b) = (whole.score_vector(row), opened.pipeline.score_vector(row));
+        let (a, b) = (
+            whole.score_vector(row, Context::NONE),
+            opened.pipeline.score_vector(row, Context::NONE),
+        );
         (f64::from(a.expect("scores").score) - f64::from(b.expect("scores").score)).abs()
     };
     let most = windows.chunks(schema.width()).map(score).fold(0.0, f64::max);

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use prost::Message;
 use vigia_crds::{NodePlanSpec, is_digest};
+use vigia_model::context::Context;
 use vigia_model::histogram::BINS;
 use vigia_model::schema::Schema;
 use vigia_proto::v1::{ReportBatch, Sample, ScoreSummary, Verdict};
@@ -353,6 +354,9 @@ fn check_sample(sample: Sample, allowed: &Allowed, clock: Clock) -> Result<Row, 
     if !WINDOW_MS.contains(&sample.window_ms) {
         return Err("BadWindow");
     }
+    let Ok(context) = Context::counted(&sample.pairs, &sample.pair_counts, sample.past) else {
+        return Err("BadContext");
+    };
     Ok(Row {
         namespace: sample.namespace.into(),
         profile: sample.profile.into(),
@@ -362,6 +366,7 @@ fn check_sample(sample: Sample, allowed: &Allowed, clock: Clock) -> Result<Row, 
         schema: sample.schema.into(),
         features: sample.features,
         above_threshold: sample.above_threshold,
+        context,
     })
 }
 
@@ -423,6 +428,9 @@ pub(crate) mod tests {
             schema: schema.hash().to_string(),
             features: vec![0.5; schema.width()],
             above_threshold: false,
+            pairs: vec![3, 700],
+            pair_counts: vec![9, 1],
+            past: vec![1.5; 4],
         }
     }
 
@@ -500,7 +508,7 @@ pub(crate) mod tests {
     #[test]
     fn one_bad_item_is_left_out_and_the_others_stay() {
         type Spoil = fn(&mut ReportBatch);
-        let bad: [(Reason, Spoil); 14] = [
+        let bad: [(Reason, Spoil); 17] = [
             ("NotPlanned", |b| b.samples[0].profile = "other".into()),
             ("NotPlanned", |b| b.samples[0].namespace = "../x".into()),
             ("NotPlanned", |b| b.scores[0].model = "other".into()),
@@ -511,6 +519,12 @@ pub(crate) mod tests {
             ("BadNumber", |b| b.samples[0].features[3] = f32::INFINITY),
             ("BadNumber", |b| b.alerts[0].score = f64::NAN),
             ("BadWindow", |b| b.samples[0].window_ms = 0),
+            ("BadContext", |b| b.samples[0].pairs = vec![7]),
+            ("BadContext", |b| {
+                b.samples[0].pairs = vec![7, 7];
+                b.samples[0].pair_counts = vec![1, 1];
+            }),
+            ("BadContext", |b| b.samples[0].past = vec![f32::NAN]),
             ("BadHistogram", |b| b.scores[0].histogram.push(0)),
             ("BadHistogram", |b| b.scores[0].above_threshold = 6),
             ("BadHistogram", |b| b.scores[0].histogram = vec![u64::MAX; BINS]),
@@ -582,12 +596,14 @@ pub(crate) mod tests {
         fn any_sample()(
             known in any::<bool>(), namespace in ".{0,8}", start in any::<i64>(), window_ms in any::<i64>(),
             features in prop::collection::vec(any::<f32>(), 0..140), schema in any::<bool>(),
+            pairs in prop::collection::vec(any::<u32>(), 0..4), pair_counts in prop::collection::vec(any::<u32>(), 0..4),
+            past in prop::collection::vec(any::<f32>(), 0..40),
         ) -> Sample {
             let good = sample(start);
             Sample {
                 namespace: if known { good.namespace } else { namespace },
                 schema: if schema { good.schema } else { "x".into() },
-                window_ms, features, ..good
+                window_ms, features, pairs, pair_counts, past, ..good
             }
         }
     }

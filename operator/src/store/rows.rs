@@ -7,16 +7,18 @@
 //! | window_start_unix_ms, window_ms | Int64 |
 //! | features | List of Float32, no nulls |
 //! | above_threshold | Boolean |
+//! | pairs, pair_counts | Lists of UInt32, of one length; files written before they were known have neither |
+//! | past | List of Float32; likewise not in every file |
 //!
 //! Pages are compressed with zstd. The same rows give the same bytes. Trainers read the same columns.
 
 use std::sync::Arc;
 
 use arrow_array::builder::{
-    BooleanBuilder, Float32Builder, Int64Builder, ListBuilder, StringBuilder, UInt64Builder,
+    BooleanBuilder, Float32Builder, Int64Builder, ListBuilder, StringBuilder, UInt32Builder, UInt64Builder,
 };
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float32Type, Int64Type, UInt64Type};
+use arrow_array::types::{Float32Type, Int64Type, UInt32Type, UInt64Type};
 use arrow_array::{ArrayRef, BooleanArray, ListArray, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema};
 use bytes::Bytes;
@@ -26,6 +28,8 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, ParquetMetaDataReader};
 use parquet::file::properties::WriterProperties;
+
+use vigia_model::context::Context;
 
 use super::StoreError;
 
@@ -76,6 +80,8 @@ pub struct Row {
     pub features: Vec<f32>,
     /// The active version raised it above the alert threshold.
     pub above_threshold: bool,
+    /// What else is known of it.
+    pub context: Context,
 }
 
 impl Row {
@@ -89,7 +95,7 @@ impl Row {
 }
 
 fn schema() -> Arc<Schema> {
-    let item = Field::new("item", DataType::Float32, false);
+    let list = |of| DataType::List(Arc::new(Field::new("item", of, false)));
     Arc::new(Schema::new(vec![
         Field::new("namespace", DataType::Utf8, false),
         Field::new("profile", DataType::Utf8, false),
@@ -97,8 +103,11 @@ fn schema() -> Arc<Schema> {
         Field::new("window_start_unix_ms", DataType::Int64, false),
         Field::new("window_ms", DataType::Int64, false),
         Field::new("schema", DataType::Utf8, false),
-        Field::new("features", DataType::List(Arc::new(item)), false),
+        Field::new("features", list(DataType::Float32), false),
         Field::new("above_threshold", DataType::Boolean, false),
+        Field::new("pairs", list(DataType::UInt32), false),
+        Field::new("pair_counts", list(DataType::UInt32), false),
+        Field::new("past", list(DataType::Float32), false),
     ]))
 }
 
@@ -112,8 +121,10 @@ fn batch<'a>(schema: &Arc<Schema>, rows: impl Iterator<Item = &'a Row>) -> Resul
     let mut start = Int64Builder::new();
     let mut length = Int64Builder::new();
     let mut hash = StringBuilder::new();
-    let item = Field::new("item", DataType::Float32, false);
-    let mut features = ListBuilder::new(Float32Builder::new()).with_field(item);
+    let item = |of| Field::new("item", of, false);
+    let rates = || ListBuilder::new(Float32Builder::new()).with_field(item(DataType::Float32));
+    let numbers = || ListBuilder::new(UInt32Builder::new()).with_field(item(DataType::UInt32));
+    let (mut features, mut past, mut pairs, mut counts) = (rates(), rates(), numbers(), numbers());
     let mut above = BooleanBuilder::new();
     for row in rows {
         namespace.append_value(&row.namespace);
@@ -125,6 +136,14 @@ fn batch<'a>(schema: &Arc<Schema>, rows: impl Iterator<Item = &'a Row>) -> Resul
         features.values().append_slice(&row.features);
         features.append(true);
         above.append_value(row.above_threshold);
+        for pair in row.context.pairs() {
+            pairs.values().append_value(u32::from(pair.id));
+            counts.values().append_value(pair.count);
+        }
+        pairs.append(true);
+        counts.append(true);
+        past.values().append_slice(row.context.past());
+        past.append(true);
     }
     let columns: Vec<ArrayRef> = vec![
         Arc::new(namespace.finish()),
@@ -135,6 +154,9 @@ fn batch<'a>(schema: &Arc<Schema>, rows: impl Iterator<Item = &'a Row>) -> Resul
         Arc::new(hash.finish()),
         Arc::new(features.finish()),
         Arc::new(above.finish()),
+        Arc::new(pairs.finish()),
+        Arc::new(counts.finish()),
+        Arc::new(past.finish()),
     ];
     Ok(RecordBatch::try_new(schema.clone(), columns)?)
 }
@@ -199,7 +221,7 @@ pub(super) fn decode(bytes: Bytes, mut take: impl FnMut(Row)) -> Result<(), Stor
         let columns = Columns::of(&batch)
             .ok_or_else(|| StoreError::Rows("a column is missing or of another type".into()))?;
         for i in 0..batch.num_rows() {
-            take(columns.row(i, &mut texts));
+            take(columns.row(i, &mut texts)?);
         }
     }
     Ok(())
@@ -214,6 +236,32 @@ struct Columns<'a> {
     schema: &'a StringArray,
     features: &'a ListArray,
     above: &'a BooleanArray,
+    beside: Option<Beside<'a>>,
+}
+
+/// The columns that not every file has.
+struct Beside<'a> {
+    pairs: &'a ListArray,
+    counts: &'a ListArray,
+    past: &'a ListArray,
+}
+
+impl<'a> Beside<'a> {
+    fn of(batch: &'a RecordBatch) -> Option<Self> {
+        let list = |name| batch.column_by_name(name)?.as_list_opt::<i32>();
+        let (pairs, counts, past) = (list("pairs")?, list("pair_counts")?, list("past")?);
+        pairs.values().as_primitive_opt::<UInt32Type>()?;
+        counts.values().as_primitive_opt::<UInt32Type>()?;
+        past.values().as_primitive_opt::<Float32Type>()?;
+        Some(Self { pairs, counts, past })
+    }
+
+    fn context(&self, i: usize) -> Result<Context, StoreError> {
+        let numbers = |lists: &ListArray| lists.value(i).as_primitive::<UInt32Type>().values().to_vec();
+        let past = self.past.value(i).as_primitive::<Float32Type>().values().to_vec();
+        Context::counted(&numbers(self.pairs), &numbers(self.counts), past)
+            .map_err(|error| StoreError::Rows(error.to_string()))
+    }
 }
 
 impl<'a> Columns<'a> {
@@ -238,12 +286,20 @@ impl<'a> Columns<'a> {
             schema: batch.column_by_name("schema")?.as_string_opt::<i32>()?,
             features,
             above: batch.column_by_name("above_threshold")?.as_boolean_opt()?,
+            beside: match batch.column_by_name("pairs") {
+                Some(_) => Some(Beside::of(batch)?),
+                None => None,
+            },
         })
     }
 
-    fn row(&self, i: usize, texts: &mut [Option<Arc<str>>; 3]) -> Row {
+    fn row(&self, i: usize, texts: &mut [Option<Arc<str>>; 3]) -> Result<Row, StoreError> {
         let [namespace, profile, schema] = texts;
-        Row {
+        let context = match &self.beside {
+            Some(beside) => beside.context(i)?,
+            None => Context::default(),
+        };
+        Ok(Row {
             namespace: shared(namespace, self.namespace.value(i)),
             profile: shared(profile, self.profile.value(i)),
             source: self.source[i],
@@ -257,7 +313,8 @@ impl<'a> Columns<'a> {
                 .values()
                 .to_vec(),
             above_threshold: self.above.value(i),
-        }
+            context,
+        })
     }
 }
 
@@ -284,6 +341,12 @@ pub(crate) mod tests {
             schema: "ab".repeat(32).into(),
             features: (0..124).map(|i| (i as f32).mul_add(0.5, source as f32)).collect(),
             above_threshold: source.is_multiple_of(7),
+            context: Context::counted(
+                &[3, 700],
+                &[1, source as u32 | 1],
+                vec![0.5; (source % 33) as usize],
+            )
+            .expect("a context"),
         }
     }
 

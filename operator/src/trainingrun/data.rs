@@ -61,6 +61,10 @@ const fn kind_of(kind: EstimatorType) -> EstimatorKind {
         EstimatorType::RandomForest => EstimatorKind::RandomForest,
         EstimatorType::Autoencoder => EstimatorKind::Autoencoder,
         EstimatorType::MlpClassifier => EstimatorKind::MlpClassifier,
+        EstimatorType::Ngram => EstimatorKind::Ngram,
+        EstimatorType::Stide => EstimatorKind::Stide,
+        EstimatorType::Ets => EstimatorKind::Ets,
+        EstimatorType::Arima => EstimatorKind::Arima,
     }
 }
 
@@ -154,6 +158,10 @@ mod tests {
             "RandomForest",
             "Autoencoder",
             "MLPClassifier",
+            "NGram",
+            "STIDE",
+            "ETS",
+            "ARIMA",
         ];
         let all = plan(json!({"types": types, "components": 8}));
         assert_eq!(all.estimators, EstimatorKind::ALL.map(|kind| kind.to_string()));

@@ -187,6 +187,17 @@ pub(super) fn digest(rows: &[Row]) -> String {
         for feature in &row.features {
             hash.update(feature.to_le_bytes());
         }
+        // Rows of which nothing else is known have the digest that they had before anything else was kept.
+        let (past, pairs) = (row.context.past(), row.context.pairs());
+        if !past.is_empty() || !pairs.is_empty() {
+            hash.update((past.len() as u64).to_le_bytes());
+            past.iter().for_each(|rate| hash.update(rate.to_le_bytes()));
+            hash.update((pairs.len() as u64).to_le_bytes());
+            for pair in pairs {
+                hash.update(pair.id.to_le_bytes());
+                hash.update(pair.count.to_le_bytes());
+            }
+        }
     }
     let mut text = "sha256:".to_owned();
     for byte in hash.finalize() {
@@ -211,6 +222,7 @@ mod tests {
             schema: Schema::syscalls_v1().hash().to_string().into(),
             features: vec![start_ms as f32, source as f32],
             above_threshold: false,
+            context: Default::default(),
         }
     }
 

@@ -10,6 +10,8 @@ pub mod gaussian;
 pub mod kmeans;
 pub mod lof;
 pub mod mlp;
+pub mod order;
+pub mod rate;
 pub mod scaling;
 pub mod sequence;
 pub mod tracked;

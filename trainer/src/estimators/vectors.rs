@@ -100,7 +100,12 @@ pub fn fit(
         metrics,
     };
     Ok(match kind {
-        EstimatorKind::Deviation | EstimatorKind::IsolationForest => {
+        EstimatorKind::Deviation
+        | EstimatorKind::IsolationForest
+        | EstimatorKind::Ngram
+        | EstimatorKind::Stide
+        | EstimatorKind::Ets
+        | EstimatorKind::Arima => {
             return Err(EstimatorError::Setting(
                 "this estimator is not fitted to scaled vectors",
             ));

@@ -1,6 +1,8 @@
-//! The vector estimators: in agreement with scikit-learn, and with themselves.
+//! The estimators of pipelines: in agreement with scikit-learn and statsmodels, and with themselves.
 
 mod agreement;
 mod allocation;
+mod beside;
 mod properties;
+mod rates;
 mod support;

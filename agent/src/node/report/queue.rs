@@ -26,11 +26,12 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// At most some 4 MiB altogether, and each batch far below gRPC's 4 MiB for a message.
+    /// At most some 10 MiB altogether, where every sample has as many pairs of calls as it may, and a tenth of that where
+    /// none are counted; each batch far below gRPC's 4 MiB for a message.
     fn default() -> Self {
         Self {
             batches: 16,
-            samples: 512,
+            samples: 128,
             alerts: 256,
             scores: 1024,
         }

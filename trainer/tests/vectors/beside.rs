@@ -1,0 +1,183 @@
+//! Estimators of order and of time in a whole model: from windows to a verdict, and where nothing is known.
+
+use vigia_model::artifact::{self, Task};
+use vigia_model::context::{Context, MAX_PAST, Pair};
+use vigia_model::pipeline::{EstimatorKind, Pipeline, ScoreError};
+use vigia_model::schema::{Schema, from_rate};
+use vigia_trainer::data::{About, Rows};
+use vigia_trainer::fit::{self, FitError, Params};
+
+use crate::support::Random;
+
+const CALLS: usize = 10;
+
+/// How the calls of a window follow each other: each after the one before it, `step` places on.
+fn order(random: &mut Random, step: usize) -> Vec<Pair> {
+    let mut pairs: Vec<Pair> = (0..CALLS)
+        .map(|first| Pair {
+            id: Pair::id_of(first, (first + step) % CALLS),
+            count: 200 + (100.0 * random.unit()) as u32,
+        })
+        .collect();
+    pairs.sort_unstable();
+    pairs
+}
+
+/// Windows of one container at rates that go up and down, each with its pairs and the windows before.
+fn windows(count: usize, seed: u64) -> Rows {
+    let schema = Schema::syscalls_v1();
+    let (mut random, mut rows, mut past) = (Random(seed), Rows::new(schema), Vec::new());
+    for i in 0..count + MAX_PAST {
+        let load = 100.0 * (1.0 + 0.5 * (i as f64 / 5.0).sin()) * (0.98 + 0.04 * random.unit());
+        let mut row = vec![0.0; schema.width()];
+        row[..CALLS].fill(from_rate(load));
+        let total = from_rate(load * CALLS as f64);
+        row[schema.total()] = total;
+        row[schema.total() + 1] = (CALLS as f32).ln_1p();
+        let about = About {
+            started_ms: 2_000 * i as i64,
+            window_ms: 2_000,
+            ..About::default()
+        };
+        if i >= MAX_PAST {
+            let context = Context::new(order(&mut random, 1), past.clone()).expect("a context");
+            rows.push_within(&row, about, context).expect("a row");
+        }
+        past.insert(0, total);
+        past.truncate(MAX_PAST);
+    }
+    rows
+}
+
+fn params(estimators: &[EstimatorKind]) -> Params {
+    Params {
+        name: "redis".to_owned(),
+        estimators: estimators.to_vec(),
+        components: None,
+        trees: 10,
+        sample_size: 64,
+        seed: 1,
+        workers: 1,
+        created_at: String::new(),
+        data_digest: String::new(),
+    }
+}
+
+fn train(estimators: &[EstimatorKind], rows: &Rows, holdout: &Rows) -> Result<Pipeline, FitError> {
+    let params = params(estimators);
+    let part = fit::fit(rows, &params, 0)?;
+    let trained = fit::combine(vec![part], &params, holdout)?;
+    let opened = artifact::open_unsigned(&trained.artifact, Task::Anomaly).expect("opens");
+    Ok(opened.pipeline)
+}
+
+fn p(pipeline: &Pipeline, vector: &[f32], context: &Context) -> f64 {
+    pipeline.score_vector(vector, context).expect("scores").p_value
+}
+
+#[test]
+fn another_order_of_the_same_calls_is_odd_to_those_that_look_at_order() {
+    let (rows, holdout, later) = (windows(300, 1), windows(200, 2), windows(50, 3));
+    for kind in [EstimatorKind::Ngram, EstimatorKind::Stide] {
+        let pipeline = train(&[EstimatorKind::Deviation, kind], &rows, &holdout).expect("trains");
+        let alone = train(&[EstimatorKind::Deviation], &rows, &holdout).expect("trains");
+        let mut random = Random(9);
+        for i in 0..later.len() {
+            let past = later.contexts()[i].past().to_vec();
+            let turned = Context::new(order(&mut random, 3), past).expect("a context");
+            let vector = later.row(i);
+            assert!(p(&pipeline, vector, &later.contexts()[i]) > 1e-3, "{kind} {i}");
+            assert!(p(&pipeline, vector, &turned) < 1e-4, "{kind} {i}");
+            // The counts are as ever.
+            assert!(p(&alone, vector, &turned) > 1e-3, "{kind} {i}");
+        }
+    }
+}
+
+#[test]
+fn a_rate_that_is_usual_at_another_time_is_odd_to_those_that_look_at_time() {
+    let (rows, holdout, later) = (windows(400, 1), windows(200, 2), windows(60, 3));
+    for kind in [EstimatorKind::Ets, EstimatorKind::Arima] {
+        let pipeline = train(&[kind], &rows, &holdout).expect("trains");
+        let far = |i: usize| {
+            let rate = |row: usize| later.row(row)[Schema::syscalls_v1().total()];
+            (0..later.len()).max_by(|&a, &b| (rate(a) - rate(i)).abs().total_cmp(&(rate(b) - rate(i)).abs()))
+        };
+        for i in 0..later.len() {
+            let usual = p(&pipeline, later.row(i), &later.contexts()[i]);
+            let elsewhere = far(i).expect("windows");
+            let jumped = p(&pipeline, later.row(elsewhere), &later.contexts()[i]);
+            assert!(usual > 1e-3, "{kind} {i}: {usual}");
+            assert!(jumped < usual && jumped < 0.02, "{kind} {i}: {jumped}");
+        }
+    }
+}
+
+#[test]
+fn where_nothing_is_known_the_others_decide() {
+    let (rows, holdout, later) = (windows(300, 1), windows(200, 2), windows(20, 3));
+    let both = train(&[EstimatorKind::Deviation, EstimatorKind::Ngram], &rows, &holdout).expect("trains");
+    let alone = train(&[EstimatorKind::Deviation], &rows, &holdout).expect("trains");
+    let only = train(&[EstimatorKind::Ngram, EstimatorKind::Ets], &rows, &holdout).expect("trains");
+    let mut scores = vec![0.0; later.len()];
+    both.score_rows(later.values(), &mut scores).expect("scores");
+    for (i, score) in scores.iter().enumerate() {
+        let told = both.score_vector(later.row(i), Context::NONE).expect("scores");
+        assert_eq!(
+            told,
+            alone.score_vector(later.row(i), Context::NONE).expect("scores")
+        );
+        assert_eq!(told.score, *score);
+        assert_eq!(
+            only.score_vector(later.row(i), Context::NONE),
+            Err(ScoreError::Silent)
+        );
+    }
+    only.score_rows(later.values(), &mut scores).expect("scores");
+    assert_eq!(scores, vec![0.0; later.len()]);
+}
+
+#[test]
+fn windows_that_carry_nothing_are_refused_with_what_to_do() {
+    let full = windows(300, 1);
+    let mut bare = Rows::new(full.schema());
+    for i in 0..full.len() {
+        bare.push(full.row(i), full.about()[i]).expect("a row");
+    }
+    let error = |kind, rows, holdout| train(&[kind], rows, holdout).expect_err("refused").to_string();
+    let order = error(EstimatorKind::Ngram, &bare, &full);
+    assert_eq!(
+        order,
+        "n-gram needs at least 1 pair of calls (capture.mode Sampled and Full count them), got 0"
+    );
+    let holdout = error(EstimatorKind::Stide, &full, &bare);
+    assert!(
+        holdout.starts_with(
+            "stide: 0 of the held-out windows carry what it looks at, 20 must: trace with capture.mode"
+        ),
+        "{holdout}"
+    );
+    let time = error(EstimatorKind::Arima, &bare, &full);
+    assert!(
+        time.contains("windows of containers that ran for 32 windows before, got 0"),
+        "{time}"
+    );
+}
+
+#[test]
+fn the_order_of_rows_and_their_shards_do_not_matter_to_counts() {
+    let rows = windows(120, 1);
+    let halves = [rows.slice(0..50), rows.slice(50..120)];
+    let whole = fit::fit(&rows, &params(&[EstimatorKind::Ngram]), 0).expect("fits");
+    let mut sums = std::collections::BTreeMap::new();
+    for half in halves {
+        let part = fit::fit(&half, &params(&[EstimatorKind::Ngram]), 0).expect("fits");
+        for (id, count) in part.share.pairs.expect("counts").seen {
+            *sums.entry(id).or_insert(0) += count;
+        }
+    }
+    assert_eq!(
+        whole.share.pairs.expect("counts").seen,
+        sums.into_iter().collect::<Vec<_>>()
+    );
+}
