@@ -83,6 +83,8 @@ pub struct Engine {
     health: ProbeHealth,
     finder: Option<Finder>,
     retry_at: Duration,
+    /// Not before, since the counters could not be read.
+    patience: Duration,
     scan_at: Duration,
     desired: Desired,
     /// The plan has changed since the last tick.
@@ -125,6 +127,7 @@ impl Engine {
             health: ProbeHealth::Failed("Starting", "the probe has not been loaded yet".to_owned()),
             finder: None,
             retry_at: Duration::ZERO,
+            patience: Duration::ZERO,
             scan_at: Duration::ZERO,
             desired: Desired::default(),
             dirty: false,
@@ -177,8 +180,10 @@ impl Engine {
     /// When [`Self::tick`] has something to do, by the monotonic clock.
     #[must_use]
     pub fn wake_at(&self) -> Duration {
+        // What is due and cannot be read must not be asked for without a pause.
         let next = [self.windows.next_due(), self.duty.next(), self.meter.next()];
-        next.into_iter().flatten().fold(self.scan_at, Duration::min)
+        let next = next.into_iter().flatten().fold(self.scan_at, Duration::min);
+        next.max(self.patience)
     }
 
     /// Does what is due.
@@ -192,6 +197,7 @@ impl Engine {
             return self.finish(closed, false);
         }
         let Some(totals) = self.drain() else {
+            self.patience = now.mono + SCAN;
             return self.finish(closed, false);
         };
         closed.extend(self.windows.close_due(now, &totals));

@@ -120,7 +120,7 @@ impl Object {
         for signal in Signal::ALL.into_iter().filter(|_| config.signals) {
             for hook in signal.hooks() {
                 if let Err(error) = load_program(&mut ebpf, &btf, hook) {
-                    missing.insert(signal, error.to_string());
+                    missing.insert(signal, signal.lacking(&error));
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! What is counted of containers beside system calls.
 
+use super::ProbeError;
 use super::batch::word;
 use super::object::Hook;
 
@@ -27,6 +28,16 @@ impl Signal {
         Self::Signals,
         Self::OomKills,
     ];
+
+    /// What a kernel lacks that does not take its programs.
+    pub(super) fn lacking(self, error: &ProbeError) -> String {
+        match self {
+            Self::OomKills => {
+                "kills for want of memory that end a container (Linux 6.8 tells of them)".to_owned()
+            }
+            _ => error.to_string(),
+        }
+    }
 
     pub(super) fn hooks(self) -> &'static [Hook] {
         const fn hook(program: &'static str, tracepoint: &'static str) -> Hook {

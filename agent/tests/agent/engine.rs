@@ -256,10 +256,21 @@ fn a_node_without_cgroups_says_so_and_goes_on() {
         tallies: 64,
     };
     let mut engine = Engine::new(config, BTreeMap::new(), Scorer::new([0; 32], 1));
+    let mut pod = Pod::new(&grounds()[0]);
+    pod.budget = Some(TraceBudget {
+        cpu: "1m".to_owned(),
+        on_exceed: OnExceed::Degrade,
+    });
+    engine.plan(Desired::parse(&pod.spec(1000, &[]), 1));
     engine.tick(Now {
         mono: Duration::from_secs(1),
         wall_ms: 0,
     });
+    assert!(
+        engine.wake_at() >= Duration::from_secs(2),
+        "{:?}",
+        engine.wake_at()
+    );
     assert!(
         matches!(engine.health(), ProbeHealth::Failed("NoCgroups", _)),
         "{:?}",
