@@ -127,7 +127,7 @@ pub struct Trace {
     /// Trace a cgroup and those in it: a folder, or its path below the hierarchy's root.
     #[arg(long, value_name = "PATH", group = "target")]
     pub cgroup: Option<PathBuf>,
-    /// Trace a command, from its first system call to its end.
+    /// Trace a command, from its first system call to its end. What follows -- is the command's.
     #[arg(last = true, value_name = "CMD", group = "target")]
     pub command: Vec<String>,
     /// End after this time (a command is then left running no longer: it is told to terminate).

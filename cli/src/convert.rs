@@ -38,8 +38,7 @@ fn extension(path: &Path) -> &str {
 }
 
 fn done(to: &Path, windows: usize) -> u8 {
-    let windows = say::count(windows as u64);
-    Out::Stderr.line(&format!("{windows} windows in {}", to.display()));
+    Out::Stderr.line(&format!("{} in {}", say::windows(windows), to.display()));
     0
 }
 
@@ -95,8 +94,8 @@ fn quantize(args: &Convert, precision: Precision) -> Result<u8, Failure> {
             .metrics
             .insert("quantized.scoreDifferenceMax".to_owned(), lost.most);
         Out::Stdout.line(&format!(
-            "{} windows: scores differ by {:.6} on average and {:.6} at most; {} of another severity",
-            say::count(lost.windows as u64),
+            "{}: scores differ by {:.6} on average and {:.6} at most; {} of another severity",
+            say::windows(lost.windows),
             lost.mean,
             lost.most,
             lost.severities

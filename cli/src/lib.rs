@@ -25,13 +25,14 @@ mod vector;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use args::{Command, Vigia};
 
 /// Parses the command line, does what it says, and explains itself on standard error if that fails.
 pub fn main() -> ExitCode {
     restore_sigpipe();
-    let vigia = Vigia::parse();
+    let vigia = Vigia::try_parse().unwrap_or_else(|error| hinted(error).exit());
     let outcome = match vigia.command {
         Command::Trace(args) => trace::run(&args),
         Command::Train(args) => train::run(&args),
@@ -50,6 +51,20 @@ pub fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(failure) => failure.report(),
     }
+}
+
+/// `vigia trace ls` lacks what says where the command begins.
+fn hinted(mut error: clap::Error) -> clap::Error {
+    let unexpected = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(word)) if error.kind() == ErrorKind::UnknownArgument => word.clone(),
+        _ => return error,
+    };
+    let traces = std::env::args_os().nth(1).is_some_and(|word| word == "trace");
+    if traces && !unexpected.starts_with('-') {
+        let tip = format!("a command comes after --: vigia trace -- {unexpected}");
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
 }
 
 /// `vigia … | head` ends quietly, as other tools do; Rust ignores the signal by default and panics on the write.

@@ -126,7 +126,11 @@ fn print(found: &Inspection, verdict: &str) {
     );
     line(
         "trained on",
-        &format!("{} windows, seed {}", say::count(metadata.samples), metadata.seed),
+        &format!(
+            "{}, seed {}",
+            say::windows(usize::try_from(metadata.samples).unwrap_or(usize::MAX)),
+            metadata.seed
+        ),
     );
     line("data digest", &metadata.data_digest);
     for (name, value) in &metadata.hyperparameters {

@@ -2,13 +2,16 @@
 //!
 //! System calls have their names, so that a file may be read by people and on another architecture.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+use vigia_agent::probe::Tally;
 use vigia_model::pipeline::{DriverKind, Verdict};
 use vigia_model::syscalls::{self, Arch};
 use vigia_model::window::{Calls, Window};
 
 use crate::analysis::Sample;
-use crate::times::Times;
+use crate::times::{Time, Times};
 
 /// A window.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -133,27 +136,35 @@ const NAMELESS: &str = "syscall_";
 pub const UNKNOWN: u32 = u32::MAX;
 const UNKNOWN_NAME: &str = "unknown";
 
-/// Its name, or its number as one.
+/// Its name, or its number as one. A call by another ABI of the same kernel bears the name of the native one that does
+/// the same.
 pub fn name_of(arch: Arch, nr: u32) -> String {
-    if nr == UNKNOWN {
+    if nr == UNKNOWN || nr & !(syscalls::IA32 | syscalls::X32) == Tally::UNKNOWN {
         return UNKNOWN_NAME.to_owned();
     }
-    syscalls::name(arch, nr).map_or_else(|| format!("{NAMELESS}{nr}"), str::to_owned)
+    let native = syscalls::native(arch, nr);
+    syscalls::name(arch, native).map_or_else(|| format!("{NAMELESS}{nr}"), str::to_owned)
 }
 
 impl Record {
     /// A window of `target`, with names.
     pub fn new(window: &Window, target: &str, partial: bool) -> Self {
         let seconds = window.seconds();
-        let mut entries: Vec<Entry> = window
-            .calls
-            .iter()
-            .map(|c| Entry {
-                name: name_of(window.arch, c.nr),
-                calls: c.count,
-                errors: c.errors,
+        // Several numbers may have one name.
+        let mut by_name: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        for c in &window.calls {
+            let (calls, errors) = by_name.entry(name_of(window.arch, c.nr)).or_default();
+            *calls = calls.saturating_add(c.count);
+            *errors = errors.saturating_add(c.errors);
+        }
+        let mut entries: Vec<Entry> = by_name
+            .into_iter()
+            .map(|(name, (calls, errors))| Entry {
+                name,
+                calls,
+                errors,
                 per_second: if seconds > 0.0 {
-                    (c.count as f64 / seconds * 1000.0).round() / 1000.0
+                    (calls as f64 / seconds * 1000.0).round() / 1000.0
                 } else {
                     0.0
                 },
@@ -179,8 +190,13 @@ impl Record {
     /// The same with how long calls took, those first that took longest.
     #[must_use]
     pub fn with_times(mut self, times: &Times) -> Self {
+        let mut by_name: BTreeMap<String, Time> = BTreeMap::new();
         for (&number, time) in times {
-            let name = name_of(self.arch, number);
+            let sum = by_name.entry(name_of(self.arch, number)).or_default();
+            sum.ns = sum.ns.saturating_add(time.ns);
+            sum.calls = sum.calls.saturating_add(time.calls);
+        }
+        for (name, time) in by_name {
             if let Some(entry) = self.syscalls.iter_mut().find(|entry| entry.name == name) {
                 entry.time_us = Some(time.ns as f64 / 1000.0);
                 entry.avg_time_us = time.mean_us();
@@ -229,18 +245,34 @@ mod tests {
     use super::*;
 
     #[test]
+    fn calls_by_another_abi_are_counted_by_their_native_names() {
+        let call = |nr, count, errors| Calls { nr, count, errors };
+        let made_up = [
+            call(Tally::UNKNOWN, 1, 1),
+            call(Tally::UNKNOWN | syscalls::IA32, 2, 2),
+        ];
+        // read: 0 natively, 3 by ia32.
+        let read = [call(0, 10, 0), call(3 | syscalls::IA32, 5, 1)];
+        let window = Window::new(Arch::X86_64, 0, 1000, read.into_iter().chain(made_up));
+        let time = |ns, calls| Time { ns, calls };
+        let times = Times::from([(0, time(10_000, 10)), (3 | syscalls::IA32, time(20_000, 5))]);
+        let record = Record::new(&window, "x", false).with_times(&times);
+        let seen: Vec<_> = record
+            .syscalls
+            .iter()
+            .map(|e| (e.name.as_str(), e.calls, e.errors, e.avg_time_us))
+            .collect();
+        assert_eq!(seen, [("read", 15, 1, Some(2.0)), ("unknown", 3, 3, None)]);
+    }
+
+    #[test]
     fn a_window_survives_its_line() {
         let call = |nr, count, errors| Calls { nr, count, errors };
         let window = Window::new(
             Arch::X86_64,
             7,
             2000,
-            [
-                call(0, 5, 1),
-                call(59, 9, 0),
-                call(1 << 31 | 3, 1, 1),
-                call(UNKNOWN, 1, 1),
-            ],
+            [call(0, 5, 1), call(59, 9, 0), call(2, 1, 1), call(UNKNOWN, 1, 1)],
         );
         let record = Record::new(&window, "sh", false);
         assert_eq!(record.syscalls[0].name, "execve");

@@ -104,6 +104,15 @@ pub fn count(n: u64) -> String {
     out
 }
 
+/// So many windows.
+pub fn windows(n: usize) -> String {
+    if n == 1 {
+        "1 window".to_owned()
+    } else {
+        format!("{} windows", count(n as u64))
+    }
+}
+
 /// A rate a second, to three digits or so.
 pub fn rate(per_second: f64) -> String {
     match per_second {
@@ -136,6 +145,10 @@ mod tests {
 
     #[test]
     fn numbers_are_readable() {
+        assert_eq!(
+            [0, 1, 2_000].map(windows),
+            ["0 windows", "1 window", "2,000 windows"]
+        );
         assert_eq!(
             [0, 999, 1_000, 1_234_567].map(count),
             ["0", "999", "1,000", "1,234,567"]

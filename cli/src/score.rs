@@ -61,8 +61,8 @@ pub fn run(args: &Score) -> Result<u8, Failure> {
     if args.format == Format::Text {
         let [none, low, medium, high] = tally.by;
         Out::Stdout.line(&format!(
-            "{} windows: {high} high, {medium} medium, {low} low, {none} none",
-            tally.windows
+            "{}: {high} high, {medium} medium, {low} low, {none} none",
+            say::windows(tally.windows)
         ));
     }
     if tally.silent > 0 {

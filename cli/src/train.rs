@@ -44,7 +44,7 @@ pub fn run(args: &Train) -> Result<u8, Failure> {
         seed: args.seed,
         ..usual(&args.name)
     };
-    bar.set_message(format!("training on {} windows", say::count(rows.len() as u64)));
+    bar.set_message(format!("training on {}", say::windows(rows.len())));
     let Fitted { trained, held } = fit_rows(&rows, params)?;
     bar.finish_and_clear();
 

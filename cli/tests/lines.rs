@@ -172,15 +172,19 @@ fn a_thread_may_become_the_process() {
 
 #[cfg(target_arch = "x86_64")]
 #[test]
-fn calls_of_32_bits_are_left_alone() {
+fn calls_of_32_bits_are_told_by_their_native_names() {
     let (_folder, program) = compiled(
         "int main(void) { int r; __asm__ volatile(\"int $0x80\" : \"=a\"(r) : \"a\"(20) : \"memory\"); \
          return r > 0 ? 5 : 6; }",
     );
     let (output, lines) = lines_of(&["--", &program]);
     assert_eq!(output.status.code(), Some(5));
-    let note = |line: &String| line.starts_with("vigia: process ") && line.contains("32-bit");
-    assert_eq!(lines.iter().filter(|line| note(line)).count(), 1, "{lines:?}");
+    let call = |line: &&String| line.starts_with("getpid@ia32(") && line.contains(" = ");
+    assert_eq!(lines.iter().filter(call).count(), 1, "{lines:?}");
+    // And what comes after is still told.
+    assert_eq!(lines.last().map(String::as_str), Some("+++ exited with 5 +++"));
+    let (_, lines) = lines_of(&["-e", "trace=getpid", "--", &program]);
+    assert_eq!(lines.iter().filter(call).count(), 1, "{lines:?}");
 }
 
 struct Running(Child);

@@ -103,6 +103,24 @@ fn table(options: &[&str], command: &[&str]) -> BTreeMap<String, (u64, u64)> {
 }
 
 #[test]
+fn a_command_without_the_dashes_and_one_that_is_not_there_are_told() {
+    let run = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vigia"));
+        let output = command.args(args).output().expect("runs");
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let (code, said) = run(&["trace", "ls", "-l"]);
+    assert_eq!(code, Some(2));
+    assert!(said.contains("vigia trace -- ls"), "{said}");
+    let (code, said) = run(&["trace", "--", "/no/such/prog"]);
+    assert_eq!(code, Some(3));
+    assert!(said.contains("/no/such/prog: No such file"), "{said}");
+}
+
+#[test]
 fn counts_are_exact() {
     let seen = summary(&[
         "dd",

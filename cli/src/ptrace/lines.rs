@@ -8,14 +8,12 @@ use std::io::Write;
 use std::time::Duration;
 
 use serde_json::json;
-use vigia_model::syscalls::Arch;
 
 use super::decode::{self, errno, signals};
 use super::memory::Memory;
 use super::watch::{Call, End};
 use crate::analysis::realtime::Odd;
 use crate::args::Format;
-use crate::record::name_of;
 use crate::say::{self, Out};
 
 /// Column of the equals sign.
@@ -109,7 +107,7 @@ impl Lines {
             } else {
                 ""
             };
-            let name = name_of(Arch::NATIVE, call.nr());
+            let name = call.name();
             self.write(&format!("{name}({}{more}", args.join(", ")));
             self.open = Some(task);
         }
@@ -126,7 +124,7 @@ impl Lines {
             let failed = (-4095..0).contains(&value);
             say::json_line(&json!({
                 "pid": task,
-                "syscall": name_of(Arch::NATIVE, call.nr()),
+                "syscall": call.name(),
                 "args": args,
                 "result": if failed { -1 } else { value },
                 "error": failed.then(|| errno::name(-value)),
@@ -148,7 +146,7 @@ impl Lines {
     fn resume(&mut self, task: i32, call: &Call) {
         if self.open != Some(task) {
             self.start_line(task);
-            let name = name_of(Arch::NATIVE, call.nr());
+            let name = call.name();
             self.write(&format!("<... {name} resumed>"));
         }
     }

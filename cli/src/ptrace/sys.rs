@@ -6,6 +6,9 @@ use std::ffi::c_void;
 use std::io;
 use std::time::Duration;
 
+#[cfg(target_arch = "x86_64")]
+use vigia_model::syscalls::IA32;
+
 /// Options that are set with [`seize`].
 pub mod options {
     pub const SYSGOOD: u64 = 1;
@@ -41,6 +44,10 @@ const AUDIT_ARCH: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
 const AUDIT_ARCH: u32 = 0xc000_00b7;
 
+/// AUDIT_ARCH_I386: the calls of 32-bit programs, and `int 0x80` of any.
+#[cfg(target_arch = "x86_64")]
+const AUDIT_ARCH_IA32: u32 = 0x4000_0003;
+
 /// One end of a system call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Edge {
@@ -48,7 +55,7 @@ pub enum Edge {
     Entry { number: u64, args: [u64; 6] },
     /// It has returned.
     Exit { value: i64, error: bool },
-    /// It is one of another architecture's ABI, such as those of 32-bit programs.
+    /// It is one of another architecture's ABI, such as those of 32-bit programs on aarch64.
     Foreign,
     /// The kernel does not say.
     Unknown,
@@ -79,6 +86,14 @@ fn request(what: u32, task: i32, address: usize, data: usize) -> io::Result<i64>
 /// Attaches to a task without stopping it.
 pub fn seize(task: i32, options: u64) -> io::Result<()> {
     request(SEIZE, task, 0, options as usize).map(drop)
+}
+
+/// Tells a child that was not waited for to terminate.
+pub fn terminate(process: i32) {
+    // SAFETY: kill has no memory effects.
+    unsafe {
+        libc::kill(process, libc::SIGTERM);
+    }
 }
 
 /// Makes a running task stop.
@@ -128,6 +143,11 @@ fn read_edge(words: &[u64; INFO_WORDS]) -> Edge {
     let head = words[0].to_ne_bytes();
     let arch = u32::from_ne_bytes([head[4], head[5], head[6], head[7]]);
     match head[0] {
+        #[cfg(target_arch = "x86_64")]
+        1 | 3 if arch == AUDIT_ARCH_IA32 => Edge::Entry {
+            number: words[3] | u64::from(IA32),
+            args: [words[4], words[5], words[6], words[7], words[8], words[9]],
+        },
         1 | 3 if arch != AUDIT_ARCH => Edge::Foreign,
         1 | 3 => Edge::Entry {
             number: words[3],
@@ -250,8 +270,15 @@ mod tests {
             args: [1, 2, 3, 4, 5, 6],
         };
         assert_eq!(read_edge(&words), entry);
-        words[0] = head(1, 0x4000_0003);
+        words[0] = head(1, 0x4000_0028);
         assert_eq!(read_edge(&words), Edge::Foreign);
+        #[cfg(target_arch = "x86_64")]
+        {
+            words[0] = head(1, AUDIT_ARCH_IA32);
+            let number = 59 | u64::from(IA32);
+            let args = [1, 2, 3, 4, 5, 6];
+            assert_eq!(read_edge(&words), Edge::Entry { number, args });
+        }
         let exit = [
             head(2, AUDIT_ARCH),
             0,

@@ -85,8 +85,18 @@ impl Tracer {
         });
     }
 
-    /// Until every task has ended or was let go.
+    /// Until every task has ended or was let go. A command that cannot be traced any more is told to terminate: it was
+    /// started for that, and nobody waits for it.
     pub fn run(mut self) -> io::Result<Ending> {
+        let outcome = self.follow_all();
+        let command = self.command.as_ref().filter(|c| c.status.is_none());
+        if let (Err(_), Some(command)) = (&outcome, command) {
+            sys::terminate(command.process);
+        }
+        outcome
+    }
+
+    fn follow_all(&mut self) -> io::Result<Ending> {
         for _ in 1..self.tasks.len() {
             self.watch.began();
         }
@@ -102,17 +112,17 @@ impl Tracer {
             }
         }
         self.watch.finish();
-        Ok(match self.command {
+        Ok(match &self.command {
             Some(Command {
                 started: false,
                 refused: Some(errno),
                 ..
             }) => Ending {
                 status: None,
-                refused: Some(io::Error::from_raw_os_error(errno)),
+                refused: Some(io::Error::from_raw_os_error(*errno)),
             },
             command => Ending {
-                status: command.and_then(|command| command.status),
+                status: command.as_ref().and_then(|command| command.status),
                 refused: None,
             },
         })

@@ -22,9 +22,21 @@ pub struct Call {
 }
 
 impl Call {
-    /// Its number, as filters have it.
+    /// Its number, as filters have it: that of the native call that does the same.
     pub fn nr(&self) -> u32 {
-        u32::try_from(self.number).unwrap_or(UNKNOWN)
+        let number = u32::try_from(self.number).unwrap_or(UNKNOWN);
+        syscalls::native(Arch::NATIVE, number)
+    }
+
+    /// Whether it came by another ABI, whose pointers lead to other layouts.
+    pub fn is_compat(&self) -> bool {
+        u32::try_from(self.number).is_ok_and(|number| number != UNKNOWN && number & syscalls::IA32 != 0)
+    }
+
+    /// Its name, with a word on the ABI where that is not the native one.
+    pub fn name(&self) -> String {
+        let name = name_of(Arch::NATIVE, self.nr());
+        if self.is_compat() { name + "@ia32" } else { name }
     }
 
     /// What it is counted as. A traced program may make up numbers: all without a name are one.

@@ -43,7 +43,9 @@ pub fn start(
         Lines::new(args.out(), args.format, style),
     );
     let since = clock.now();
-    let (events, name) = (events.clone(), name(args));
+    // As it was typed, so that a folder that is wrong can be seen.
+    let name = args.command.first().cloned().unwrap_or_else(|| name(args));
+    let events = events.clone();
     let session = ptrace::begin(target, args.follow, watch, move |ending| {
         let event = match ending {
             Ok(Ending {

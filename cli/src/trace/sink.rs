@@ -202,7 +202,7 @@ impl<'a> Sink<'a> {
                 let bytes =
                     parquet::write(&rows, "", &self.target).map_err(|error| Failure::write(&path, error))?;
                 write_atomic(&path, &bytes).map_err(|error| Failure::write(&path, error))?;
-                Out::Stderr.line(&format!("{} windows in {}", rows.len(), path.display()));
+                Out::Stderr.line(&format!("{} in {}", say::windows(rows.len()), path.display()));
             }
             Some(Recorder::Lines(path, mut file)) => {
                 file.flush().map_err(|error| Failure::write(&path, error))?
@@ -233,14 +233,14 @@ fn lesson(args: &Trace) -> Result<Option<Rows>, Failure> {
 
 fn learn(mut rows: Rows, path: &Path, target: &str) -> Result<(), Failure> {
     rows.sort();
-    let bar = say::progress(&format!("training on {} windows", say::count(rows.len() as u64)));
+    let bar = say::progress(&format!("training on {}", say::windows(rows.len())));
     let fitted = train::fit_rows(&rows, train::usual(target))?;
     bar.finish_and_clear();
     write_atomic(path, &fitted.trained.artifact).map_err(|error| Failure::write(path, error))?;
     Out::Stderr.line(&format!(
-        "{}: a model of {} windows, unsigned",
+        "{}: a model of {}, unsigned",
         path.display(),
-        rows.len()
+        say::windows(rows.len())
     ));
     Ok(())
 }

@@ -62,7 +62,9 @@ pub fn window(record: &Record) -> Vec<String> {
 /// Lines of the table of a whole trace, in the columns of `strace -c`. Time is wall-clock time within the calls.
 pub fn summary(record: &Record) -> Vec<String> {
     const RULE: &str = "------ ----------- ----------- --------- --------- ----------------";
-    let all: f64 = record.syscalls.iter().filter_map(|entry| entry.time_us).sum();
+    // Not `sum`, to which nothing is -0.
+    let times = record.syscalls.iter().filter_map(|entry| entry.time_us);
+    let all = times.fold(0.0, |all, us| all + us);
     let row = |us: f64, avg: f64, calls: u64, errors: u64, name: &str| {
         let share = if all > 0.0 { us * 100.0 / all } else { 0.0 };
         let errors = if errors > 0 {
@@ -128,6 +130,16 @@ mod tests {
         assert_eq!(lines[2], "  75.00         3,000                   1,500  read");
         assert_eq!(lines[3], "  25.00         1,000         250         500  open");
         assert_eq!(lines[4], " 100.00         4,000         250       2,000  total");
+    }
+
+    #[test]
+    fn nothing_counted_is_nothing() {
+        let nothing = Record::new(&Window::new(Arch::X86_64, 0, 2000, []), "true", false);
+        let lines = summary(&nothing);
+        assert_eq!(
+            lines[3],
+            "  0.00    0.000000           0         0           total"
+        );
     }
 
     #[test]

@@ -247,6 +247,28 @@ async fn nothing_waits_for_a_collector_that_is_away() {
     assert_eq!(told.metrics.sent.get(), 0);
 }
 
+/// scripts/otlp.sh starts one, and looks at what it says that it got.
+#[tokio::test]
+#[ignore = "needs a collector: scripts/otlp.sh"]
+async fn a_real_collector_takes_all() {
+    let endpoint = std::env::var("VIGIA_OTLP_COLLECTOR").expect("VIGIA_OTLP_COLLECTOR names it");
+    let shutdown = CancellationToken::new();
+    let telemetry = Telemetry::new(&endpoint, None).expect("an endpoint");
+    telemetry.scored(&[summary(5)]);
+    telemetry.alert(&verdict(), &pod(), "m-v2", "words");
+    let work = tokio::spawn(telemetry.clone().run(shutdown.clone()));
+    let sent = &telemetry.0.as_ref().expect("on").metrics.sent;
+    within("an alert is taken", async {
+        while sent.get() == 0 {
+            tokio::task::yield_now().await;
+        }
+        Some(())
+    })
+    .await;
+    shutdown.cancel();
+    within("the end", async { work.await.ok() }).await;
+}
+
 #[test]
 fn an_endpoint_is_an_address_and_has_what_it_needs() {
     let refused = |endpoint: &str, ca: Option<&str>| {

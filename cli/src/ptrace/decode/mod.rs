@@ -18,7 +18,13 @@ use signature::{Arg, Ret, Signature};
 use vigia_model::syscalls::Arch;
 
 fn signature(call: &Call) -> Signature {
-    signature::of(&name_of(Arch::NATIVE, call.nr()), &call.args)
+    // Numbers as they are, where structures have another layout: by a name that is no call's.
+    let name = if call.is_compat() {
+        call.name()
+    } else {
+        name_of(Arch::NATIVE, call.nr())
+    };
+    signature::of(&name, &call.args)
 }
 
 /// How many arguments are shown.
