@@ -151,8 +151,9 @@ async fn commit(store: &Store, observations: &Observations, group: Vec<Pending>)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ingest::allowed::Allowed;
+    use crate::ingest::validate::check;
     use crate::ingest::validate::tests::{NOW, batch, plan};
-    use crate::ingest::validate::{Allowed, check};
     use crate::store::Options;
 
     fn report(sequence: u64) -> Report {

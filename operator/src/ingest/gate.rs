@@ -16,7 +16,8 @@ use axum::response::Response;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
-use super::auth::{Authenticator, Identity};
+use super::accounts::Identity;
+use super::auth::Authenticator;
 use super::metrics::IngestMetrics;
 use super::server::Peer;
 

@@ -4,6 +4,8 @@
 //! connection ─▶ TLS ─▶ TokenReview ─▶ caps ─▶ decode ─▶ validate ─▶ alerts told ─▶ group commit ─▶ acknowledged
 //! ```
 
+pub mod accounts;
+pub mod allowed;
 pub mod auth;
 pub mod commit;
 mod fetch;
@@ -35,7 +37,8 @@ use crate::store::Summary;
 use crate::tls;
 use crate::trainingrun::RUN_UID;
 use crate::watch::{RUN_NAME, RUN_NAMESPACE};
-use auth::{Accounts, ApiServer, Authenticator};
+use accounts::{Accounts, ApiServer};
+use auth::Authenticator;
 use commit::Committer;
 use gate::Gate;
 use metrics::IngestMetrics;

@@ -13,13 +13,14 @@ use vigia_crds::NodePlan;
 use vigia_proto::v1::node_server::Node;
 use vigia_proto::v1::{FetchRequest, ReportAck, ReportBatch, Verdict};
 
-use super::auth::Identity;
+use super::accounts::Identity;
+use super::allowed::{Allowed, LateName, LateNames};
 use super::commit::Committer;
 use super::fetch::{Chunks, Sending};
 use super::gate::Decoding;
 use super::limits::Limits;
 use super::metrics::{IngestMetrics, Reason};
-use super::validate::{Allowed, LateName, LateNames, check};
+use super::validate::check;
 use crate::store::{Store, StoreError, Summary};
 
 /// KiB of reports that are worked on at once.

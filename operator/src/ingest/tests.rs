@@ -21,7 +21,7 @@ use vigia_proto::v1::{
     Chunk, FetchRequest, HoldoutRequest, PlanRequest, ShardRequest, SubmitHeader, SubmitRequest,
 };
 
-use super::auth::tests::{FakeTokenReview, accounts};
+use super::accounts::tests::{FakeTokenReview, accounts};
 use super::validate::tests::{alert, batch, digest, plan, sample, scores};
 use super::*;
 use crate::observed::Observations;
@@ -419,7 +419,7 @@ async fn what_a_plan_named_of_late_outlives_a_restart() {
         let mut request = Request::new(now_batch(sequence));
         request
             .extensions_mut()
-            .insert(auth::Identity::Agent { node: "n1".into() });
+            .insert(accounts::Identity::Agent { node: "n1".into() });
         vigia_proto::v1::node_server::Node::report(service, request)
             .await
             .unwrap();

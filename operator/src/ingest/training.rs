@@ -15,7 +15,7 @@ use vigia_proto::v1::{
 };
 use vigia_proto::{MAX_CHUNK, MAX_METRICS};
 
-use super::auth::Identity;
+use super::accounts::Identity;
 use super::fetch::chunks;
 use super::metrics::IngestMetrics;
 use super::node::refuse;

@@ -3,7 +3,7 @@
 use kube::{Resource, ResourceExt};
 use vigia_crds::{RetrainingPolicy, RunPhase, TrainingRun};
 
-use super::plan::number;
+use super::pace::number;
 use crate::context::Context;
 use crate::controller::Error;
 

@@ -3,6 +3,7 @@
 
 mod drifted;
 mod history;
+mod pace;
 pub mod plan;
 mod reconcile;
 

@@ -18,6 +18,8 @@ mod job;
 mod lost;
 mod plan;
 mod reconcile;
+mod sign;
+mod status;
 pub mod windows;
 
 use std::collections::HashSet;

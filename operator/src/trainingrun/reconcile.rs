@@ -7,26 +7,20 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Secret, Service, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::ListParams;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
-use vigia_crds::{
-    LocalRef, Model, ModelVersion, ModelVersionSpec, Provenance, RunPhase, Task, TrainingRun,
-    TrainingRunStatus,
-};
+use vigia_crds::{Model, RunPhase, Task, TrainingRun, TrainingRunStatus};
 use vigia_model::artifact;
 use vigia_model::schema::Schema;
 
 use super::data::{HOLDOUT, Prepared, shard_name};
 use super::plan::{self, JobView, Next, Observed};
+use super::sign::sign;
 use super::windows::{self, Newest, Selection};
-use super::{RUN_UID, identity, job, lost};
-use crate::apply;
+use super::{identity, job, lost, status};
 use crate::context::Context;
 use crate::controller::Error;
 use crate::events::{Note, Severity, counted};
-use crate::metrics::ReasonLabels;
-use crate::model::version::{self, MODEL_LABEL, SEQUENCE_LABEL};
 use crate::store::{Output, StoreError};
 
 /// One run is prepared at a time; the others ask again after this.
@@ -34,9 +28,6 @@ const TURN: Duration = Duration::from_secs(1);
 /// Holds a TrainingRun that is under way until its Job and its files are gone. One that is over is not held:
 /// nothing of it runs, and its namespace must be deletable where there is no operator any more.
 const FINALIZER: &str = "vigia.dev/training";
-
-/// Names of versions that are tried one after the other, where those of other Models have them.
-const MAX_TAKEN: u32 = 100;
 
 /// Brings a run one step further.
 pub(super) async fn reconcile(
@@ -112,7 +103,7 @@ pub(super) async fn reconcile(
     }
 }
 
-fn failing(error: StoreError) -> Error {
+pub(super) fn failing(error: StoreError) -> Error {
     Error::Other(error.to_string())
 }
 
@@ -158,7 +149,7 @@ async fn end(run: &TrainingRun, uid: &str, context: &Context) -> Result<Option<D
 }
 
 /// Writes a status, and says so where the phase changed.
-async fn write(
+pub(super) async fn write(
     run: &TrainingRun,
     from: &TrainingRunStatus,
     to: TrainingRunStatus,
@@ -192,7 +183,7 @@ async fn write(
     Ok(())
 }
 
-async fn fail(
+pub(super) async fn fail(
     run: &TrainingRun,
     status: &TrainingRunStatus,
     reason: &'static str,
@@ -200,17 +191,17 @@ async fn fail(
     context: &Context,
 ) -> Result<Option<Duration>, Error> {
     let generation = run.metadata.generation.unwrap_or(0);
-    let to = plan::failed(status, reason, message, generation, Timestamp::now());
+    let to = status::failed(status, reason, message, generation, Timestamp::now());
     write(run, status, to, context).await?;
     Ok(Some(Duration::ZERO))
 }
 
-fn model_of(run: &TrainingRun, context: &Context) -> Option<Arc<Model>> {
+pub(super) fn model_of(run: &TrainingRun, context: &Context) -> Option<Arc<Model>> {
     let namespace = run.namespace().unwrap_or_default();
     context.caches.model(&namespace, &run.spec.model_ref.name)
 }
 
-fn task_of(task: Task) -> artifact::Task {
+pub(super) fn task_of(task: Task) -> artifact::Task {
     match task {
         Task::Anomaly => artifact::Task::Anomaly,
     }
@@ -316,157 +307,4 @@ async fn train(run: &TrainingRun, context: &Context) -> Result<(), Error> {
             .await?;
     }
     Ok(())
-}
-
-/// Checks, signs and stores the output, and makes the ModelVersion.
-async fn sign(
-    run: &TrainingRun,
-    uid: &str,
-    status: &TrainingRunStatus,
-    output: &str,
-    context: &Context,
-) -> Result<Option<Duration>, Error> {
-    let (submitted, bytes) = match context.store.output(uid).await {
-        Ok(Some(output)) => output,
-        Ok(None) => return Err(Error::Other("the output is gone from the store".to_owned())),
-        Err(error) if error.is_damage() || matches!(error, StoreError::NotFound(_)) => {
-            let message = format!("{error}; start another run");
-            return fail(run, status, "OutputLost", &message, context).await;
-        }
-        Err(error) => return Err(failing(error)),
-    };
-    let Some(model) = model_of(run, context) else {
-        return fail(
-            run,
-            status,
-            "ModelNotFound",
-            "the Model was deleted while this run trained",
-            context,
-        )
-        .await;
-    };
-    // Gates were passed by these bytes and no others; what they say of themselves must fit the run.
-    let checked = artifact::open_unsigned(&bytes, task_of(model.spec.task));
-    let refused = match &checked {
-        Err(error) => Some((error.reason(), error.to_string())),
-        Ok(_) if submitted.digest != output => {
-            Some(("OutputChanged", "the output changed after validation".to_owned()))
-        }
-        Ok(artifact) if status.data_digest.as_deref() != Some(artifact.metadata.data_digest.as_str()) => {
-            Some((
-                "ProvenanceMismatch",
-                format!(
-                    "the output says it was trained on {}",
-                    artifact.metadata.data_digest
-                ),
-            ))
-        }
-        Ok(_) => None,
-    };
-    if let Some((reason, message)) = refused {
-        let label = ReasonLabels {
-            reason: reason.to_owned(),
-        };
-        context.metrics.refused.get_or_create(&label).inc();
-        tracing::warn!(target: "audit", namespace = run.namespace(), run = run.name_any(), reason, message, "trainer's output refused");
-        let message = format!("the trainer's output is refused ({reason}): {message}");
-        return fail(run, status, "OutputRefused", &message, context).await;
-    }
-    let signed = context
-        .key
-        .sign(&bytes)
-        .map_err(|error| Error::Other(format!("sign the output: {error}")))?;
-    let digest = context.store.put_artifact(signed).await.map_err(failing)?;
-    let samples = checked.map_or(0, |artifact| artifact.metadata.samples);
-    let version = make_version(run, uid, status, &digest, samples, context).await?;
-    tracing::info!(target: "audit", namespace = run.namespace(), version, digest, run = run.name_any(), "signed");
-    let generation = run.metadata.generation.unwrap_or(0);
-    let to = plan::succeeded(status, &version, generation, Timestamp::now());
-    write(run, status, to, context).await?;
-    Ok(Some(Duration::ZERO))
-}
-
-/// The run's ModelVersion, made if it is not there. Answers its name.
-async fn make_version(
-    run: &TrainingRun,
-    uid: &str,
-    status: &TrainingRunStatus,
-    digest: &str,
-    samples: u64,
-    context: &Context,
-) -> Result<String, Error> {
-    let namespace = run.namespace().unwrap_or_default();
-    let model = &run.spec.model_ref.name;
-    // Not the cache: a version that was made a moment ago must not be made twice.
-    let api: Api<ModelVersion> = Api::namespaced(context.client.clone(), &namespace);
-    let all = api
-        .list(&ListParams::default().fields(&format!("spec.modelRef.name={model}")))
-        .await?;
-    let mine = |v: &&ModelVersion| v.labels().get(RUN_UID).is_some_and(|of| of == uid);
-    if let Some(version) = all.iter().find(mine) {
-        return Ok(version.name_any());
-    }
-    // Nor one of a name that is remembered: what it stood for may have been deleted since.
-    let models: Api<Model> = Api::namespaced(context.client.clone(), &namespace);
-    let now = models.get(model).await?;
-    let largest = all.iter().filter_map(version::sequence).max().unwrap_or(0);
-    let remembered = now.status.as_ref().map_or(0, |s| s.last_sequence);
-    let first = 1 + largest.max(u32::try_from(remembered).unwrap_or(0));
-    let window_ms = context
-        .store
-        .run_json::<Prepared>(uid, Prepared::NAME)
-        .await
-        .map_err(failing)?
-        .map_or(vec![], |record| record.window_ms);
-    let provenance = Provenance {
-        training_run: run.name_any(),
-        data_digest: status.data_digest.clone().unwrap_or_default(),
-        samples: i64::try_from(samples).unwrap_or(i64::MAX),
-        window_ms,
-        metrics: status.metrics.clone(),
-    };
-    for sequence in first..first.saturating_add(MAX_TAKEN) {
-        let mut version = ModelVersion::new(
-            &format!("{model}-v{sequence}"),
-            ModelVersionSpec {
-                model_ref: LocalRef { name: model.clone() },
-                digest: digest.to_owned(),
-                source: None,
-                provenance: Some(provenance.clone()),
-                revoked: false,
-            },
-        );
-        version.metadata.namespace = Some(namespace.clone());
-        version.metadata.labels = Some(
-            [
-                (MODEL_LABEL, model.clone()),
-                (SEQUENCE_LABEL, sequence.to_string()),
-                (RUN_UID, uid.to_owned()),
-            ]
-            .map(|(key, value)| (key.to_owned(), value))
-            .into(),
-        );
-        match context.door.create(&version).await {
-            Ok(()) => {
-                remember(&now, sequence, context).await;
-                return Ok(version.name_any());
-            }
-            // The name is taken, as by a version of another Model. It is left alone.
-            Err(apply::Error::Conflict(_)) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Err(Error::Other(format!(
-        "the names {model}-v{first} and the {MAX_TAKEN} after it are taken in namespace {namespace}"
-    )))
-}
-
-/// Writes the number down at once, lest the version be deleted before its Model is looked at. The Model's own
-/// reconcile does it too, so one that was faster is no loss.
-async fn remember(model: &Model, sequence: u32, context: &Context) {
-    let mut status = model.status.clone().unwrap_or_default();
-    status.last_sequence = status.last_sequence.max(i64::from(sequence));
-    if let Err(error) = context.door.status(model, status).await {
-        tracing::debug!(model = model.name_any(), %error, "the number of a version is left to its Model to remember");
-    }
 }

@@ -1,0 +1,291 @@
+use super::*;
+use crate::ingest::allowed::GRACE_MS;
+use proptest::prelude::*;
+use prost::Message;
+use vigia_crds::{NodePlanSpec, PlannedModel, PlannedProfile, PlannedVersion, Task, VersionMode};
+use vigia_proto::v1::Driver;
+
+pub(crate) const NOW: i64 = 1_800_000_000_000;
+
+pub(crate) fn digest() -> String {
+    format!("sha256:{}", "ab".repeat(32))
+}
+
+pub(crate) fn plan() -> NodePlanSpec {
+    NodePlanSpec {
+        profiles: vec![PlannedProfile {
+            namespace: "shop".into(),
+            name: "redis".into(),
+            ..PlannedProfile::default()
+        }],
+        models: vec![PlannedModel {
+            namespace: "shop".into(),
+            name: "m".into(),
+            task: Task::Anomaly,
+            versions: vec![PlannedVersion {
+                name: "m-v1".into(),
+                digest: digest(),
+                size_bytes: 10,
+                mode: VersionMode::Active,
+            }],
+            trusted_keys: vec![],
+        }],
+    }
+}
+
+fn allowed() -> Allowed {
+    let mut allowed = Allowed::default();
+    allowed.refresh(&plan(), NOW);
+    allowed
+}
+
+pub(crate) fn sample(start_ms: i64) -> Sample {
+    let schema = Schema::syscalls_v1();
+    Sample {
+        namespace: "shop".into(),
+        profile: "redis".into(),
+        source: 7,
+        window_start_unix_ms: start_ms,
+        window_ms: 2000,
+        schema: schema.hash().to_string(),
+        features: vec![0.5; schema.width()],
+        above_threshold: false,
+        pairs: vec![3, 700],
+        pair_counts: vec![9, 1],
+        past: vec![1.5; 4],
+    }
+}
+
+pub(crate) fn scores(start_ms: i64) -> ScoreSummary {
+    let mut histogram = vec![0; BINS];
+    histogram[2] = 5;
+    ScoreSummary {
+        namespace: "shop".into(),
+        profile: "redis".into(),
+        model: "m".into(),
+        digest: digest(),
+        mode: 2,
+        windows: 5,
+        above_threshold: 1,
+        histogram,
+        first_window_unix_ms: start_ms,
+        last_window_unix_ms: start_ms + 1,
+        max_latency_us: 9,
+    }
+}
+
+pub(crate) fn alert() -> Verdict {
+    Verdict {
+        namespace: "shop".into(),
+        profile: "redis".into(),
+        model: "m".into(),
+        digest: digest(),
+        pod: "redis-0".into(),
+        pod_uid: "u-1".into(),
+        container: "redis".into(),
+        window_start_unix_ms: NOW - 5000,
+        window_ms: 2000,
+        score: 0.9,
+        p_value: 1e-6,
+        threshold: 0.7,
+        severity: 3,
+        drivers: vec![Driver {
+            syscall: "execve".into(),
+            observed_per_second: 3.0,
+            expected_per_second: 0.0,
+        }],
+        consecutive: 2,
+    }
+}
+
+pub(crate) fn batch(sequence: u64) -> ReportBatch {
+    ReportBatch {
+        instance: "a1".into(),
+        sequence,
+        sent_unix_ms: NOW,
+        alerts: vec![alert()],
+        scores: vec![scores(NOW - 5000)],
+        samples: vec![sample(NOW - 5000), sample(NOW - 3000)],
+        dropped_batches: 0,
+        lost_calls: 0,
+    }
+}
+
+fn checked(batch: ReportBatch) -> Report {
+    check(batch, "n1", &allowed(), NOW).unwrap()
+}
+
+#[test]
+fn a_good_batch_is_taken_whole() {
+    let report = checked(batch(1));
+    assert!(report.left_out.is_empty(), "{:?}", report.left_out);
+    assert_eq!(
+        (report.alerts.len(), report.summaries.len(), report.rows.len()),
+        (1, 1, 2)
+    );
+    assert_eq!(report.summaries[0].node, "n1");
+    assert_eq!(report.skew_ms, None);
+}
+
+#[test]
+fn one_bad_item_is_left_out_and_the_others_stay() {
+    type Spoil = fn(&mut ReportBatch);
+    let bad: [(Reason, Spoil); 17] = [
+        ("NotPlanned", |b| b.samples[0].profile = "other".into()),
+        ("NotPlanned", |b| b.samples[0].namespace = "../x".into()),
+        ("NotPlanned", |b| b.scores[0].model = "other".into()),
+        ("NotPlanned", |b| b.alerts[0].digest = "sha256:00".into()),
+        ("UnknownSchema", |b| b.samples[0].schema = "00".repeat(32)),
+        ("BadWidth", |b| b.samples[0].features.push(0.0)),
+        ("BadNumber", |b| b.samples[0].features[3] = f32::NAN),
+        ("BadNumber", |b| b.samples[0].features[3] = f32::INFINITY),
+        ("BadNumber", |b| b.alerts[0].score = f64::NAN),
+        ("BadWindow", |b| b.samples[0].window_ms = 0),
+        ("BadContext", |b| b.samples[0].pairs = vec![7]),
+        ("BadContext", |b| {
+            b.samples[0].pairs = vec![7, 7];
+            b.samples[0].pair_counts = vec![1, 1];
+        }),
+        ("BadContext", |b| b.samples[0].past = vec![f32::NAN]),
+        ("BadHistogram", |b| b.scores[0].histogram.push(0)),
+        ("BadHistogram", |b| b.scores[0].above_threshold = 6),
+        ("BadHistogram", |b| b.scores[0].histogram = vec![u64::MAX; BINS]),
+        ("BadName", |b| b.alerts[0].pod = "a\nb".into()),
+    ];
+    for (reason, spoil) in bad {
+        let mut spoilt = batch(1);
+        spoil(&mut spoilt);
+        let report = checked(spoilt);
+        assert_eq!(report.left_out, BTreeMap::from([(reason, 1)]));
+        assert_eq!(
+            report.alerts.len() + report.summaries.len() + report.rows.len(),
+            3,
+            "{reason}"
+        );
+    }
+}
+
+#[test]
+fn a_batch_without_a_key_is_refused() {
+    let refused = |spoil: fn(&mut ReportBatch)| {
+        let mut spoilt = batch(1);
+        spoil(&mut spoilt);
+        check(spoilt, "n1", &allowed(), NOW)
+    };
+    assert_eq!(refused(|b| b.instance.clear()), Err(Refused::Instance));
+    assert_eq!(refused(|b| b.instance = "x".repeat(65)), Err(Refused::Instance));
+    assert_eq!(refused(|b| b.sequence = 0), Err(Refused::Sequence));
+    assert_eq!(
+        refused(|b| b.alerts = vec![alert(); MAX_ALERTS + 1]),
+        Err(Refused::Size)
+    );
+}
+
+#[test]
+fn a_clock_five_minutes_off_is_corrected() {
+    for ahead in [300_000, -300_000] {
+        let mut off = batch(1);
+        off.sent_unix_ms += ahead;
+        off.samples = vec![sample(NOW + ahead - 4000)];
+        off.scores = vec![scores(NOW + ahead - 4000)];
+        let report = checked(off);
+        assert_eq!(report.skew_ms, Some(ahead));
+        assert_eq!(report.rows[0].start_ms, NOW - 4000);
+        assert_eq!(report.summaries[0].start_ms, NOW - 4000);
+    }
+    // A little off is left as it is, but never in the future.
+    let mut off = batch(1);
+    off.sent_unix_ms += MAX_SKEW_MS;
+    off.samples = vec![sample(NOW + 9_000)];
+    let report = checked(off);
+    assert_eq!((report.skew_ms, report.rows[0].start_ms), (None, NOW));
+}
+
+#[test]
+fn what_a_plan_named_of_late_may_still_be_delivered() {
+    let mut allowed = allowed();
+    allowed.refresh(&NodePlanSpec::default(), NOW + 3_600_000);
+    assert!(check(batch(1), "n1", &allowed, NOW).unwrap().left_out.is_empty());
+    allowed.refresh(&NodePlanSpec::default(), NOW + GRACE_MS);
+    assert!(allowed.is_over(NOW + GRACE_MS) && !self::allowed().is_over(NOW));
+    assert_eq!(
+        check(batch(1), "n1", &allowed, NOW).unwrap().left_out["NotPlanned"],
+        4
+    );
+}
+
+prop_compose! {
+    fn any_sample()(
+        known in any::<bool>(), namespace in ".{0,8}", start in any::<i64>(), window_ms in any::<i64>(),
+        features in prop::collection::vec(any::<f32>(), 0..140), schema in any::<bool>(),
+        pairs in prop::collection::vec(any::<u32>(), 0..4), pair_counts in prop::collection::vec(any::<u32>(), 0..4),
+        past in prop::collection::vec(any::<f32>(), 0..40),
+    ) -> Sample {
+        let good = sample(start);
+        Sample {
+            namespace: if known { good.namespace } else { namespace },
+            schema: if schema { good.schema } else { "x".into() },
+            window_ms, features, pairs, pair_counts, past, ..good
+        }
+    }
+}
+
+prop_compose! {
+    fn any_scores()(
+        windows in any::<u64>(), above in any::<u64>(), histogram in prop::collection::vec(any::<u64>(), 0..30),
+        first in any::<i64>(), last in any::<i64>(),
+    ) -> ScoreSummary {
+        ScoreSummary {
+            windows, above_threshold: above, histogram, first_window_unix_ms: first, last_window_unix_ms: last,
+            ..scores(0)
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// Whatever an agent says, what comes out holds, and every item is taken or counted.
+    #[test]
+    fn what_is_taken_holds(
+        instance in "[a-z0-9-]{1,10}", sequence in 1u64.., sent in any::<i64>(),
+        samples in prop::collection::vec(any_sample(), 0..5),
+        scores in prop::collection::vec(any_scores(), 0..5),
+    ) {
+        let items = (samples.len() + scores.len()) as u64;
+        let batch = ReportBatch { instance, sequence, sent_unix_ms: sent, samples, scores, ..ReportBatch::default() };
+        let report = checked(batch);
+        let taken = (report.rows.len() + report.summaries.len()) as u64;
+        prop_assert_eq!(taken + report.left_out.values().sum::<u64>(), items);
+        let present = NOW - MAX_AGE_MS..=NOW;
+        for row in &report.rows {
+            prop_assert!(present.contains(&row.start_ms));
+            prop_assert!(row.features.iter().all(|f| f.is_finite()));
+            prop_assert_eq!(row.features.len(), Schema::syscalls_v1().width());
+        }
+        for summary in &report.summaries {
+            prop_assert!(present.contains(&summary.start_ms) && present.contains(&summary.last_ms));
+            prop_assert_eq!(summary.histogram.iter().sum::<u64>(), summary.windows);
+        }
+    }
+
+    /// Bytes from anywhere are a batch or an error, and a batch is checked without a panic.
+    #[test]
+    fn no_bytes_make_the_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        if let Ok(batch) = ReportBatch::decode(bytes.as_slice()) {
+            let _ = check(batch, "n1", &allowed(), NOW);
+        }
+    }
+
+    /// The same, near to good bytes: flipped, cut, doubled.
+    #[test]
+    fn bent_batches_do_not_panic(at in any::<prop::sample::Index>(), flip in 1u8.., cut in any::<prop::sample::Index>()) {
+        let mut bytes = batch(1).encode_to_vec();
+        let i = at.index(bytes.len());
+        bytes[i] ^= flip;
+        bytes.truncate(cut.index(bytes.len()) + 1);
+        if let Ok(batch) = ReportBatch::decode(bytes.as_slice()) {
+            let _ = check(batch, "n1", &allowed(), NOW);
+        }
+    }
+}

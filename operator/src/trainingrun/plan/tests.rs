@@ -1,0 +1,224 @@
+use super::*;
+use crate::trainingrun::status::succeeded;
+use proptest::prelude::*;
+use vigia_crds::conditions::READY;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).expect("a small number is a timestamp")
+}
+
+fn spec() -> TrainingRunSpec {
+    serde_json::from_value(serde_json::json!({"modelRef": {"name": "m"}, "timeout": "60s"})).expect("a spec")
+}
+
+fn record() -> Prepared {
+    Prepared {
+        model: "m".into(),
+        task: "anomaly".into(),
+        workers: 2,
+        estimators: vec![],
+        components: 0,
+        trees: 100,
+        sample_size: 256,
+        seed: 1,
+        schema: "s".into(),
+        data_digest: "sha256:0".into(),
+        windows: 600,
+        window_ms: vec![10_000],
+        created_unix_ms: 0,
+    }
+}
+
+fn output(exceedance: f64) -> (String, BTreeMap<String, f64>) {
+    let metrics = [("HoldoutExceedance", exceedance), ("InjectionRecall", 1.0)];
+    (
+        "sha256:1".to_owned(),
+        metrics.map(|(k, v)| (k.to_owned(), v)).into(),
+    )
+}
+
+fn phase(phase: RunPhase) -> TrainingRunStatus {
+    TrainingRunStatus {
+        phase: Some(phase),
+        started_at: Some(k8s_time(at(0))),
+        output_digest: Some("sha256:1".into()),
+        ..TrainingRunStatus::default()
+    }
+}
+
+#[test]
+fn a_run_goes_through_its_phases() {
+    let mut observed = Observed::default();
+    let (status, step) = next(&spec(), &TrainingRunStatus::default(), 1, &observed, at(0));
+    assert_eq!((status.phase, step), (Some(RunPhase::Preparing), Next::Report));
+    let (_, step) = next(&spec(), &status, 1, &observed, at(1));
+    assert_eq!(step, Next::Prepare);
+    observed.record = Some(record());
+    let (status, _) = next(&spec(), &status, 1, &observed, at(2));
+    assert_eq!((status.phase, status.windows), (Some(RunPhase::Training), 600));
+    let (_, step) = next(&spec(), &status, 1, &observed, at(3));
+    assert_eq!(step, Next::Train);
+    observed.job = Some(JobView {
+        succeeded: 1,
+        ..JobView::default()
+    });
+    let (status, step) = next(&spec(), &status, 1, &observed, at(4));
+    assert_eq!(
+        (status.workers.as_deref(), step),
+        (Some("1/2"), Next::Wait(WATCH))
+    );
+    observed.output = Some(output(0.02));
+    let (status, _) = next(&spec(), &status, 1, &observed, at(5));
+    assert_eq!(status.phase, Some(RunPhase::Validating));
+    let (status, _) = next(&spec(), &status, 1, &observed, at(6));
+    assert_eq!(status.phase, Some(RunPhase::Signing));
+    let (_, step) = next(&spec(), &status, 1, &observed, at(7));
+    assert_eq!(
+        step,
+        Next::Sign {
+            output: "sha256:1".into()
+        }
+    );
+    let done = succeeded(&status, "m-v1", 1, at(8));
+    assert_eq!(
+        next(&spec(), &done, 1, &observed, at(9)),
+        (done.clone(), Next::Over)
+    );
+}
+
+#[test]
+fn a_run_that_cannot_be_prepared_has_its_time() {
+    let (status, _) = next(
+        &spec(),
+        &TrainingRunStatus::default(),
+        1,
+        &Observed::default(),
+        at(100),
+    );
+    assert!(!is_overdue(&spec(), &status, at(160)));
+    assert!(is_overdue(&spec(), &status, at(161)));
+    assert!(!is_overdue(&spec(), &TrainingRunStatus::default(), at(9999)));
+}
+
+#[test]
+fn a_gate_that_does_not_hold_ends_the_run_unsigned() {
+    let observed = Observed {
+        output: Some(output(0.5)),
+        ..Observed::default()
+    };
+    let (status, _) = next(&spec(), &phase(RunPhase::Validating), 1, &observed, at(1));
+    assert_eq!(status.phase, Some(RunPhase::Failed));
+    let ready = conditions::find(&status.conditions, READY).expect("a condition");
+    assert_eq!(ready.reason, "GateFailed");
+}
+
+#[test]
+fn an_output_counts_even_if_the_job_failed_after_it() {
+    let observed = Observed {
+        record: Some(record()),
+        job: Some(JobView {
+            failed: Some("x".into()),
+            ..JobView::default()
+        }),
+        output: Some(output(0.02)),
+        account: None,
+    };
+    let (status, _) = next(&spec(), &phase(RunPhase::Training), 1, &observed, at(1));
+    assert_eq!(status.phase, Some(RunPhase::Validating));
+}
+
+#[test]
+fn late_and_failed_jobs_end_the_run() {
+    for (job, now, reason) in [
+        (None, 91, "Timeout"),
+        (
+            Some(JobView {
+                complete: true,
+                ..JobView::default()
+            }),
+            91,
+            "NoOutput",
+        ),
+        (
+            Some(JobView {
+                failed: Some("BackoffLimitExceeded".into()),
+                ..JobView::default()
+            }),
+            1,
+            "JobFailed",
+        ),
+    ] {
+        let observed = Observed {
+            record: Some(record()),
+            job,
+            ..Observed::default()
+        };
+        let (status, _) = next(&spec(), &phase(RunPhase::Training), 1, &observed, at(now));
+        let ready = conditions::find(&status.conditions, READY).expect("a condition");
+        assert_eq!(
+            (status.phase, ready.reason.as_str()),
+            (Some(RunPhase::Failed), reason)
+        );
+    }
+}
+
+#[test]
+fn workers_of_a_former_account_are_started_again() {
+    let next_of = |made_for: Option<&str>, there: Option<&str>, failed: Option<&str>, now| {
+        let own = |text: Option<&str>| text.map(str::to_owned);
+        let observed = Observed {
+            record: Some(record()),
+            job: Some(JobView {
+                account: own(made_for),
+                failed: own(failed),
+                ..JobView::default()
+            }),
+            account: own(there),
+            ..Observed::default()
+        };
+        next(&spec(), &phase(RunPhase::Training), 1, &observed, at(now)).1
+    };
+    assert_eq!(next_of(Some("a"), Some("a"), None, 1), Next::Wait(WATCH));
+    assert_eq!(next_of(Some("a"), Some("b"), None, 1), Next::Restart);
+    // Refused for their tokens, they may have failed already.
+    assert_eq!(next_of(Some("a"), Some("b"), Some("refused"), 1), Next::Restart);
+    // Made by an operator that did not write it down, or the account is gone for the moment.
+    assert_eq!(next_of(None, Some("b"), None, 1), Next::Wait(WATCH));
+    assert_eq!(next_of(Some("a"), None, None, 1), Next::Wait(WATCH));
+    // Its time is over all the same.
+    assert_eq!(next_of(Some("a"), Some("b"), None, 91), Next::Report);
+}
+
+#[test]
+fn what_was_lost_is_said() {
+    for at_phase in [RunPhase::Training, RunPhase::Validating, RunPhase::Signing] {
+        let (status, _) = next(&spec(), &phase(at_phase), 1, &Observed::default(), at(1));
+        assert_eq!(status.phase, Some(RunPhase::Failed), "{at_phase:?}");
+    }
+}
+
+proptest! {
+    // A kill between a write and the next step is a second call with the same observation.
+    #[test]
+    fn the_same_observation_twice_writes_nothing_the_second_time(
+        with_record: bool, with_output: bool, exceedance in 0.0f64..0.2, succeeded in 0i32..3, with_job: bool, now in 0i64..200,
+        start in prop::sample::select(vec![RunPhase::Preparing, RunPhase::Training, RunPhase::Validating, RunPhase::Signing]),
+    ) {
+        let observed = Observed {
+            record: with_record.then(record),
+            job: with_job.then(|| JobView { succeeded, ..JobView::default() }),
+            output: with_output.then(|| output(exceedance)),
+            account: None,
+        };
+        let mut status = phase(start);
+        for step in 0..10 {
+            let (to, what) = next(&spec(), &status, 1, &observed, at(now));
+            if to == status {
+                prop_assert!(what != Next::Report);
+                return Ok(());
+            }
+            prop_assert!(step < 9, "does not settle");
+            status = to;
+        }
+    }
+}
