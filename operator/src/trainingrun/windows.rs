@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn windows_of_another_length_are_left_out() {
         let mut newest = newest(50, false);
-        for window_ms in [1400, 1700, 2004, 2300, 2700, 10_000] {
+        for window_ms in [1400, 1600, 2004, 2500, 2900, 10_000] {
             newest.take(Row {
                 window_ms,
                 ..row(1, window_ms)
