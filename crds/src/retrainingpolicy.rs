@@ -65,7 +65,8 @@ pub struct RetrainingPolicySpec {
     pub suspend: bool,
 
     /// Runs of this policy that are kept once they are over: so many of those that succeeded and of those that
-    /// failed, the newest. Older ones are deleted; the ModelVersions that they made stay. Between 1 and 100.
+    /// failed, the newest. Older ones are deleted; the ModelVersions that they made go by the Model's historyLimit.
+    /// Between 1 and 100.
     #[serde(default = "default_history")]
     #[schemars(range(min = 1, max = 100))]
     pub history_limit: i32,
