@@ -48,58 +48,67 @@ pub struct Mlp {
 }
 
 impl Layer {
-    /// Sums of the inputs by their weights, added in the order of inputs.
-    fn apply(&self, input: &[f32], sums: &mut [f32]) {
-        /// Sums that stay in registers while the inputs go by.
-        const BLOCK: usize = 16;
-        sums.copy_from_slice(&self.bias);
+    /// Sums of the inputs by their weights, added in the order of inputs, and at least `least`.
+    fn apply(&self, input: &[f32], least: f32, sums: &mut [f32]) {
+        // As many at once as there are registers for, and what is left over in ever fewer.
+        let mut done = self.blocks::<16>(input, least, 0, sums);
+        done += self.blocks::<8>(input, least, done, sums);
+        done += self.blocks::<4>(input, least, done, sums);
+        self.blocks::<1>(input, least, done, sums);
+    }
+
+    /// As many outputs from `from` on as make whole blocks of `BLOCK`, whose sums stay in registers while the inputs go
+    /// by; how many those are.
+    fn blocks<const BLOCK: usize>(&self, input: &[f32], least: f32, from: usize, sums: &mut [f32]) -> usize {
         let outputs = sums.len();
-        let (blocks, rest) = sums.as_chunks_mut::<BLOCK>();
-        let rows = || input.iter().zip(self.weights.chunks_exact(outputs));
-        for (i, block) in blocks.iter_mut().enumerate() {
-            let mut kept = *block;
-            for (x, weights) in rows() {
-                if let Some(weights) = weights[i * BLOCK..].first_chunk::<BLOCK>() {
+        let (Some(sums), Some(bias)) = (sums.get_mut(from..), self.bias.get(from..)) else {
+            return 0;
+        };
+        let (sums, bias) = (sums.as_chunks_mut::<BLOCK>().0, bias.as_chunks::<BLOCK>().0);
+        let count = sums.len().min(bias.len());
+        for (i, (block, bias)) in sums.iter_mut().zip(bias).enumerate() {
+            let mut kept = *bias;
+            let at = from + i * BLOCK;
+            for (x, weights) in input.iter().zip(self.weights.chunks_exact(outputs)) {
+                if let Some(weights) = weights[at..].first_chunk::<BLOCK>() {
                     for lane in 0..BLOCK {
                         kept[lane] += x * weights[lane];
                     }
                 }
             }
-            *block = kept;
-        }
-        let done = outputs - rest.len();
-        for (x, weights) in rows() {
-            for (sum, weight) in rest.iter_mut().zip(&weights[done..]) {
-                *sum += x * weight;
+            for lane in 0..BLOCK {
+                block[lane] = kept[lane].clamp(least, LIMIT);
             }
         }
+        count * BLOCK
     }
 }
 
 impl Mlp {
-    fn forward(&self, x: &[f32], out: &mut Space) -> usize {
-        let mut input: Space = [0.0; MAX_FEATURES];
-        let mut width = x.len();
-        input[..width].copy_from_slice(x);
+    /// The outputs, in the first or the second of `spaces`.
+    fn forward<'a>(&self, x: &[f32], spaces: &'a mut [Space; 2]) -> &'a [f32] {
+        let [mut from, mut to] = spaces.each_mut();
+        let mut width = 0;
+        let last = self.layers.len().saturating_sub(1);
         for (i, layer) in self.layers.iter().enumerate() {
-            let outputs = layer.bias.len();
-            let sums = &mut out[..outputs];
-            layer.apply(&input[..width], sums);
-            let least = if i + 1 < self.layers.len() { 0.0 } else { -LIMIT };
-            for sum in sums.iter_mut() {
-                *sum = sum.clamp(least, LIMIT);
-            }
-            input[..outputs].copy_from_slice(sums);
+            let input = if i == 0 { x } else { &from[..width] };
+            let least = if i < last { 0.0 } else { -LIMIT };
+            let outputs = layer.bias.len().min(to.len());
+            layer.apply(input, least, &mut to[..outputs]);
             width = outputs;
+            std::mem::swap(&mut from, &mut to);
         }
-        width
+        &from[..width]
     }
 
     /// Probability of each class, for [`Head::Classes`].
     pub fn classes(&self, x: &[f32]) -> [f32; CLASSES] {
-        let mut out = [0.0; MAX_FEATURES];
-        self.forward(x, &mut out);
-        let logits = [out[0], out[1], out[2]];
+        let mut spaces = [[0.0; MAX_FEATURES]; 2];
+        let mut logits = [0.0; CLASSES];
+        let out = self.forward(x, &mut spaces);
+        for (logit, out) in logits.iter_mut().zip(out) {
+            *logit = *out;
+        }
         let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let powers = logits.map(|logit| (logit - most).exp());
         let sum: f32 = powers.iter().sum();
@@ -148,9 +157,9 @@ impl Scorer for Mlp {
     fn score(&self, x: &[f32]) -> f32 {
         match self.head {
             Head::Reconstruction => {
-                let mut out = [0.0; MAX_FEATURES];
-                let width = self.forward(x, &mut out);
-                squared_distance(&out[..width], x) / width as f32
+                let mut spaces = [[0.0; MAX_FEATURES]; 2];
+                let out = self.forward(x, &mut spaces);
+                squared_distance(out, x) / out.len() as f32
             }
             Head::Classes => 1.0 - self.classes(x)[0],
         }
