@@ -159,7 +159,7 @@ async fn shop(world: &World) -> Result<()> {
         "apiVersion": "vigia.dev/v1alpha1", "kind": "RetrainingPolicy",
         "metadata": {"namespace": NS, "name": "p"},
         "spec": {"modelRef": {"name": "m"}, "coldStart": {"minWindows": 200}, "cooldown": "10s",
-                 "training": {"workers": 1, "estimator": {"trees": 20, "sampleSize": 32}, "data": {"minWindows": 200}, "timeout": "5m"}},
+                 "training": {"workers": 1, "estimator": {"types": ["Deviation", "IsolationForest", "NGram", "STIDE", "ETS", "ARIMA"], "trees": 20, "sampleSize": 32}, "data": {"minWindows": 200}, "timeout": "5m"}},
     }))?;
     Api::namespaced(client.clone(), NS)
         .create(&PostParams::default(), &policy)
