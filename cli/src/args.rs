@@ -47,6 +47,7 @@ pub enum Command {
     Verify(Verify),
     Inspect(Inspect),
     Convert(Convert),
+    Status(Status),
     Completions(Completions),
     #[command(hide = true)]
     Man(Man),
@@ -432,6 +433,25 @@ pub struct Convert {
     pub on: Vec<PathBuf>,
     #[command(flatten)]
     pub trusted: Trusted,
+}
+
+/// Show what goes on in a cluster: Models and their rollouts, profiles, trainings, nodes, the last alerts.
+///
+/// Asks the cluster of KUBECONFIG, or of kubectl's current context, and changes nothing. Also as `kubectl vigia status`,
+/// where this program is installed as kubectl-vigia.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kubectl vigia status
+  kubectl vigia status -n shop
+  vigia status -o json | jq .nodes.notReady")]
+pub struct Status {
+    /// Only what is in this namespace; nodes are in none.
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+    /// How to answer.
+    #[arg(short = 'o', long = "format", value_name = "FORMAT", default_value = "text")]
+    pub format: Format,
 }
 
 /// Print completions for a shell.

@@ -17,6 +17,7 @@ mod record;
 mod say;
 mod score;
 mod shell;
+mod status;
 mod times;
 mod trace;
 mod train;
@@ -44,6 +45,7 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => model::verify(&args),
         Command::Inspect(args) => model::inspect(&args),
         Command::Convert(args) => convert::run(&args),
+        Command::Status(args) => status::run(&args),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),
     };
