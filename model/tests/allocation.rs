@@ -10,10 +10,13 @@ mod workload;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use vigia_model::artifact::{self, ArtifactError, MAX_PAYLOAD, Metadata, Task};
-use vigia_model::context::Context;
+use vigia_model::context::{Context, PairCounts, Past};
+use vigia_model::deviation::{Deviation, Moments};
+use vigia_model::estimators::rate::{Arima, Ets};
 use vigia_model::histogram::ScoreHistogram;
-use vigia_model::pipeline::Scratch;
+use vigia_model::pipeline::{EstimatorSpec, Observed, PipelineSpec, Scratch};
 use vigia_model::schema::Schema;
+use vigia_model::syscalls::Arch;
 use workload::{CREDENTIALS, REVERSE_SHELL, SCAN, Store, train};
 
 thread_local! {
@@ -83,6 +86,72 @@ fn scoring_allocates_nothing() {
             .expect("scores");
     });
     assert_eq!(counted, 0);
+}
+
+#[test]
+fn what_is_known_beside_a_window_is_put_together_and_scored_without_allocating() {
+    let schema = Schema::syscalls_v1();
+    let arch = Arch::X86_64;
+    let counted = |i: u64| (0..60u32).map(move |nr| (nr, (nr * 7 + 3) % 60, 1 + (u64::from(nr) + i) % 5));
+    let mut store = Store::new(1);
+    let mut past = Past::default();
+    let (mut vectors, mut contexts) = (vec![], vec![]);
+    let mut seen = std::collections::BTreeMap::new();
+    for i in 0..80 {
+        let window = store.window();
+        let mut context = Context::default();
+        context.observe(schema, arch, counted(i), &past);
+        past.push(&window);
+        if i >= 32 {
+            vectors.extend(workload::rows(schema, std::iter::once(window)));
+            for pair in context.pairs() {
+                *seen.entry(pair.id).or_insert(0) += u64::from(pair.count);
+            }
+            contexts.push(context);
+        }
+    }
+    let counts = PairCounts {
+        seen: seen.into_iter().collect(),
+    };
+    let mut moments = Moments::new(schema.width());
+    for row in vectors.chunks(schema.width()) {
+        moments.add(row).expect("a vector");
+    }
+    let estimators = vec![
+        EstimatorSpec::Ngram(counts.clone()),
+        EstimatorSpec::Stide(counts),
+        EstimatorSpec::Ets(Ets {
+            level: 0.3,
+            trend: 0.1,
+            damping: 0.9,
+        }),
+        EstimatorSpec::Arima(Arima {
+            differenced: true,
+            constant: 0.0,
+            weights: vec![-0.3, -0.1],
+        }),
+    ];
+    let held_out = Observed {
+        vectors: &vectors,
+        contexts: &contexts,
+    };
+    let deviation = Deviation::from_moments(&moments).expect("vectors");
+    let pipeline = PipelineSpec::calibrate(schema, deviation, estimators, held_out)
+        .and_then(|spec| spec.compile(schema))
+        .expect("a pipeline");
+    let windows: Vec<_> = (0..20).map(|_| store.window()).collect();
+    let (mut scratch, mut context) = (Scratch::default(), contexts[0].clone());
+    let known = allocations(|| {
+        for (window, i) in windows.iter().zip(0..) {
+            context.observe(schema, arch, counted(i), &past);
+            past.push(window);
+            pipeline
+                .score_within(window, &context, &mut scratch)
+                .expect("scores");
+            assert!(pipeline.score(window, &mut scratch).is_err(), "nothing is known");
+        }
+    });
+    assert_eq!(known, 0);
 }
 
 /// `good`, an unsigned artifact, with this payload in place of its own.
