@@ -237,6 +237,12 @@ impl Agent {
                 "alert"
             );
         }
+        for one in tick.scored.iter().filter(|one| one.told == Told::Withheld) {
+            tracing::info!(
+                profile = %one.profile, pod = one.pod, container = one.container, model = one.model.name,
+                score = one.score, "no alert: the alert budget is spent"
+            );
+        }
         // Rare, by what it keeps: an alert that was begun must not be forgotten by a crash.
         if tick.scored.iter().any(|one| one.told == Told::Begins) {
             self.keep_spent();
