@@ -417,7 +417,7 @@ Examples:
   vigia convert windows.parquet vectors.jsonl
   vigia convert model.apr model.json
   vigia convert --unsigned model.apr model.gguf
-  vigia convert --quantize q8_0 --on today.parquet model.apr small.apr")]
+  vigia convert model.apr small.apr --quantize q8_0 --on today.parquet")]
 pub struct Convert {
     /// What to read.
     #[arg(value_name = "FROM")]

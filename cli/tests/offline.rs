@@ -600,3 +600,42 @@ fn a_model_is_exported_as_gguf() {
         "{said}"
     );
 }
+
+#[test]
+fn a_network_in_few_bits_is_smaller_and_says_what_that_costs() {
+    let folder = trained();
+    let at = folder.path();
+    ok(
+        at,
+        &[
+            "train",
+            "--input",
+            "normal.jsonl",
+            "-o",
+            "network.apr",
+            "--estimator",
+            "autoencoder",
+        ],
+    );
+    let size = |name: &str| fs::metadata(at.join(name)).expect("there").len();
+    let quantize = ["convert", "network.apr", "small.apr", "--quantize"];
+    let said = ok(at, &[&quantize[..], &["q8_0", "--on", "normal.jsonl"]].concat());
+    assert!(said.contains("300 windows: scores differ by 0."), "{said}");
+    assert!(said.contains("weights in q8_0, unsigned"), "{said}");
+    assert!(size("small.apr") < size("network.apr") / 2);
+    let score = [
+        "score",
+        "--unsigned",
+        "--input",
+        "normal.jsonl",
+        "--model",
+        "small.apr",
+    ];
+    assert!(ok(at, &score).contains("300 windows: 0 high"));
+    let described = ok(at, &["inspect", "-o", "json", "small.apr"]);
+    assert!(described.contains("quantized.scoreDifferenceMax"), "{described}");
+    let eight = size("small.apr");
+    ok(at, &[&quantize[..], &["q4_0"]].concat());
+    assert!(size("small.apr") < eight);
+    fails(at, 2, &[&quantize[..], &["q5_0"]].concat());
+}
