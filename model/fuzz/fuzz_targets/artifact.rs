@@ -12,7 +12,7 @@ use vigia_model::artifact::{self, Artifact, Task};
 use vigia_model::pipeline::Scratch;
 use vigia_model::syscalls::Arch;
 use vigia_model::window::{Calls, Window};
-use vigia_model_fuzz::Good;
+use vigia_model_fuzz::{Good, context};
 
 static GOOD: LazyLock<Good> = LazyLock::new(Good::make);
 
@@ -41,8 +41,10 @@ fn score(artifact: &Artifact) {
         count: u64::from(nr) * 7,
         errors: u64::from(nr % 3),
     });
-    let verdict = artifact.pipeline.score(
+    // Everything is known that an estimator may look at, so that each has something to say.
+    let verdict = artifact.pipeline.score_within(
         &Window::new(Arch::X86_64, 0, 1000, calls),
+        &context(7),
         &mut Scratch::default(),
     );
     let verdict = verdict.expect("a window has a verdict");

@@ -1,11 +1,23 @@
 //! A well-formed artifact, for the targets to start from.
 
 use vigia_model::artifact::{self, Metadata, Task};
+use vigia_model::context::{Context, MAX_PAST, Pair, PairCounts};
 use vigia_model::deviation::{Deviation, Moments};
+use vigia_model::estimators::rate::{Arima, Ets};
 use vigia_model::forest::{ForestSpec, Node, TreeSpec};
 use vigia_model::keys::{SigningKey, TrustedKeys};
-use vigia_model::pipeline::{EstimatorSpec, PipelineSpec};
+use vigia_model::pipeline::{EstimatorSpec, Observed, PipelineSpec};
 use vigia_model::schema::Schema;
+
+/// What may be known of a window beside its counts.
+pub fn context(salt: u32) -> Context {
+    let pairs = (0..40u32).map(|i| Pair {
+        id: (i * 130 + salt % 3) as u16,
+        count: 1 + i * salt % 17,
+    });
+    let past = (0..MAX_PAST).map(|i| ((i as u32 + salt) % 9) as f32);
+    Context::new(pairs.collect(), past.collect()).expect("a context")
+}
 
 /// A small model, signed and not, and the key that signed it.
 pub struct Good {
@@ -45,8 +57,31 @@ impl Good {
             trees,
         };
         let deviation = Deviation::from_moments(&moments).expect("rows");
-        let estimators = vec![EstimatorSpec::Deviation, EstimatorSpec::IsolationForest(forest)];
-        let spec = PipelineSpec::calibrate(schema, deviation, estimators, &rows).expect("calibrates");
+        let pairs = PairCounts {
+            seen: (0..60).map(|i| (i * 130, 9 + u64::from(i))).collect(),
+        };
+        let estimators = vec![
+            EstimatorSpec::Deviation,
+            EstimatorSpec::IsolationForest(forest),
+            EstimatorSpec::Ngram(pairs.clone()),
+            EstimatorSpec::Stide(pairs),
+            EstimatorSpec::Ets(Ets {
+                level: 0.3,
+                trend: 0.1,
+                damping: 0.9,
+            }),
+            EstimatorSpec::Arima(Arima {
+                differenced: true,
+                constant: 0.1,
+                weights: vec![0.5, -0.2],
+            }),
+        ];
+        let contexts: Vec<Context> = (0..40).map(context).collect();
+        let held_out = Observed {
+            vectors: &rows,
+            contexts: &contexts,
+        };
+        let spec = PipelineSpec::calibrate(schema, deviation, estimators, held_out).expect("calibrates");
         let key = SigningKey::from_seed([7; 32]);
         let metadata = Metadata::new("fuzz", Task::Anomaly, schema);
         let unsigned = artifact::encode(&metadata, &spec).expect("encodes");
