@@ -207,6 +207,10 @@ pub struct ProfileOnNode {
     /// System calls of them that were not counted, since the agent started; rounded up to a power of two.
     #[serde(default)]
     pub lost: i64,
+    /// Windows of them that would have been told as alerts, had the alert budget not been spent, of each Model;
+    /// rounded up to a power of two. It is 0 again an hour after the last one, and when the agent starts.
+    #[serde(default)]
+    pub alerts_withheld: i64,
 }
 
 /// How much a node keeps of calls.

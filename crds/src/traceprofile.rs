@@ -408,7 +408,11 @@ pub struct TraceProfileStatus {
     /// powers of two.
     #[serde(default)]
     pub lost: i64,
-    /// `Ready`, `Reconciling`, `Stalled`, `Traced`, `WithinBudget`.
+    /// Windows that would have been told as alerts, had `spec.detection.alertBudget` not been spent, on all nodes
+    /// together; rounded up to powers of two. Of each node it is 0 again an hour after the last one.
+    #[serde(default)]
+    pub alerts_withheld: i64,
+    /// `Ready`, `Reconciling`, `Stalled`, `Traced`, `WithinBudget`, `AlertsTold`.
     #[serde(default)]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

@@ -35,6 +35,8 @@ pub struct Habits {
     pub silent: BTreeSet<String>,
     /// Nodes that refuse a version, whatever it is.
     pub refusing: BTreeMap<String, String>,
+    /// Windows that nodes hold back of each profile, because the alert budget is spent.
+    pub withheld: BTreeMap<String, i64>,
 }
 
 /// The agent of one node.
@@ -95,6 +97,10 @@ impl Agent {
                 versions.push(self.take_up(&plan, model, version).await);
             }
         }
+        let alerts_withheld = {
+            let habits = self.habits.lock().expect("no panic");
+            habits.withheld.get(&self.node).copied().unwrap_or_default()
+        };
         let profiles: Vec<ProfileOnNode> = plan
             .spec
             .profiles
@@ -105,6 +111,7 @@ impl Agent {
                 containers: p.pods.iter().map(|pod| pod.containers.len() as i32).sum(),
                 overhead_micro_cores: 2000,
                 // What is traced here costs more than this, and less than any other budget.
+                alerts_withheld,
                 over_budget: p.budget.as_ref().is_some_and(|budget| budget.cpu == "1m"),
                 ..ProfileOnNode::default()
             })

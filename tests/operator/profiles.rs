@@ -186,6 +186,7 @@ async fn profiles_reach_nodes_and_say_what_is_wrong() -> Result<()> {
         .await?;
     }
 
+    withheld(&world, ns).await?;
     alerts(&world, ns, &first).await?;
 
     // The last pod of a node goes: an empty plan stays, so that its agent detaches.
@@ -225,6 +226,53 @@ fn verdict(pod: &Pod, syscall: &str) -> Verdict {
         }],
         ..Verdict::default()
     }
+}
+
+/// What agents hold back is said of the profile, and told once, however much more of it there is.
+async fn withheld(world: &World, ns: &str) -> Result<()> {
+    let hold = |windows: i64| {
+        let mut habits = world.habits.lock().expect("no panic");
+        habits.withheld.insert("n2".to_owned(), windows);
+    };
+    let sum = async |wanted: i64| {
+        eventually("the profile's status has the sum", || async {
+            let status = world.profile(ns, "webby").await?.status.unwrap_or_default();
+            Ok(if status.alerts_withheld == wanted {
+                Ok(())
+            } else {
+                Err(status.alerts_withheld.to_string())
+            })
+        })
+        .await
+    };
+    let is = async |status: &str, reason: &str| {
+        condition("webby", ("AlertsTold", status, reason), async || {
+            of_profile(world, "webby").await
+        })
+        .await
+    };
+    is("True", "AllTold").await?;
+    hold(4);
+    is("False", "BudgetSpent").await?;
+    sum(4).await?;
+    hold(8);
+    sum(8).await?;
+    let said = of_profile(world, "webby").await?;
+    let message = &vigia_crds::conditions::find(&said, "AlertsTold")
+        .expect("is there")
+        .message;
+    assert!(message.contains("spent on n2 (up to 8)"), "{message}");
+    hold(0);
+    is("True", "AllTold").await?;
+    sum(0).await?;
+    eventually("one Event says so", || async {
+        let said = world.events(ns, "webby", "AlertsWithheld").await?;
+        Ok(match said.len() {
+            1 => Ok(()),
+            n => Err(format!("{n} Events: {said:?}")),
+        })
+    })
+    .await
 }
 
 async fn alerts(world: &World, ns: &str, pod: &Pod) -> Result<()> {

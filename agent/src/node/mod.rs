@@ -22,3 +22,4 @@ pub mod score;
 pub mod state;
 pub mod status;
 pub mod targets;
+pub mod withheld;

@@ -30,6 +30,7 @@ use super::report::{Limits, Outbox};
 use super::score::Scorer;
 use super::state::{LastPlan, LastSpent, State};
 use super::status::{self, View};
+use super::withheld::Withheld;
 use crate::window::Now;
 
 /// How long the last reports may take when the agent is told to end.
@@ -94,6 +95,7 @@ struct Agent {
     obtained: mpsc::Receiver<Obtained>,
     statuses: watch::Sender<Statuses>,
     status: NodePlanStatus,
+    withheld: Withheld,
     /// The plan that is followed. Its generation alone would not tell a plan that was deleted and made anew.
     followed: Option<LastPlan>,
     /// The API server has been heard since the start.
@@ -162,6 +164,7 @@ impl Agent {
             obtained,
             statuses,
             status: NodePlanStatus::default(),
+            withheld: Withheld::default(),
             followed: None,
             heard: false,
         };
@@ -243,6 +246,8 @@ impl Agent {
                 score = one.score, "no alert: the alert budget is spent"
             );
         }
+        let profiles = &self.engine.desired().profiles;
+        self.withheld.turn(&tick.scored, profiles, self.clock.elapsed());
         // Rare, by what it keeps: an alert that was begun must not be forgotten by a crash.
         if tick.scored.iter().any(|one| one.told == Told::Begins) {
             self.keep_spent();
@@ -400,6 +405,7 @@ impl Agent {
         let view = View {
             desired: self.engine.desired(),
             costs: &costs,
+            withheld: &self.withheld,
             shelf: self.engine.shelf(),
             traced: &traced,
             health: self.engine.health(),

@@ -67,6 +67,27 @@ pub struct Scored {
     pub seconds: f64,
 }
 
+#[cfg(test)]
+impl Scored {
+    /// A window of a profile, of which nothing matters but what became of it.
+    pub(super) fn of(profile: Key, told: Told) -> Self {
+        Self {
+            model: Key {
+                namespace: profile.namespace.clone(),
+                name: "m".to_owned(),
+            },
+            profile,
+            pod: "p".to_owned(),
+            container: "c".to_owned(),
+            score: 0.9,
+            mode: VersionMode::Active,
+            alert: None,
+            told,
+            seconds: 0.0,
+        }
+    }
+}
+
 /// What is spent of alert budgets, as it is kept for another life.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Spent {

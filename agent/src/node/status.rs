@@ -12,6 +12,7 @@ use super::engine::ProbeHealth;
 use super::governor::Level;
 use super::meter::Usage;
 use super::models::shelf::Shelf;
+use super::withheld::Withheld;
 use crate::containers::ContainerId;
 use crate::probe::Mode;
 
@@ -48,6 +49,8 @@ pub struct View<'a, M> {
     pub health: &'a ProbeHealth,
     /// What is kept of each profile's calls within its budget, and what that takes.
     pub costs: &'a BTreeMap<Key, (Level, Usage)>,
+    /// What alert budgets held back of late.
+    pub withheld: &'a Withheld,
     /// Calls not counted, since the start.
     pub lost: u64,
     /// Cgroups made inside containers that are not counted, since the start.
@@ -117,6 +120,7 @@ fn profiles<M>(view: &View<'_, M>, current: &NodePlanStatus) -> Vec<ProfileOnNod
                 over_budget: level < Level::Kept(wanted),
                 overhead_micro_cores: coarse((usage.cores * 1e6).ceil() as i64, old.unwrap_or(0)),
                 lost: rounded(usage.lost),
+                alerts_withheld: rounded(view.withheld.of(key)),
             }
         })
         .collect()
@@ -291,9 +295,11 @@ mod tests {
     use crate::node::desired::{Model, Profile, Target, Version};
     use crate::node::models::load::refusal;
     use crate::node::models::shelf::VersionKey;
+    use crate::node::score::Scored;
     use std::collections::BTreeSet;
     use std::time::Duration;
     use vigia_crds::{Task, VersionMode};
+    use vigia_model::budget::Told;
     use vigia_model::syscalls::Filter;
 
     fn key(name: &str) -> Key {
@@ -364,12 +370,16 @@ mod tests {
             lost: 5,
         };
         let costs = BTreeMap::from([(key("profile"), (Level::Kept(Mode::Counts), usage))]);
+        let mut withheld = Withheld::default();
+        let scored = vec![Scored::of(key("profile"), Told::Withheld); 3];
+        withheld.turn(&scored, &desired.profiles, Duration::ZERO);
         let view = View {
             desired: &desired,
             shelf,
             traced: &[&id],
             health,
             costs: &costs,
+            withheld: &withheld,
             lost: 5,
             lost_cgroups: 0,
             no_detail: None,
@@ -447,9 +457,10 @@ mod tests {
                 profile.containers,
                 profile.overhead_micro_cores,
                 profile.lost,
-                profile.over_budget
+                profile.over_budget,
+                profile.alerts_withheld,
             ),
-            (1, 1000, 8, false)
+            (1, 1000, 8, false, 4)
         );
         assert_eq!(first.summary, "m@aaaaaaaa");
     }

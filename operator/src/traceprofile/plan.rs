@@ -8,6 +8,7 @@ use kube::ResourceExt;
 use vigia_crds::conditions::{self, READY, RECONCILING, STALLED, Wanted};
 use vigia_crds::{KeptMode, NodePlan, Overhead, TraceProfile, TraceProfileStatus, coarse};
 
+use super::alerts;
 use super::capture::{self, Unknown};
 use crate::events::{Note, Severity, counted};
 use crate::nodeplan::claim::Claimants;
@@ -85,6 +86,8 @@ pub struct Agents {
     pub most: (i64, String),
     /// Calls that were not counted.
     pub lost: i64,
+    /// Nodes where the alert budget was spent of late, and how many windows were therefore not told.
+    pub withheld: Vec<(String, i64)>,
 }
 
 /// What the plans of a selection's nodes say.
@@ -107,6 +110,9 @@ pub fn agents<'a>(namespace: &str, name: &str, plans: impl Iterator<Item = &'a N
                 agents.most = (cost, plan.name_any());
             }
             agents.lost = agents.lost.saturating_add(here.lost.max(0));
+            if here.alerts_withheld > 0 {
+                agents.withheld.push((plan.name_any(), here.alerts_withheld));
+            }
             if here.over_budget {
                 agents.over.push((plan.name_any(), here.mode));
             }
@@ -149,6 +155,12 @@ pub fn status(
         nodes: count(selection.nodes.len()),
         overhead: overhead(agents, profile.status.as_ref().map(|s| &s.overhead)),
         lost: powers_of_two(agents.lost),
+        alerts_withheld: powers_of_two(
+            agents
+                .withheld
+                .iter()
+                .fold(0, |all, (_, here)| all.saturating_add(*here)),
+        ),
         conditions: conditions::apply(
             old,
             &wanted(profile, selection, agents, missing_models),
@@ -163,7 +175,7 @@ fn wanted(
     selection: &Selection,
     agents: &Agents,
     missing_models: &[String],
-) -> [Wanted; 5] {
+) -> [Wanted; 6] {
     let traced = traced(selection, agents);
     // What a person must put right comes first.
     let problem = problem(profile, selection, missing_models);
@@ -183,6 +195,7 @@ fn wanted(
         Wanted::new(STALLED, stalled, reason, when(stalled)),
         traced,
         within_budget(profile, agents),
+        alerts::wanted(profile, agents),
     ]
 }
 
@@ -389,7 +402,7 @@ fn unknown_name(unknown: &Unknown<'_>) -> String {
     )
 }
 
-fn names(all: &[String]) -> String {
+pub(super) fn names(all: &[String]) -> String {
     let first = all
         .iter()
         .take(NAMED)

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 use vigia_crds::TraceProfile;
 
+use super::alerts;
 use super::plan::{agents, select, status, told};
 use crate::context::Context;
 use crate::controller::{self, Error};
@@ -65,10 +66,10 @@ async fn reconcile(profile: Arc<TraceProfile>, context: Arc<Context>) -> Result<
         }
     }
     let next = status(&profile, &selection, &agents, &missing, Timestamp::now());
-    let note = told(profile.status.as_ref(), &next);
+    let notes = [told, alerts::told].map(|told| told(profile.status.as_ref(), &next));
     context.door.status(&*profile, next).await?;
-    if let Some(note) = note {
-        context.events.mention(&profile.object_ref(&()), &note).await;
+    for note in notes.iter().flatten() {
+        context.events.mention(&profile.object_ref(&()), note).await;
     }
     Ok(None)
 }

@@ -1,0 +1,115 @@
+//! Whether people were told of every alert of a profile, or agents held some back because the alert budget was spent.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use vigia_crds::conditions::{self, Wanted};
+use vigia_crds::{BudgetPer, TraceProfile, TraceProfileStatus};
+
+use super::plan::{Agents, names};
+use crate::events::{Note, Severity};
+
+/// Whether every window that is an alert was told as one, on all nodes, within the last hour.
+pub const ALERTS_TOLD: &str = "AlertsTold";
+
+/// The condition.
+pub(super) fn wanted(profile: &TraceProfile, agents: &Agents) -> Wanted {
+    if agents.withheld.is_empty() {
+        return Wanted::new(ALERTS_TOLD, true, "AllTold", "");
+    }
+    let nodes: Vec<String> = agents
+        .withheld
+        .iter()
+        .map(|(node, windows)| format!("{node} (up to {windows})"))
+        .collect();
+    let budget = &profile.spec.detection.alert_budget;
+    let per = match budget.per {
+        BudgetPer::Pod => "pod",
+        BudgetPer::Profile => "profile",
+    };
+    let every = SignedDuration::try_from(Duration::from(budget.every)).unwrap_or(SignedDuration::MAX);
+    let message = format!(
+        "windows that would have been alerts were not told, because spec.detection.alertBudget of {} per {per} in {:#} \
+         was spent on {}. Look at the scores and the drift of these pods, train anew if this is how they are now, or \
+         raise spec.detection.alertBudget; this is said until an hour has none",
+        budget.count,
+        every,
+        names(&nodes)
+    );
+    Wanted::new(ALERTS_TOLD, false, "BudgetSpent", message)
+}
+
+/// An Event where alerts begin to be held back.
+pub fn told(old: Option<&TraceProfileStatus>, new: &TraceProfileStatus) -> Option<Note> {
+    let find = |status: &TraceProfileStatus| conditions::find(&status.conditions, ALERTS_TOLD).cloned();
+    let now = find(new).filter(|now| now.status == "False")?;
+    if old.and_then(find).is_some_and(|before| before.status == "False") {
+        return None;
+    }
+    Some(Note {
+        severity: Severity::Warning,
+        reason: "AlertsWithheld",
+        action: "Detect",
+        note: now.message,
+        key: now.last_transition_time.0.as_second().to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::{Selection, agents, status};
+    use super::*;
+    use crate::fixture::{at, profile};
+    use serde_json::json;
+    use vigia_crds::NodePlan;
+
+    fn plan(node: &str, profile: &str, withheld: i64) -> NodePlan {
+        serde_json::from_value(json!({
+            "metadata": {"name": node}, "spec": {},
+            "status": {"profiles": [{
+                "namespace": "shop", "name": profile, "containers": 1, "alertsWithheld": withheld,
+            }]},
+        }))
+        .expect("a plan")
+    }
+
+    #[test]
+    fn what_is_held_back_is_said_while_it_is_so_and_told_once() {
+        let mut profile = profile("shop", "p", 1);
+        let mut next = |withheld: [i64; 2], second| {
+            let plans = [
+                plan("n1", "p", withheld[0]),
+                plan("n2", "p", withheld[1]),
+                plan("n3", "another", 64),
+            ];
+            let agents = agents("shop", "p", plans.iter());
+            let next = status(&profile, &Selection::default(), &agents, &[], at(second));
+            let note = told(profile.status.as_ref(), &next);
+            profile.status = Some(next.clone());
+            let condition = conditions::find(&next.conditions, ALERTS_TOLD).cloned();
+            (next.alerts_withheld, condition.expect("is there"), note)
+        };
+
+        let (sum, condition, note) = next([0, -8], 1);
+        assert_eq!((sum, condition.status.as_str(), note), (0, "True", None));
+        let (sum, condition, note) = next([0, 8], 2);
+        assert_eq!((sum, condition.reason.as_str()), (8, "BudgetSpent"));
+        assert_eq!(condition.status, "False");
+        for said in ["alertBudget of 1 per pod in 24h", "on n2 (up to 8)"] {
+            assert!(condition.message.contains(said), "{}", condition.message);
+        }
+        let first = note.expect("it is told");
+        assert_eq!(
+            (first.reason, &first.note),
+            ("AlertsWithheld", &condition.message)
+        );
+
+        let (sum, condition, note) = next([4, 16], 3);
+        assert_eq!((sum, condition.status.as_str(), note), (32, "False", None));
+        let (sum, condition, note) = next([0, 0], 4);
+        assert_eq!((sum, condition.status.as_str(), note), (0, "True", None));
+        let (sum, _, again) = next([i64::MAX, i64::MAX], 5);
+        assert_eq!(sum, i64::MAX);
+        assert_ne!(again.expect("it is told again").key, first.key);
+    }
+}
