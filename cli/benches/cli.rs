@@ -4,12 +4,15 @@
 //! `<name>.json` there. Needs root. What is compared takes turns, and a figure is the median of its rounds, with the
 //! 10th and 90th percentiles beside it.
 
+#[path = "../../model/benches/row/mod.rs"]
+mod row;
+
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use row::{Row, Target};
 
 const ROUNDS: usize = 31;
 /// Bytes that dd copies one by one: twice as many system calls.
@@ -51,45 +54,6 @@ fn wall(command: Command) -> f64 {
     start.elapsed().as_secs_f64()
 }
 
-struct Row {
-    name: &'static str,
-    unit: &'static str,
-    ours: Vec<f64>,
-    peers: Vec<(&'static str, Vec<f64>)>,
-    target: &'static str,
-    holds: fn(f64) -> bool,
-    note: String,
-}
-
-impl Row {
-    fn print(mut self) {
-        let (ours, low, high) = summary(&mut self.ours);
-        let peers: serde_json::Map<_, _> = self
-            .peers
-            .iter_mut()
-            .map(|(name, values)| ((*name).to_owned(), summary(values).0.into()))
-            .collect();
-        let row = json!({
-            "name": self.name, "unit": self.unit, "ours": ours, "spread": [low, high], "peers": peers,
-            "target": self.target, "holds": (self.holds)(ours), "note": self.note,
-        });
-        println!("{row}");
-        if let Some(folder) = std::env::var_os("BENCH_OUT") {
-            let folder = Path::new(&folder);
-            std::fs::create_dir_all(folder).expect("BENCH_OUT can be made");
-            std::fs::write(folder.join(format!("{}.json", self.name)), format!("{row}\n"))
-                .expect("BENCH_OUT is writable");
-        }
-    }
-}
-
-/// Median and the 10th and 90th percentiles.
-fn summary(values: &mut [f64]) -> (f64, f64, f64) {
-    values.sort_unstable_by(f64::total_cmp);
-    let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
-    (at(0.5), at(0.1), at(0.9))
-}
-
 fn ml() {
     let count = format!("count={COPIES}");
     let traced = |option: Option<&str>| {
@@ -121,8 +85,8 @@ fn ml() {
         unit: "x CPU of the same trace without --ml-anomaly",
         ours,
         peers: vec![("plain, s", plain), ("fastest round of each, x", vec![fastest])],
-        target: "< 1.01",
-        holds: |ratio| ratio < 1.01,
+        rivals: false,
+        target: Target::AtMost(1.01),
         note: format!("vigia trace -c -- dd, {COPIES} copies of a byte; CPU of vigia and of dd"),
     }
     .print();
@@ -207,8 +171,8 @@ fn load() {
             ("trace with model, s", with),
             ("trace without, s", without),
         ],
-        target: ">= 10",
-        holds: |ratio| ratio >= 10.0,
+        rivals: false,
+        target: Target::AtLeast(10.0),
         note: format!(
             "from start to first verdict without the probe, whose loading is the same with and without a model \
              (last two columns), against vigia train on {WINDOWS} windows in Parquet"

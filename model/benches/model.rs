@@ -4,9 +4,12 @@
 //! each to `<name>.json` there. With `BENCH_PYTHON` set to a Python that has scikit-learn, its
 //! IsolationForest is measured in the same run: rounds of ours and of theirs take turns.
 
+#[expect(dead_code, reason = "figures here are wanted in one way only")]
+mod row;
 #[path = "../tests/it/support.rs"]
 mod support;
 
+use row::{Row, Target};
 use std::hint::black_box;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -72,51 +75,6 @@ fn nanoseconds(repeats: usize, mut work: impl FnMut()) -> f64 {
     start.elapsed().as_nanos() as f64 / repeats as f64
 }
 
-struct Row {
-    name: &'static str,
-    unit: &'static str,
-    ours: Vec<f64>,
-    peers: Vec<(&'static str, Vec<f64>)>,
-    target: f64,
-    note: String,
-}
-
-impl Row {
-    /// At most `target` is wanted.
-    fn print(mut self) {
-        let (ours, low, high) = summary(&mut self.ours);
-        let peers: serde_json::Map<_, _> = self
-            .peers
-            .iter_mut()
-            .map(|(name, v)| ((*name).to_owned(), summary(v).0.into()))
-            .collect();
-        let ratio = peers
-            .values()
-            .next()
-            .and_then(serde_json::Value::as_f64)
-            .map(|peer| peer / ours);
-        let row = serde_json::json!({
-            "name": self.name, "unit": self.unit, "ours": ours, "spread": [low, high], "peers": peers,
-            "ratio": ratio, "target": format!("<= {}", self.target), "holds": ours <= self.target,
-            "note": self.note,
-        });
-        println!("{row}");
-        if let Some(folder) = std::env::var_os("BENCH_OUT") {
-            let folder = std::path::Path::new(&folder);
-            std::fs::create_dir_all(folder).expect("BENCH_OUT can be made");
-            std::fs::write(folder.join(format!("{}.json", self.name)), format!("{row}\n"))
-                .expect("BENCH_OUT is writable");
-        }
-    }
-}
-
-/// Median and the 10th and 90th percentiles.
-fn summary(values: &mut [f64]) -> (f64, f64, f64) {
-    values.sort_unstable_by(f64::total_cmp);
-    let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
-    (at(0.5), at(0.1), at(0.9))
-}
-
 fn forest() {
     let spec = random_forest(1, FEATURES as u16, TREES, 1.0);
     let forest = Forest::compile(&spec).expect("a well-formed forest");
@@ -164,7 +122,8 @@ fn forest() {
         unit: "ns/vector",
         ours: batched,
         peers: their_batched,
-        target: 1000.0,
+        rivals: true,
+        target: Target::AtMost(1000.0),
         note: note.clone(),
     }
     .print();
@@ -173,7 +132,8 @@ fn forest() {
         unit: "ns/vector",
         ours: single,
         peers: their_single,
-        target: 2000.0,
+        rivals: true,
+        target: Target::AtMost(2000.0),
         note,
     }
     .print();
@@ -216,7 +176,8 @@ fn load() {
         unit: "ms",
         ours,
         peers: vec![],
-        target: 2.0,
+        rivals: true,
+        target: Target::AtMost(2.0),
         note,
     }
     .print();
@@ -274,7 +235,8 @@ fn mlp() {
             .into_iter()
             .filter_map(|(name, v)| Some((name, v?)))
             .collect(),
-        target: 0.3,
+        rivals: true,
+        target: Target::AtMost(0.3),
         note: format!(
             "scaler and autoencoder {WIDTHS:?}, one row at a time; the peers run the network alone"
         ),

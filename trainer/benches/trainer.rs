@@ -3,9 +3,14 @@
 //! Both work on the same model in the same run and take turns. With `BENCH_OUT` set to a folder, the row is also
 //! written to `<name>.json` there.
 
+#[path = "../../model/benches/row/mod.rs"]
+#[expect(dead_code, reason = "figures here are wanted in one way only")]
+mod row;
+
 use std::hint::black_box;
 use std::time::Instant;
 
+use row::{Row, Target};
 use vigia_model::artifact::{self, Task};
 use vigia_model::keys::{SigningKey, TrustedKeys};
 use vigia_model::pipeline::EstimatorKind;
@@ -53,13 +58,6 @@ fn milliseconds(work: impl FnOnce()) -> f64 {
     start.elapsed().as_secs_f64() * 1e3
 }
 
-/// Median and the 10th and 90th percentiles.
-fn summary(values: &mut [f64]) -> (f64, f64, f64) {
-    values.sort_unstable_by(f64::total_cmp);
-    let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
-    (at(0.5), at(0.1), at(0.9))
-}
-
 fn main() {
     let file = bytes::Bytes::from(parquet::write(&windows(), "bench", "bench").expect("writes"));
     let params = Params {
@@ -98,24 +96,17 @@ fn main() {
         loading.push(loaded);
         ratios.push(trained / loaded);
     }
-    let (ours, low, high) = summary(&mut ratios);
-    let (trained, loaded) = (summary(&mut training).0, summary(&mut loading).0);
-    let row = serde_json::json!({
-        "name": "artifact.load.training",
-        "unit": "x",
-        "ours": ours,
-        "spread": [low, high],
-        "peers": {"training, ms": trained, "verify and load, ms": loaded},
-        "ratio": ours,
-        "target": format!(">= {TARGET}"),
-        "holds": ours >= TARGET,
-        "note": format!("training {TREES} trees on {WINDOWS} windows over loading the {} bytes it made", signed.len()),
-    });
-    println!("{row}");
-    if let Some(folder) = std::env::var_os("BENCH_OUT") {
-        let folder = std::path::Path::new(&folder);
-        std::fs::create_dir_all(folder).expect("BENCH_OUT can be made");
-        std::fs::write(folder.join("artifact.load.training.json"), format!("{row}\n"))
-            .expect("BENCH_OUT is writable");
+    Row {
+        name: "artifact.load.training",
+        unit: "x",
+        ours: ratios,
+        peers: vec![("training, ms", training), ("verify and load, ms", loading)],
+        rivals: false,
+        target: Target::AtLeast(TARGET),
+        note: format!(
+            "training {TREES} trees on {WINDOWS} windows over loading the {} bytes it made",
+            signed.len()
+        ),
     }
+    .print();
 }

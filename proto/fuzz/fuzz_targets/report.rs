@@ -42,7 +42,12 @@ fuzz_target!(|data: &[u8]| {
     };
     assert!(batch.alerts.len() <= MAX_ALERTS && batch.scores.len() <= MAX_SCORES);
     assert!(batch.samples.len() <= MAX_SAMPLES);
-    assert!(batch.alerts.iter().all(|alert| alert.drivers.len() <= MAX_DRIVERS));
+    assert!(
+        batch
+            .alerts
+            .iter()
+            .all(|alert| alert.drivers.len() <= MAX_DRIVERS)
+    );
     assert!(batch.scores.iter().all(|score| score.histogram.len() <= MAX_BINS));
     let written = batch.encode_to_vec();
     let again = receive(framed(&written)).expect("what was read can be read");
