@@ -86,6 +86,9 @@ pub struct Trusted {
 /// instead, in the kernel by eBPF: nothing is stopped, and little is slowed down. That needs CAP_BPF and CAP_PERFMON:
 /// run it as root. Where it may not be, commands and processes are counted by ptrace, and that is said.
 ///
+/// A first SIGTERM is passed on to the command, which gets a terminal's Ctrl-C itself. A second signal ends the trace: the
+/// command goes on untraced, if it goes on, and the exit code is 130 or 143.
+///
 /// With a command, the report goes to standard error, as strace's does; with --format json it goes to standard output,
 /// and what the command prints goes to standard error. Times are wall-clock time between a call's begin and its return.
 #[derive(Debug, Args)]
@@ -131,7 +134,7 @@ pub struct Trace {
     /// Trace a command, from its first system call to its end. What follows -- is the command's.
     #[arg(last = true, value_name = "CMD", group = "target")]
     pub command: Vec<String>,
-    /// End after this time (a command is then left running no longer: it is told to terminate).
+    /// End after this time (a command is then left running no longer: it is told to terminate, and killed if it does not).
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub duration: Option<Duration>,
     /// Count in windows of this length (2s if not said), instead of a line for each call. Train and score with windows
@@ -233,7 +236,8 @@ pub struct Train {
     /// Name that the model bears.
     #[arg(long, default_value = "local")]
     pub name: String,
-    /// Estimators of the model, with commas: several make an ensemble.
+    /// Estimators of the model, with commas: several make an ensemble. n-gram and stide look at pairs of calls, which
+    /// `vigia trace` does not record: they take the Parquet files of an agent that traces in mode Sampled or Full.
     #[arg(
         long = "estimator",
         value_name = "KIND",
@@ -293,7 +297,8 @@ Examples:
   vigia keygen --content content.key
   kubectl create secret generic vigia-signing-key -n vigia-system --from-file=ed25519.seed=release.key")]
 pub struct Keygen {
-    /// File of the private key; must not exist yet. Mode 0600, base64 of a 32-byte seed.
+    /// File of the private key; must not exist yet. Mode 0600, base64 of a 32-byte seed; behind `vigia-content-key:` if
+    /// it is one to encrypt with.
     #[arg(value_name = "FILE", default_value = "vigia.key")]
     pub file: PathBuf,
     /// Make a key to encrypt models with instead (see `vigia encrypt`); its id is printed, and is no secret.
@@ -397,7 +402,7 @@ pub struct Inspect {
     /// Verify it with this public key too: base64, or a file of keys; may be repeated.
     #[arg(long = "key", value_name = "KEY|FILE")]
     pub keys: Vec<String>,
-    /// File of the key that the model is encrypted with.
+    /// File of the key that the model is encrypted with: exit code 1 says that it is another.
     #[arg(long, value_name = "FILE")]
     pub content_key: Option<PathBuf>,
     /// How to answer.
@@ -409,7 +414,7 @@ pub struct Inspect {
 ///
 /// Windows: .jsonl to .parquet, and back as vectors (a Parquet file holds no more). Models: .apr to .json, which says
 /// what a model says about itself, and nothing of it is verified; to .gguf, its parameters as tensors for other tools;
-/// and with --quantize to .apr, unsigned, with the weights of its networks in few bits.
+/// and with --quantize to .apr, unsigned, or to .gguf, with the weights of its networks in few bits.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -428,8 +433,8 @@ pub struct Convert {
     /// Store the weights of networks in 8 or 4 bits.
     #[arg(long, value_name = "q8_0|q4_0")]
     pub quantize: Option<Precision>,
-    /// Windows on which to say how much scores differ afterwards.
-    #[arg(long, value_name = "FILE", num_args = 1.., requires = "quantize")]
+    /// Windows on which to say how much scores differ afterwards; may be repeated.
+    #[arg(long, value_name = "FILE", requires = "quantize")]
     pub on: Vec<PathBuf>,
     #[command(flatten)]
     pub trusted: Trusted,

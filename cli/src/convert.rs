@@ -19,7 +19,13 @@ use crate::{gguf, input, model, say};
 pub fn run(args: &Convert) -> Result<u8, Failure> {
     let (from, to) = (args.from.as_path(), args.to.as_path());
     if let Some(precision) = args.quantize {
-        return quantize(args, precision);
+        return match (extension(from), extension(to)) {
+            ("apr", "apr" | "gguf") => quantize(args, precision),
+            (other, into) => Err(Failure::input(format!(
+                "nothing quantizes {other:?} to {into:?}: models go from .apr to .apr and .gguf"
+            ))
+            .next("see vigia convert --help")),
+        };
     }
     match (extension(from), extension(to)) {
         ("apr", "gguf") => export(args),
@@ -101,10 +107,16 @@ fn quantize(args: &Convert, precision: Precision) -> Result<u8, Failure> {
             lost.severities
         ));
     }
-    let bytes = artifact::encode(&metadata, &spec).map_err(|error| Failure::write(&args.to, error))?;
+    let (bytes, signed) = if extension(&args.to) == "gguf" {
+        let bytes = gguf::write(&metadata, spec).map_err(|error| Failure::write(&args.to, error))?;
+        (bytes, "")
+    } else {
+        let bytes = artifact::encode(&metadata, &spec).map_err(|error| Failure::write(&args.to, error))?;
+        (bytes, ", unsigned")
+    };
     write_atomic(&args.to, &bytes).map_err(|error| Failure::write(&args.to, error))?;
     Out::Stdout.line(&format!(
-        "{}: {} bytes, weights in {precision}, unsigned",
+        "{}: {} bytes, weights in {precision}{signed}",
         args.to.display(),
         say::count(bytes.len() as u64)
     ));

@@ -26,7 +26,11 @@ pub fn keygen(args: &Keygen) -> Result<u8, Failure> {
             .create_new(true)
             .mode(0o600)
             .open(&args.file)?;
-        writeln!(file, "{}", STANDARD.encode(seed))?;
+        if args.content {
+            writeln!(file, "{}", ContentKey::to_text(&seed))?;
+        } else {
+            writeln!(file, "{}", STANDARD.encode(seed))?;
+        }
         file.sync_all()
     };
     write().map_err(|error| match error.kind() {
@@ -66,7 +70,7 @@ pub fn keygen(args: &Keygen) -> Result<u8, Failure> {
 
 /// Signs a model, in place or into another file.
 pub fn sign(args: &Sign) -> Result<u8, Failure> {
-    let key = SigningKey::load(&args.key).map_err(|error| key_problem(args, &error))?;
+    let key = signing_key(&args.key)?;
     let unsigned = input::bytes(&args.file)?;
     let signed = artifact::sign(&unsigned, &key).map_err(|error| Failure::read(&args.file, error))?;
     let output = args.output.as_ref().unwrap_or(&args.file);
@@ -91,7 +95,8 @@ pub fn sign(args: &Sign) -> Result<u8, Failure> {
 
 /// Encrypts a model, in place or into another file.
 pub fn encrypt(args: &Encrypt) -> Result<u8, Failure> {
-    let key = content_key(&args.content_key)?;
+    let key = ContentKey::load_marked(&args.content_key)
+        .map_err(|error| content_key_problem(&args.content_key, &error))?;
     let bytes = input::bytes(&args.file)?;
     let sealed = artifact::encrypt(&bytes, &key).map_err(|error| match error {
         ArtifactError::Signed => Failure::read(&args.file, "is signed already")
@@ -115,21 +120,49 @@ pub fn decrypt(args: &Decrypt) -> Result<u8, Failure> {
     Ok(0)
 }
 
+/// The key that is in this file, to decrypt with.
 pub fn content_key(path: &Path) -> Result<ContentKey, Failure> {
-    ContentKey::load(path).map_err(|error| {
-        Failure::input(error).next(format!(
-            "make one with `vigia keygen --content {}`",
-            path.display()
-        ))
+    ContentKey::load(path).map_err(|error| content_key_problem(path, &error))
+}
+
+/// The key that is in this file, to sign with.
+pub fn signing_key(path: &Path) -> Result<SigningKey, Failure> {
+    SigningKey::load(path).map_err(|error| {
+        let failure = unusable(path, &error);
+        match error {
+            KeyError::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
+                failure.next(format!("make one with `vigia keygen {}`", path.display()))
+            }
+            KeyError::ForContent => {
+                failure.next("give the file of a key to sign with; `vigia keygen FILE` makes one")
+            }
+            _ => failure,
+        }
     })
 }
 
-fn key_problem(args: &Sign, error: &KeyError) -> Failure {
-    let failure = Failure::input(error);
+fn content_key_problem(path: &Path, error: &KeyError) -> Failure {
+    let failure = unusable(path, error);
     match error {
-        KeyError::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
-            failure.next(format!("make one with `vigia keygen {}`", args.key.display()))
+        KeyError::Io { source, .. } if source.kind() == ErrorKind::NotFound => failure.next(format!(
+            "make one with `vigia keygen --content {}`",
+            path.display()
+        )),
+        KeyError::Unmarked => failure.next(
+            "make one with `vigia keygen --content FILE`; if an older vigia made this one so, write \
+             vigia-content-key: before what is in it",
+        ),
+        KeyError::Content => {
+            failure.next("give the file of a key to encrypt with; `vigia keygen --content FILE` makes one")
         }
         _ => failure,
+    }
+}
+
+/// Names the file, where the reason does not.
+fn unusable(path: &Path, error: &KeyError) -> Failure {
+    match error {
+        KeyError::Io { .. } | KeyError::Mode { .. } => Failure::input(error),
+        _ => Failure::read(path, error),
     }
 }

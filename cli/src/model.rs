@@ -46,18 +46,23 @@ pub fn verify(args: &Verify) -> Result<u8, Failure> {
 pub fn inspect(args: &Inspect) -> Result<u8, Failure> {
     let bytes = input::bytes(&args.file)?;
     let found = artifact::inspect(&bytes).map_err(|error| input::refused(&args.file, &error))?;
+    let mut key = input::content_key(args.content_key.as_deref())?;
+    if found.encrypted_with.is_none() && key.take().is_some() {
+        Out::Stderr.line("--content-key: the model is not encrypted");
+    }
     let verified = if args.keys.is_empty() {
-        None
+        // Whose it is remains open then; whether the key is the one can be said.
+        let opened = key.map(|key| artifact::decrypt(&bytes, &key));
+        opened.and_then(Result::err).map(Err)
     } else {
         let keys = input::keys(&args.keys)?;
-        let key = input::content_key(args.content_key.as_deref())?;
         let reader = Reader::signed(&keys).with_key(key.as_ref());
-        Some(reader.open(&bytes, Task::Anomaly))
+        Some(reader.open(&bytes, Task::Anomaly).map(drop))
     };
     let verdict = match &verified {
         None if found.claimed_key.is_none() => "not signed".to_owned(),
         None => "not verified: give --key".to_owned(),
-        Some(Ok(_)) => "verified".to_owned(),
+        Some(Ok(())) => "verified".to_owned(),
         Some(Err(error)) => format!("REFUSED: {error} ({})", error.reason()),
     };
     match args.format {

@@ -3,7 +3,6 @@
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use vigia_model::artifact;
-use vigia_model::keys::SigningKey;
 use vigia_model::pipeline::{EstimatorKind, MAX_MEMBERS};
 use vigia_model::schema::Schema;
 use vigia_trainer::data::Rows;
@@ -31,11 +30,11 @@ pub fn run(args: &Train) -> Result<u8, Failure> {
     let key = args
         .sign_key
         .as_deref()
-        .map(SigningKey::load)
-        .transpose()
-        .map_err(Failure::input)?;
+        .map(crate::keys::signing_key)
+        .transpose()?;
     let bar = say::progress("reading windows");
     let rows = input::rows(&args.input, Schema::syscalls_v1())?;
+    can_learn(&args.estimators, &rows)?;
     let params = Params {
         estimators: args.estimators.clone(),
         components: args.pca,
@@ -118,6 +117,25 @@ pub fn fit_rows(rows: &Rows, mut params: Params) -> Result<Fitted, Failure> {
     let part = fit::fit(&shard, &params, 0).map_err(Failure::input)?;
     let trained = fit::combine(vec![part], &params, &holdout).map_err(Failure::input)?;
     Ok(Fitted { trained, held })
+}
+
+/// What looks at pairs of calls cannot be trained on windows that `vigia trace` recorded, and that is not for a mode of
+/// the agent's to mend.
+fn can_learn(estimators: &[EstimatorKind], rows: &Rows) -> Result<(), Failure> {
+    let needs = |kind: &&EstimatorKind| matches!(kind, EstimatorKind::Ngram | EstimatorKind::Stide);
+    let Some(kind) = estimators.iter().find(needs) else {
+        return Ok(());
+    };
+    if rows.is_empty() || rows.contexts().iter().any(|context| !context.pairs().is_empty()) {
+        return Ok(());
+    }
+    Err(Failure::input(format!(
+        "{}: no pair of calls in these windows, and `vigia trace` records none: on one host this kind cannot be trained",
+        kind.as_str()
+    ))
+    .next(
+        "leave it out of --estimator, or train on Parquet files of an agent that traces in mode Sampled or Full",
+    ))
 }
 
 fn held_out(windows: usize) -> Result<usize, Failure> {

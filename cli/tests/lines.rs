@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -285,4 +286,95 @@ fn a_process_that_dies_midway_ends_the_trace() {
     });
     assert_eq!(ends.count(), 5);
     assert_eq!(tracer.wait().expect("ends").code(), Some(0));
+}
+
+/// A shell and its child in a process group of their own with their tracer, gone at the end whatever they ignore.
+struct Group(Child);
+
+impl Group {
+    fn signal(&self, signal: &str) {
+        let id = self.0.id().to_string();
+        let status = Command::new("kill").args([signal, &id]).status();
+        assert!(status.expect("runs").success());
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let group = self.0.id().cast_signed();
+        // SAFETY: kill has no memory effects; the group is the one that was made for our child.
+        unsafe {
+            libc::kill(-group, libc::SIGKILL);
+        }
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_second_signal_leaves_a_command_that_ignores_them() {
+    use std::os::unix::process::CommandExt;
+    for (options, signal, code) in [
+        (&["-f"][..], "-TERM", 143),
+        (&["-f"][..], "-INT", 130),
+        (&["-c", "-f"][..], "-TERM", 143),
+    ] {
+        let child = vigia()
+            .args(options)
+            .args(["--", "sh", "-c", "trap '' TERM INT; echo $$; sleep 1000; :"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn();
+        let mut group = Group(child.expect("starts"));
+        let mut line = String::new();
+        let mut stdout = BufReader::new(group.0.stdout.take().expect("piped"));
+        stdout.read_line(&mut line).expect("a line");
+        // Standard error does not end with the tracer, as the command has it too.
+        let stderr = group.0.stderr.take().expect("piped");
+        let (said, lines) = std::sync::mpsc::channel();
+        let reader = std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let _ = said.send(line);
+            }
+        });
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let pause = |what: &str| {
+            let until = Instant::now() + Duration::from_millis(400);
+            while let Ok(line) = lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                if line.contains(what) {
+                    return true;
+                }
+            }
+            false
+        };
+        group.signal(signal);
+        assert!(!pause("a second signal"), "{options:?} {signal}");
+        assert!(
+            group.0.try_wait().expect("ours").is_none(),
+            "{options:?} {signal}"
+        );
+        group.signal(signal);
+        while !pause("a second signal") {
+            assert!(Instant::now() < deadline, "{options:?} {signal}");
+        }
+        assert_eq!(group.0.wait().expect("ends").code(), Some(code));
+        let status = fs::read_to_string(format!("/proc/{}/status", line.trim())).expect("it goes on");
+        assert!(status.contains("TracerPid:\t0"), "{status}");
+        assert!(status.contains("State:\tS"), "{status}");
+        drop(group);
+        reader.join().expect("ends");
+    }
+}
+
+#[test]
+fn what_a_command_leaves_behind_does_not_outlast_the_duration() {
+    use std::os::unix::process::CommandExt;
+    let child = vigia()
+        .args(["-f", "--duration", "300ms", "--", "sh", "-c", "sleep 1000 & wait"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn();
+    let mut group = Group(child.expect("starts"));
+    assert_eq!(group.0.wait().expect("ends").code(), Some(143));
 }

@@ -365,7 +365,12 @@ fn any_estimator_can_be_asked_for_and_is_named() {
         assert!(help.contains(kind), "{kind}");
         let (input, today) = if ["n-gram", "stide"].contains(&kind) {
             let bare = ["train", "--input", "normal.jsonl", "--estimator", kind];
-            assert!(fails_with(at, &bare).contains("pair of calls"), "{kind}");
+            let said = fails_with(at, &bare);
+            assert!(
+                said.contains("no pair of calls") && said.contains("leave it out"),
+                "{said}"
+            );
+            assert!(!said.contains("capture.mode"), "{said}");
             ("normal-pairs.jsonl", "today-pairs.jsonl")
         } else {
             ("normal.jsonl", "today.jsonl")
@@ -501,6 +506,39 @@ fn an_encrypted_model_scores_with_its_key_alone() {
     assert_eq!(read("back.apr"), read("plain.apr"));
     let said = fails(at, 3, &["encrypt", "--content-key", "content.key", "model.apr"]);
     assert!(said.contains("sign then"), "{said}");
+
+    let inspect = ["inspect", "sealed.apr", "--content-key"];
+    assert!(ok(at, &[&inspect[..], &["content.key"]].concat()).contains("give --key"));
+    let output = vigia(at, &[&inspect[..], &["other.key"]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("(WrongContentKey)"));
+}
+
+#[test]
+fn a_key_of_the_other_kind_is_refused() {
+    let folder = trained();
+    let at = folder.path();
+    ok(at, &["train", "--input", "normal.jsonl", "-o", "plain.apr"]);
+    ok(at, &["keygen", "--content", "content.key"]);
+    let said = fails(at, 3, &["sign", "--key", "content.key", "plain.apr"]);
+    let words = "content.key: a key to encrypt with, not one to sign with";
+    assert!(said.contains(words), "{said}");
+    let train = ["train", "--input", "normal.jsonl", "--sign-key", "content.key"];
+    assert!(fails(at, 3, &train).contains(words));
+    let encrypt = ["encrypt", "plain.apr", "--content-key", "release.key"];
+    let said = fails(at, 3, &encrypt);
+    assert!(
+        said.contains("release.key: does not say") && said.contains("keygen --content"),
+        "{said}"
+    );
+
+    // What was sealed when keys did not say their kind is read all the same.
+    ok(at, &["encrypt", "plain.apr", "--content-key", "content.key"]);
+    let text = fs::read_to_string(at.join("content.key")).expect("a key");
+    let bare = text.strip_prefix("vigia-content-key:").expect("says its kind");
+    fs::write(at.join("content.key"), bare).expect("written");
+    let decrypt = ["decrypt", "plain.apr", "--content-key", "content.key"];
+    ok(at, &[&decrypt[..], &["--output", "back.apr"]].concat());
 }
 
 /// A GGUF file's keys and, by name, its tensors' shapes, types and places, read by the format's own words.
@@ -619,7 +657,8 @@ fn a_network_in_few_bits_is_smaller_and_says_what_that_costs() {
     );
     let size = |name: &str| fs::metadata(at.join(name)).expect("there").len();
     let quantize = ["convert", "network.apr", "small.apr", "--quantize"];
-    let said = ok(at, &[&quantize[..], &["q8_0", "--on", "normal.jsonl"]].concat());
+    let before = ["convert", "--quantize", "q8_0", "--on", "normal.jsonl"];
+    let said = ok(at, &[&before[..], &["network.apr", "small.apr"]].concat());
     assert!(said.contains("300 windows: scores differ by 0."), "{said}");
     assert!(said.contains("weights in q8_0, unsigned"), "{said}");
     assert!(size("small.apr") < size("network.apr") / 2);
@@ -638,4 +677,20 @@ fn a_network_in_few_bits_is_smaller_and_says_what_that_costs() {
     ok(at, &[&quantize[..], &["q4_0"]].concat());
     assert!(size("small.apr") < eight);
     fails(at, 2, &[&quantize[..], &["q5_0"]].concat());
+
+    // The weights as blocks: the same file as of a model that was quantized before.
+    ok(
+        at,
+        &["convert", "network.apr", "small.gguf", "--quantize", "q4_0"],
+    );
+    ok(at, &["convert", "small.apr", "two-steps.gguf"]);
+    let written = fs::read(at.join("small.gguf")).expect("written");
+    assert!(written.starts_with(b"GGUF"));
+    assert_eq!(written, fs::read(at.join("two-steps.gguf")).expect("written"));
+    let said = fails(
+        at,
+        3,
+        &["convert", "network.apr", "small.json", "--quantize", "q8_0"],
+    );
+    assert!(said.contains("nothing quantizes"), "{said}");
 }

@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 
 /// Longest key file that is read.
 const MAX_KEY_FILE: u64 = 16 * 1024;
+/// What a key to encrypt with begins with, so that neither kind is taken for the other.
+pub(crate) const CONTENT_MARK: &str = "vigia-content-key:";
 /// Most keys that one file or Secret may list.
 const MAX_KEYS: usize = 64;
 
@@ -71,8 +73,16 @@ pub enum KeyError {
     #[error("not an Ed25519 {0} key: expected PEM or the base64 of 32 bytes")]
     Format(&'static str),
     /// The text is no key to encrypt with.
-    #[error("not a key to encrypt with: expected the base64 of 32 bytes")]
+    #[error("not a key to encrypt with: expected vigia-content-key: and the base64 of 32 bytes")]
     Content,
+    /// The text is a key to encrypt with, where one to sign with is needed.
+    #[error("a key to encrypt with, not one to sign with")]
+    ForContent,
+    /// The text may be a key to sign with, where one to encrypt with is needed.
+    #[error(
+        "does not say that it is a key to encrypt with (vigia-content-key:), so that it may be one to sign with"
+    )]
+    Unmarked,
     /// Too many keys, or too long a file.
     #[error("too large for a list of keys")]
     TooLarge,
@@ -112,9 +122,12 @@ impl SigningKey {
     /// Reads PKCS#8 PEM (`openssl genpkey -algorithm ed25519`) or the base64 of a 32-byte seed.
     ///
     /// # Errors
-    /// Neither.
+    /// Neither, or a key to encrypt with.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         let text = text.trim();
+        if text.starts_with(CONTENT_MARK) {
+            return Err(KeyError::ForContent);
+        }
         if text.starts_with("-----") {
             let key =
                 ed25519_dalek::SigningKey::from_pkcs8_pem(text).map_err(|_| KeyError::Format("private"))?;

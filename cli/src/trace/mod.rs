@@ -24,6 +24,7 @@ use crate::error::Failure;
 use crate::input;
 use crate::ptrace;
 use crate::record::name_of;
+use crate::say::Out;
 use crate::times::{self, Times};
 use engine::Reader;
 use sink::Sink;
@@ -31,6 +32,8 @@ use target::Traced;
 
 /// How long a command that was told to terminate may take before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
+/// A signal so soon after another says the same again: timeout(1) signals the process, and then its group.
+const ECHO: Duration = Duration::from_millis(250);
 /// Length of a window where none is given.
 const WINDOW: Duration = Duration::from_secs(2);
 /// How often times are looked at for --anomaly-realtime.
@@ -65,10 +68,36 @@ pub fn run(args: &Trace) -> Result<u8, Failure> {
     ptrace::let_changes_through();
     let clock = Clock(Instant::now());
     let (mut reader, traced) = target::start(args, &clock, &events)?;
-    let status = follow(args, &clock, &mut reader, &traced, &mut sink, &events, &inbox)?;
+    let end = follow(args, &clock, &mut reader, &traced, &mut sink, &events, &inbox)?;
     traced.release();
     sink.finish()?;
-    Ok(status.map_or(0, exit_code))
+    Ok(match end {
+        End::Over(status) => status.map_or(0, exit_code),
+        End::Left(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
+        End::OutOfTime => exit_code(said_meanwhile(&inbox)?.unwrap_or(ExitStatus::from_raw(SIGKILL))),
+    })
+}
+
+/// Why nobody is traced any more.
+enum End {
+    /// The target has ended, or need not be looked at for longer.
+    Over(Option<ExitStatus>),
+    /// A second signal said so; what was started is left to itself.
+    Left(i32),
+    /// The command was killed when its time was over, and those that it had started go on.
+    OutOfTime,
+}
+
+/// Which of the signals that a command shrugs off is the last.
+#[derive(Default)]
+struct Asked(Option<Duration>);
+
+impl Asked {
+    /// Whether the signal that came now is a second one.
+    fn again(&mut self, now: Duration) -> bool {
+        let first = *self.0.get_or_insert(now);
+        now.saturating_sub(first) > ECHO
+    }
 }
 
 fn follow(
@@ -79,7 +108,7 @@ fn follow(
     sink: &mut Sink<'_>,
     events: &Sender<Event>,
     inbox: &Receiver<Event>,
-) -> Result<Option<ExitStatus>, Failure> {
+) -> Result<End, Failure> {
     let mut times = Times::new();
     let mut live = (args.ml.anomaly_realtime && reader.is_kernel()).then(Live::default);
     let length = args.window.unwrap_or(WINDOW);
@@ -89,7 +118,8 @@ fn follow(
     windows.open((), traced.slot, length, begin, &Totals::default());
     traced.watch(events.clone())?;
     let mut until = args.duration.map(|d| begin.mono + d);
-    let deadline = until;
+    let (mut told, mut killed) = (false, false);
+    let mut asked = Asked::default();
     loop {
         let now = clock.now().mono;
         let next = windows
@@ -102,27 +132,35 @@ fn follow(
         // We hold a sender ourselves, so that an error can only be the end of the wait.
         let event = inbox.recv_timeout(next.saturating_sub(now)).ok();
         let ended = match event {
-            Some(Event::Ended(status)) => Some(status),
+            Some(Event::Ended(status)) => Some(End::Over(status)),
             Some(Event::Failed(failure)) => return Err(failure),
-            // A command gets the terminal's Ctrl-C itself, and its end is ours.
-            Some(Event::Signal(SIGINT)) if traced.is_command() => None,
             Some(Event::Signal(signal)) if traced.is_command() => {
-                traced.signal(signal);
-                None
+                // A command gets the terminal's Ctrl-C itself, and its end is ours.
+                if signal != SIGINT {
+                    traced.signal(signal);
+                }
+                let again = asked.again(clock.now().mono);
+                if again {
+                    Out::Stderr.line("vigia: a second signal: the command goes on untraced, if it goes on");
+                }
+                again.then_some(End::Left(signal))
             }
-            Some(Event::Signal(_)) => Some(None),
+            Some(Event::Signal(_)) => Some(End::Over(None)),
             None if until.is_some_and(|until| clock.now().mono >= until) => {
-                if traced.is_command() {
-                    // The first time politely.
-                    let first = until == deadline;
-                    traced.signal(if first { SIGTERM } else { SIGKILL });
-                    until = first.then(|| clock.now().mono + GRACE);
-                    None
+                until = Some(clock.now().mono + GRACE);
+                if !traced.is_command() {
+                    Some(End::Over(None))
+                } else if killed {
+                    // Those that it started are still there, and nobody has said that they should go.
+                    Some(End::OutOfTime)
                 } else {
-                    Some(None)
+                    // The first time politely.
+                    traced.signal(if told { SIGKILL } else { SIGTERM });
+                    (told, killed) = (true, told);
+                    None
                 }
             }
-            None if !traced.is_there() => Some(last_word(inbox, traced)?),
+            None if !traced.is_there() => Some(End::Over(last_word(inbox, traced)?)),
             None => None,
         };
         let snapshot = reader.read()?;
@@ -137,13 +175,25 @@ fn follow(
             )?;
             times.clone_from(&snapshot.times);
         }
-        if let Some(status) = ended {
+        if let Some(end) = ended {
             if let Some(last) = windows.end(&(), clock.now(), &snapshot.totals) {
                 sink.window(&last.window, &times::since(&times, &snapshot.times), last.partial)?;
             }
-            return Ok(status);
+            return Ok(end);
         }
     }
+}
+
+/// What a command's end was that nobody waits for any more.
+fn said_meanwhile(inbox: &Receiver<Event>) -> Result<Option<ExitStatus>, Failure> {
+    for event in inbox.try_iter() {
+        match event {
+            Event::Ended(status) => return Ok(status),
+            Event::Failed(failure) => return Err(failure),
+            Event::Signal(_) => {}
+        }
+    }
+    Ok(None)
 }
 
 /// Of a target that has gone: what was said of its end meanwhile.
@@ -239,6 +289,15 @@ mod tests {
     fn codes_are_a_shells() {
         assert_eq!(exit_code(ExitStatus::from_raw(3 << 8)), 3);
         assert_eq!(exit_code(ExitStatus::from_raw(SIGKILL)), 137);
+    }
+
+    #[test]
+    fn a_signal_is_the_second_only_some_time_after_the_first() {
+        let ms = Duration::from_millis;
+        let mut asked = Asked::default();
+        assert!(!asked.again(ms(1000)));
+        assert!(!asked.again(ms(1001)), "timeout(1) sends two");
+        assert!(asked.again(ms(1500)));
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! unprotected; its tools say of our files that they are encrypted, and cannot open them.
 
 use super::ArtifactError;
-use crate::keys::{KeyError, KeyId, private_text};
+use crate::keys::{CONTENT_MARK, KeyError, KeyId, private_text};
 use aes_gcm::aead::{Aead, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Key, Nonce};
 use base64::Engine as _;
@@ -50,12 +50,21 @@ impl ContentKey {
         }
     }
 
-    /// Reads the base64 of 32 bytes.
+    /// What a file of the key with these bytes holds.
+    pub fn to_text(bytes: &[u8; 32]) -> String {
+        format!("{CONTENT_MARK}{}", STANDARD.encode(bytes))
+    }
+
+    /// Reads the base64 of 32 bytes, with what says their kind before it or, as it once was written, without: a key that
+    /// is not the one opens nothing.
     ///
     /// # Errors
     /// It is none.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
-        let bytes = STANDARD.decode(text.trim()).ok();
+        let text = text.trim();
+        let bytes = STANDARD
+            .decode(text.strip_prefix(CONTENT_MARK).unwrap_or(text))
+            .ok();
         let bytes: [u8; 32] = bytes
             .and_then(|bytes| bytes.try_into().ok())
             .ok_or(KeyError::Content)?;
@@ -68,6 +77,20 @@ impl ContentKey {
     /// The file cannot be read, others may read it, or it holds no key.
     pub fn load(path: &Path) -> Result<Self, KeyError> {
         Self::parse(&private_text(path)?)
+    }
+
+    /// As [`ContentKey::load`], of a file that says its kind: a model that was sealed with a key to sign with could be
+    /// read only by who may sign.
+    ///
+    /// # Errors
+    /// As for [`ContentKey::load`], or the file does not say that it holds a key to encrypt with.
+    pub fn load_marked(path: &Path) -> Result<Self, KeyError> {
+        let text = private_text(path)?;
+        let key = Self::parse(&text)?;
+        match text.trim().starts_with(CONTENT_MARK) {
+            true => Ok(key),
+            false => Err(KeyError::Unmarked),
+        }
     }
 
     /// The key's name, which is no secret.

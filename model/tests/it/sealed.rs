@@ -4,7 +4,7 @@ use crate::workload::{Store, train};
 use proptest::prelude::*;
 use std::sync::OnceLock;
 use vigia_model::artifact::{self, Artifact, ArtifactError, ContentKey, Metadata, Reader, Task};
-use vigia_model::keys::{SigningKey, TrustedKeys};
+use vigia_model::keys::{KeyError, SigningKey, TrustedKeys};
 use vigia_model::schema::Schema;
 
 const METADATA: usize = 32;
@@ -140,6 +140,10 @@ fn keys_are_base64_of_32_bytes() {
         assert!(ContentKey::parse(wrong).is_err(), "{wrong:?}");
     }
     assert_eq!(format!("{:?}", key()), format!("ContentKey({})", key().id()));
+    let marked = ContentKey::to_text(&[3; 32]);
+    assert_eq!(marked, format!("vigia-content-key:{}", text.trim()));
+    assert_eq!(ContentKey::parse(&marked).expect("a key").id(), key().id());
+    assert!(matches!(SigningKey::parse(&marked), Err(KeyError::ForContent)));
 }
 
 proptest! {
