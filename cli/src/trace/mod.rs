@@ -70,6 +70,10 @@ pub fn run(args: &Trace) -> Result<u8, Failure> {
     let (mut reader, traced) = target::start(args, &clock, &events)?;
     let end = follow(args, &clock, &mut reader, &traced, &mut sink, &events, &inbox)?;
     traced.release();
+    if matches!(end, End::Left(_)) {
+        // Now that no line is half written.
+        Out::Stderr.line("vigia: a second signal: the command goes on untraced, if it goes on");
+    }
     sink.finish()?;
     Ok(match end {
         End::Over(status) => status.map_or(0, exit_code),
@@ -139,11 +143,7 @@ fn follow(
                 if signal != SIGINT {
                     traced.signal(signal);
                 }
-                let again = asked.again(clock.now().mono);
-                if again {
-                    Out::Stderr.line("vigia: a second signal: the command goes on untraced, if it goes on");
-                }
-                again.then_some(End::Left(signal))
+                asked.again(clock.now().mono).then_some(End::Left(signal))
             }
             Some(Event::Signal(_)) => Some(End::Over(None)),
             None if until.is_some_and(|until| clock.now().mono >= until) => {
