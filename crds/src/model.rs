@@ -173,11 +173,11 @@ fn default_gates() -> Vec<RolloutGate> {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutStep {
-    /// How many of the nodes that run traced pods: a number from 1, or a percentage such as "10%"
+    /// How many of the nodes that run traced pods: a number from 1 to 100000, or a percentage such as "10%"
     /// (rounded up).
     #[schemars(extend("maxLength" = 8))]
-    #[x_kube(validation = Rule::new("type(self) == int ? int(self) >= 1 : string(self).matches('^([1-9]|[1-9][0-9]|100)%$')")
-        .message("nodes must be a number from 1, or a percentage from \"1%\" to \"100%\""))]
+    #[x_kube(validation = Rule::new("type(self) == int ? int(self) >= 1 && int(self) <= 100000 : string(self).matches('^([1-9]|[1-9][0-9]|100)%$')")
+        .message("nodes must be a number from 1 to 100000, or a percentage from \"1%\" to \"100%\""))]
     pub nodes: IntOrString,
     /// Shadow: score and report, beside the serving version. Active: serve.
     pub mode: StepMode,

@@ -41,6 +41,8 @@ use crate::LocalRef;
 )]
 #[x_kube(validation = Rule::new("self == oldSelf")
     .message("a TrainingRun cannot be changed: create another one"))]
+#[x_kube(validation = Rule::new("self.estimator.types.exists(t, !(t in ['NGram', 'STIDE', 'ETS', 'ARIMA'])) || !self.gates.exists(g, g.metric == 'InjectionRecall')")
+    .message("NGram, STIDE, ETS and ARIMA alone see none of the calls that InjectionRecall injects: add Deviation to estimator.types, or write gates without InjectionRecall"))]
 #[serde(rename_all = "camelCase")]
 pub struct TrainingRunSpec {
     /// The Model to train.
@@ -196,13 +198,17 @@ pub enum EstimatorType {
     .message("data.minWindows is above data.maxWindows: raise the latter"))]
 #[x_kube(validation = Rule::new("!has(self.since) || !has(self.until) || self.since < self.until")
     .message("data.since must be before data.until"))]
+#[x_kube(validation = Rule::new("(!has(self.since) || self.since < timestamp('2200-01-01T00:00:00Z')) && (!has(self.until) || self.until < timestamp('2200-01-01T00:00:00Z'))")
+    .message("data.since and data.until must be before the year 2200: leave them out for no bound"))]
 #[serde(rename_all = "camelCase")]
 pub struct DataWindow {
-    /// Not before.
+    /// Not before. As 2026-01-31T08:00:00Z.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$"))]
     pub since: Option<Time>,
-    /// Not after.
+    /// Not after. As 2026-01-31T08:00:00Z.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$"))]
     pub until: Option<Time>,
     /// At least so many, or the run fails. Between 50 and 200000.
     #[serde(default = "default_min_windows")]

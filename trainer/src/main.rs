@@ -4,6 +4,7 @@
 //! 78 wrong configuration (another pod would fare no better: fail the Job); 75 gave up waiting, 143 told to stop,
 //! anything else a crash (another pod may succeed: retry).
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -105,10 +106,21 @@ async fn train(flags: Flags) -> u8 {
         Err(fault) => {
             let code = fault.exit_code();
             tracing::error!(rank, error = %fault, code, "failed");
+            last_words(&fault);
             return code;
         }
     }
     0
+}
+
+/// Leaves the reason in the pod's status, from where the operator tells it. Only a kubelet makes that file.
+fn last_words(fault: &Fault) {
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/termination-log");
+    if let Ok(mut file) = file {
+        let _ = write!(file, "{fault}");
+    }
 }
 
 fn stopped(rank: u32) -> u8 {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use vigia_crds::{TrainingGate, TrainingMetric, decimal};
+use vigia_crds::{EstimatorType, TrainingGate, TrainingMetric, decimal};
 
 /// The metric's name in what a trainer submits.
 fn name(metric: TrainingMetric) -> &'static str {
@@ -32,6 +32,24 @@ pub(super) fn failed(gates: &[TrainingGate], metrics: &BTreeMap<String, f64>) ->
             _ => None,
         }
     })
+}
+
+/// What a person can do about a gate that does not hold.
+pub(super) fn advice(
+    gates: &[TrainingGate],
+    metrics: &BTreeMap<String, f64>,
+    types: &[EstimatorType],
+) -> &'static str {
+    let recall: Vec<TrainingGate> = gates
+        .iter()
+        .filter(|gate| gate.metric == TrainingMetric::InjectionRecall)
+        .cloned()
+        .collect();
+    if failed(&recall, metrics).is_some() && !types.contains(&EstimatorType::Deviation) {
+        "Add Deviation to estimator.types, which sees calls that a workload never makes, or change the gate"
+    } else {
+        "Train on more or cleaner windows, or change the gate"
+    }
 }
 
 /// Metrics as a status holds them: at most 32, four decimals.
@@ -74,6 +92,14 @@ mod tests {
         assert!(failed(&default_gates(), &BTreeMap::new()).is_some());
         assert!(failed(&default_gates(), &metrics(f64::NAN, 1.0)).is_some());
         assert_eq!(failed(&[], &BTreeMap::new()), None);
+    }
+
+    #[test]
+    fn who_sees_no_new_call_is_told_who_does() {
+        let said = |recall, types: &[EstimatorType]| advice(&default_gates(), &metrics(0.2, recall), types);
+        assert!(said(0.1, &[EstimatorType::IsolationForest]).contains("Add Deviation"));
+        assert!(said(0.1, &[EstimatorType::Deviation, EstimatorType::Ets]).contains("cleaner windows"));
+        assert!(said(1.0, &[EstimatorType::IsolationForest]).contains("cleaner windows"));
     }
 
     #[test]

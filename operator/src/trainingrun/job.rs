@@ -25,7 +25,7 @@ const RETRIES: i32 = 4;
 const KEPT_SECONDS: i32 = 3600;
 /// Exit codes of the trainer that another try would repeat: wrong flags, data that make no model,
 /// refused, wrong configuration.
-const FINAL_CODES: [i32; 4] = [64, 65, 77, 78];
+pub(super) const FINAL_CODES: [i32; 4] = [64, 65, 77, 78];
 
 /// Annotation of a Job: UID of the service account that its pods' tokens are of.
 pub(super) const ACCOUNT_UID: &str = "vigia.dev/service-account-uid";

@@ -21,6 +21,7 @@ mod reconcile;
 mod sign;
 mod status;
 pub mod windows;
+mod words;
 
 use std::collections::HashSet;
 use std::sync::Arc;

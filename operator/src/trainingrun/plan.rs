@@ -30,6 +30,8 @@ pub(super) struct Observed {
     pub output: Option<(String, BTreeMap<String, f64>)>,
     /// UID of the trainers' service account, where there is one.
     pub account: Option<String>,
+    /// What a worker of a Job that failed said at its end.
+    pub last_words: Option<String>,
 }
 
 /// A Job, as far as a run needs it.
@@ -199,9 +201,12 @@ fn trained(
         Some(JobView {
             failed: Some(why), ..
         }) => {
-            let message = format!(
-                "the training Job failed ({why}); its pods' logs, in the operator's namespace, say more: kubectl logs -l vigia.dev/run-name=<this run>"
-            );
+            let message = match &observed.last_words {
+                Some(words) => format!("the training failed: {words}"),
+                None => format!(
+                    "the training Job failed ({why}); its pods' logs, in the operator's namespace, say more: kubectl logs -l vigia.dev/run-name=<this run>"
+                ),
+            };
             fail(to, generation, now, "JobFailed", &message);
             Next::Report
         }
@@ -247,9 +252,8 @@ fn validated(
     };
     match gates::failed(&spec.gates, metrics) {
         Some(why) => {
-            let message = format!(
-                "{why}; the result is not signed. Train on more or cleaner windows, or change the gate"
-            );
+            let advice = gates::advice(&spec.gates, metrics, &spec.estimator.types);
+            let message = format!("{why}; the result is not signed. {advice}");
             fail(to, generation, now, "GateFailed", &message);
         }
         None => {

@@ -17,7 +17,7 @@ use super::data::{HOLDOUT, Prepared, shard_name};
 use super::plan::{self, JobView, Next, Observed};
 use super::sign::sign;
 use super::windows::{self, Newest, Selection};
-use super::{identity, job, lost, status};
+use super::{identity, job, lost, status, words};
 use crate::context::Context;
 use crate::controller::Error;
 use crate::events::{Note, Severity, counted};
@@ -48,13 +48,21 @@ pub(super) async fn reconcile(
         Some(_) if status.phase == Some(RunPhase::Training) => account(&context).await?,
         _ => None,
     };
+    let job = job.map(|job| JobView::of(&job));
+    let last_words = match &job {
+        Some(JobView { failed: Some(_), .. }) if status.phase == Some(RunPhase::Training) => {
+            words::last(&uid, &context).await?
+        }
+        _ => None,
+    };
     let observed = Observed {
         record: store
             .run_json::<Prepared>(&uid, Prepared::NAME)
             .await
             .map_err(failing)?,
         account,
-        job: job.map(|job| JobView::of(&job)),
+        job,
+        last_words,
         output: store
             .run_json::<Output>(&uid, Output::NAME)
             .await

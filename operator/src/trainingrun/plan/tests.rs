@@ -121,7 +121,7 @@ fn an_output_counts_even_if_the_job_failed_after_it() {
             ..JobView::default()
         }),
         output: Some(output(0.02)),
-        account: None,
+        ..Observed::default()
     };
     let (status, _) = next(&spec(), &phase(RunPhase::Training), 1, &observed, at(1));
     assert_eq!(status.phase, Some(RunPhase::Validating));
@@ -209,6 +209,7 @@ proptest! {
             job: with_job.then(|| JobView { succeeded, ..JobView::default() }),
             output: with_output.then(|| output(exceedance)),
             account: None,
+            last_words: None,
         };
         let mut status = phase(start);
         for step in 0..10 {
