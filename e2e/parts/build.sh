@@ -15,6 +15,13 @@ short_of_disk_gib=20
 
 say() { printf 'parts: %s\n' "$*" >&2; }
 
+case $(realpath -m "$cache")/ in
+/tmp/* | /run/*)
+    say "the cache $cache lies below /tmp or /run, which a cluster's nodes have of their own: set VIGIA_CACHE to another folder"
+    exit 1
+    ;;
+esac
+
 version_of() { awk -v m="$1" '$1 == m || $2 == m { print ($1 == m) ? $2 : $3; exit }' "$2/go.mod"; }
 
 # The compiler's flags for a part. Every line here is part of the hash.

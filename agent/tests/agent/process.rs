@@ -93,7 +93,7 @@ async fn from_a_plan_to_an_alert_through_every_absence() {
         .await;
     let alone = world.scored(&good.digest);
     world
-        .work_until("alerts are noticed alone", 2000, |world| {
+        .work_until("alerts are noticed alone", 20_000, |world| {
             world.metrics().contains("vigia_agent_alerts_total{")
         })
         .await;
