@@ -75,6 +75,14 @@ fn model(name: &str) -> Value {
     })
 }
 
+fn run(name: &str, since: &str) -> Value {
+    json!({
+        "apiVersion": "vigia.dev/v1alpha1", "kind": "TrainingRun",
+        "metadata": {"name": name, "namespace": "shop"},
+        "spec": {"modelRef": {"name": "a"}, "data": {"since": since}},
+    })
+}
+
 #[test]
 fn a_cluster_is_shown_page_by_page_as_far_as_it_may_be_seen() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -89,6 +97,13 @@ fn a_cluster_is_shown_page_by_page_as_far_as_it_may_be_seen() {
             p if p.contains("/nodeplans") => failure(403, "nodeplans is forbidden: not yours"),
             p if p.contains("/models?") && p.contains("continue=more") => list(vec![model("b")], ""),
             p if p.contains("/models?") => list(vec![model("a")], "more"),
+            p if p.contains("/trainingruns?") => list(
+                vec![
+                    run("good", "2026-01-01T00:00:00Z"),
+                    run("far", "9999-12-31T23:59:59Z"),
+                ],
+                "",
+            ),
             p if p.contains("/events?") && !p.contains("SyscallAnomaly") => failure(400, "all events?"),
             _ => list(vec![], ""),
         }
@@ -99,6 +114,8 @@ fn a_cluster_is_shown_page_by_page_as_far_as_it_may_be_seen() {
         "  shop       a     -",
         "  shop       b     -",
         "cannot be seen: nodeplans is forbidden: not yours",
+        "  shop       good  a      Waiting",
+        "  cannot be read: shop/far: ",
     ] {
         assert!(text.contains(line), "{line:?} in {text}");
     }
@@ -106,6 +123,11 @@ fn a_cluster_is_shown_page_by_page_as_far_as_it_may_be_seen() {
     let document: Value = serde_json::from_slice(&output.stdout).expect("json");
     assert_eq!(document["models"]["items"][1]["name"], "b");
     assert_eq!(document["alerts"]["items"], json!([]));
+    assert_eq!(document["trainings"]["items"][0]["name"], "good");
+    assert_eq!(
+        document["trainings"]["unreadable"].as_array().map(Vec::len),
+        Some(1)
+    );
 }
 
 #[test]

@@ -26,6 +26,7 @@ use crate::signing::OperatorKey;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
 use crate::traceprofile::Shares;
+use crate::watch::Unreadable;
 
 /// What every controller and the gRPC server are given.
 pub struct Context {
@@ -45,6 +46,8 @@ pub struct Context {
     pub health: Arc<Health>,
     /// What the API server has, as far as it is of interest.
     pub caches: Caches,
+    /// What of it cannot be read.
+    pub unreadable: Unreadable,
     /// How to ask for a reconcile.
     pub triggers: Triggers,
     /// Artifacts and samples.

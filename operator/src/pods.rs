@@ -3,16 +3,12 @@
 //! A cluster of 5,000 nodes may have 150,000 pods: each is cut down where it comes in, and found by
 //! node, by namespace and by UID without a walk over the others.
 
+mod wire;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use k8s_openapi::api::core::v1::Pod;
-
-/// Annotation of a static pod's mirror: the UID that the kubelet runs it under.
-const STATIC_POD_UID: &str = "kubernetes.io/config.hash";
-/// Annotation of each mirror. A kubelet never runs a pod that has it as what it is, only the static pod that
-/// it stands for; so nobody can hide a pod of their own by writing it.
-const MIRROR: &str = "kubernetes.io/config.mirror";
+pub use self::wire::WatchedPod;
 
 /// A pod, cut down.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,70 +33,6 @@ pub struct PodView {
     pub declared: Vec<String>,
     /// It ran to its end, or is being deleted.
     pub ended: bool,
-}
-
-impl PodView {
-    /// The pod cut down; `None` without a name or UID.
-    pub fn of(pod: &Pod) -> Option<Self> {
-        let meta = &pod.metadata;
-        let uid = meta.uid.clone()?;
-        let spec = pod.spec.as_ref();
-        let status = pod.status.as_ref();
-        let mut containers: Vec<(String, String)> = status
-            .into_iter()
-            .flat_map(|s| {
-                let init = s.init_container_statuses.iter().flatten();
-                init.chain(s.container_statuses.iter().flatten())
-            })
-            .filter(|c| c.state.as_ref().is_some_and(|s| s.running.is_some()))
-            .filter_map(|c| {
-                let (_, id) = c.container_id.as_deref()?.split_once("://")?;
-                (!id.is_empty()).then(|| (c.name.clone(), id.to_owned()))
-            })
-            .collect();
-        containers.sort();
-        let phase = status.and_then(|s| s.phase.as_deref());
-        Some(Self {
-            namespace: meta.namespace.clone()?,
-            name: meta.name.clone()?,
-            cgroup_uid: meta
-                .annotations
-                .as_ref()
-                .filter(|a| a.contains_key(MIRROR))
-                .and_then(|a| a.get(STATIC_POD_UID))
-                .unwrap_or(&uid)
-                .clone(),
-            uid,
-            node: spec.and_then(|s| s.node_name.clone()).unwrap_or_default(),
-            service_account: spec
-                .and_then(|s| s.service_account_name.clone())
-                .unwrap_or_default(),
-            labels: meta.labels.clone().unwrap_or_default(),
-            containers,
-            declared: spec
-                .into_iter()
-                .flat_map(|s| {
-                    let init = s.init_containers.iter().flatten();
-                    // Of the init containers only sidecars go on running.
-                    let sidecars = init.filter(|c| c.restart_policy.as_deref() == Some("Always"));
-                    sidecars.chain(&s.containers).map(|c| c.name.clone())
-                })
-                .collect(),
-            ended: meta.deletion_timestamp.is_some() && containers_gone(pod)
-                || matches!(phase, Some("Succeeded" | "Failed")),
-        })
-    }
-}
-
-/// A pod that is being deleted is traced until its last container has stopped.
-fn containers_gone(pod: &Pod) -> bool {
-    let statuses = pod
-        .status
-        .iter()
-        .flat_map(|s| s.container_statuses.iter().flatten());
-    !statuses
-        .into_iter()
-        .any(|c| c.state.as_ref().is_some_and(|s| s.running.is_some()))
 }
 
 /// Pods that are remembered after they have gone.
@@ -226,7 +158,8 @@ mod tests {
     use serde_json::json;
 
     fn pod(value: serde_json::Value) -> PodView {
-        PodView::of(&serde_json::from_value(value).expect("a pod")).expect("has name and UID")
+        let pod: WatchedPod = serde_json::from_value(value).expect("a pod");
+        pod.view().cloned().expect("has name and UID")
     }
 
     fn plain(uid: &str, node: &str) -> PodView {

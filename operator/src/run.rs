@@ -21,7 +21,7 @@ use crate::observed::Observations;
 use crate::signing::OperatorKey;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
-use crate::watch::{self, Writers};
+use crate::watch::{self, Unreadable, Writers};
 use crate::{ingest, model, modelversion, nodeplan, retrainingpolicy, traceprofile, trainingrun};
 
 /// How long reconciles and calls under way may take to end.
@@ -118,6 +118,8 @@ pub async fn assemble(
     let (caches, writers) = watch::caches();
     let telemetry = Telemetry::new(&config.otlp_endpoint, config.otlp_ca.as_deref())?;
     metrics.register(|registry| telemetry.register(registry));
+    let unreadable = Unreadable::default();
+    metrics.register(|registry| unreadable.register(registry));
     let context = Context {
         door,
         events: Events::new(client.clone(), &config.pod_name, metrics.clone()),
@@ -127,6 +129,7 @@ pub async fn assemble(
         metrics,
         health,
         caches,
+        unreadable,
         triggers: Triggers::default(),
         store,
         observations,

@@ -10,5 +10,6 @@ mod profiles;
 mod rollouts;
 mod scale;
 mod training;
+mod unreadable;
 mod versions;
 mod world;

@@ -30,6 +30,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderB
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::Compression;
 use parquet::errors::ParquetError;
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
 use parquet::file::properties::WriterProperties;
 use vigia_model::context::{Context, ContextError};
 use vigia_model::schema::{Schema, SchemaHash};
@@ -97,9 +98,18 @@ pub enum ParquetProblem {
 /// # Errors
 /// The first thing that is not as the module's head says.
 pub fn read(bytes: Bytes, schema: &'static Schema) -> Result<Rows, ParquetProblem> {
+    // The reader panics at some damage.
+    std::panic::catch_unwind(|| read_rows(bytes, schema)).unwrap_or_else(|_| {
+        let why = "damaged inside a column".to_owned();
+        Err(ParquetError::General(why).into())
+    })
+}
+
+fn read_rows(bytes: Bytes, schema: &'static Schema) -> Result<Rows, ParquetProblem> {
     // The writer's own Arrow types (dictionaries, views) do not matter, Parquet's do.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options)?;
+    places(builder.metadata())?;
     let declared = builder.metadata().file_metadata().num_rows();
     if usize::try_from(declared).map_or(true, |n| n > MAX_ROWS) {
         return Err(RowError::TooMany.into());
@@ -143,6 +153,22 @@ pub fn read(bytes: Bytes, schema: &'static Schema) -> Result<Rows, ParquetProble
         }
     }
     Ok(rows)
+}
+
+/// Whether every column says of its bytes where they could be: the reader panics at a place before the file.
+fn places(file: &ParquetMetaData) -> Result<(), ParquetError> {
+    let before = |chunk: &ColumnChunkMetaData| {
+        chunk.data_page_offset() < 0
+            || chunk.dictionary_page_offset().is_some_and(|at| at < 0)
+            || chunk.compressed_size() < 0
+    };
+    let mut chunks = file.row_groups().iter().flat_map(RowGroupMetaData::columns);
+    match chunks.any(before) {
+        true => Err(ParquetError::General(
+            "a column is said to be before the file".to_owned(),
+        )),
+        false => Ok(()),
+    }
 }
 
 /// The columns that not every file has.
@@ -307,6 +333,17 @@ mod tests {
         let bytes = Bytes::from(write(&rows(20, 4), "a", "b").expect("writes"));
         for cut in (0..bytes.len()).step_by(61) {
             assert!(read(bytes.slice(..cut), Schema::syscalls_v1()).is_err(), "{cut}");
+        }
+    }
+
+    #[test]
+    fn a_sign_turned_anywhere_is_no_panic() {
+        let bytes = write(&rows(2, 4), "a", "b").expect("writes");
+        // The lowest bit of a number in the footer is its sign.
+        for i in bytes.len().saturating_sub(2000)..bytes.len() {
+            let mut bent = bytes.clone();
+            bent[i] ^= 1;
+            let _ = read(bent.into(), Schema::syscalls_v1());
         }
     }
 

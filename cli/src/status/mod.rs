@@ -1,13 +1,15 @@
 //! `kubectl vigia status`: what goes on in a cluster, on one screen. Only reads.
 //!
 //! Each list is asked for by itself, so that somebody who may see Models but no nodes sees the Models, and why there are
-//! no nodes.
+//! no nodes. An object that cannot be read is named, and hides no other.
 
+mod text;
 mod view;
 
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, ListParams};
-use kube::{Client, Resource};
+use kube::core::DeserializeGuard;
+use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use vigia_crds::{Model, ModelVersion, NodePlan, TraceProfile, TrainingRun};
 
@@ -20,11 +22,20 @@ use view::Overview;
 const PAGE: u32 = 500;
 /// Pages of one kind that are read: ten thousand objects are a cluster of the size that Kubernetes is made for.
 const PAGES: usize = 20;
+/// How much is said of why an object cannot be read.
+const WHY: usize = 200;
 /// Reason of an alert's Event.
 const ALERT: &str = "SyscallAnomaly";
 
 /// Objects of one kind, or why they cannot be seen.
-type Seen<K> = Result<Vec<K>, String>;
+type Seen<K> = Result<Listed<K>, String>;
+
+/// Objects of one kind.
+struct Listed<K> {
+    objects: Vec<K>,
+    /// Those that cannot be read: which, and why.
+    unreadable: Vec<String>,
+}
 
 /// Everything that is looked at.
 struct Cluster {
@@ -78,7 +89,7 @@ async fn ask(args: &Status) -> Result<Cluster, Failure> {
     })
 }
 
-fn namespaced<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+fn namespaced<K>(client: &Client, namespace: Option<&str>) -> Api<DeserializeGuard<K>>
 where
     K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
 {
@@ -98,12 +109,15 @@ enum Asked {
     Unreachable(String),
 }
 
-async fn list<K>(api: Api<K>, fields: &str) -> Result<Vec<K>, Asked>
+async fn list<K>(api: Api<DeserializeGuard<K>>, fields: &str) -> Result<Listed<K>, Asked>
 where
-    K: Clone + DeserializeOwned + std::fmt::Debug,
+    K: Clone + DeserializeOwned + std::fmt::Debug + Resource,
 {
     let mut params = ListParams::default().limit(PAGE).fields(fields);
-    let mut all = Vec::new();
+    let mut all = Listed {
+        objects: Vec::new(),
+        unreadable: Vec::new(),
+    };
     for _ in 0..PAGES {
         let page = api.list(&params).await.map_err(|error| match error {
             kube::Error::Api(status) if status.code == 404 => Asked::NotInstalled,
@@ -111,7 +125,19 @@ where
             kube::Error::SerdeError(error) => Asked::Refused(error.to_string()),
             other => Asked::Unreachable(other.to_string()),
         })?;
-        all.extend(page.items);
+        for item in page.items {
+            let name = item.name_any();
+            let name = item
+                .namespace()
+                .map_or_else(|| name.clone(), |of| format!("{of}/{name}"));
+            match item.0 {
+                Ok(object) => all.objects.push(object),
+                Err(invalid) => {
+                    let why: String = invalid.error.chars().take(WHY).collect();
+                    all.unreadable.push(format!("{name}: {why}"));
+                }
+            }
+        }
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),
             None => break,
@@ -120,7 +146,7 @@ where
     Ok(all)
 }
 
-fn seen<K>(asked: Result<Vec<K>, Asked>) -> Seen<K> {
+fn seen<K>(asked: Result<Listed<K>, Asked>) -> Seen<K> {
     asked.map_err(|why| match why {
         Asked::NotInstalled => "the cluster has no such kind".to_owned(),
         Asked::Refused(why) | Asked::Unreachable(why) => why,

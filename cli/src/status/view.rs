@@ -2,17 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use anstyle::Style;
 use jiff::Timestamp;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::ResourceExt;
+use kube::{Resource, ResourceExt};
 use serde::Serialize;
-use vigia_crds::conditions::find;
+use vigia_crds::conditions::{READY, RECONCILING, STALLED, find};
 use vigia_crds::{Model, ModelVersion, NodePlan, RunPhase, TraceProfile, TrainingRun};
 
 use super::{Cluster, Seen};
-use crate::say;
 
 /// Alerts that are shown, the last ones.
 const ALERTS: usize = 10;
@@ -22,95 +20,161 @@ const NODES: usize = 10;
 /// A list, or why it is not there.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Part<T> {
-    items: Vec<T>,
+pub(super) struct Part<T> {
+    pub(super) items: Vec<T>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    unseen: Option<String>,
+    pub(super) unseen: Option<String>,
+    /// Objects that cannot be read, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) unreadable: Vec<String>,
+}
+
+impl<T> Part<T> {
+    /// Whether there is nothing to say of it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.is_empty() && self.unseen.is_none() && self.unreadable.is_empty()
+    }
 }
 
 /// See the module's head.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Overview {
-    models: Part<ModelRow>,
-    profiles: Part<ProfileRow>,
-    trainings: Part<TrainingRow>,
-    nodes: Nodes,
-    alerts: Part<Alert>,
+    pub(super) models: Part<ModelRow>,
+    pub(super) profiles: Part<ProfileRow>,
+    pub(super) trainings: Part<TrainingRow>,
+    pub(super) nodes: Nodes,
+    /// Conditions that are not as they should be, beside `Ready`, which is where the object is.
+    pub(super) attention: Vec<Attention>,
+    pub(super) alerts: Part<Alert>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct ModelRow {
-    namespace: String,
-    name: String,
-    serving: String,
-    versions: usize,
-    rollout: String,
-    drift: String,
-    ready: String,
-    message: String,
+pub(super) struct ModelRow {
+    pub(super) namespace: String,
+    pub(super) name: String,
+    pub(super) serving: String,
+    pub(super) versions: usize,
+    pub(super) rollout: String,
+    pub(super) drift: String,
+    pub(super) ready: String,
+    pub(super) message: String,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct ProfileRow {
-    namespace: String,
-    name: String,
-    pods: i32,
-    containers: i32,
-    nodes: i32,
-    ready: String,
-    message: String,
+pub(super) struct ProfileRow {
+    pub(super) namespace: String,
+    pub(super) name: String,
+    pub(super) pods: i32,
+    pub(super) containers: i32,
+    pub(super) nodes: i32,
+    /// Of the probe, in thousandths of a core.
+    pub(super) milli_cores: i64,
+    pub(super) calls_lost: i64,
+    pub(super) alerts_withheld: i64,
+    pub(super) ready: String,
+    pub(super) message: String,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct TrainingRow {
-    namespace: String,
-    name: String,
-    model: String,
-    phase: String,
-    workers: String,
+pub(super) struct TrainingRow {
+    pub(super) namespace: String,
+    pub(super) name: String,
+    pub(super) model: String,
+    pub(super) phase: String,
+    pub(super) workers: String,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Nodes {
-    all: usize,
-    ready: usize,
-    containers: i64,
+pub(super) struct Nodes {
+    pub(super) all: usize,
+    pub(super) ready: usize,
+    pub(super) containers: i64,
     /// The first of those that are not ready.
-    not_ready: Part<NodeRow>,
+    pub(super) not_ready: Part<NodeRow>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct NodeRow {
-    name: String,
-    reason: String,
-    message: String,
+pub(super) struct NodeRow {
+    pub(super) name: String,
+    pub(super) reason: String,
+    pub(super) message: String,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Alert {
-    at: Option<Timestamp>,
-    namespace: String,
-    pod: String,
-    note: String,
+pub(super) struct Alert {
+    pub(super) at: Option<Timestamp>,
+    pub(super) namespace: String,
+    pub(super) pod: String,
+    pub(super) note: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Attention {
+    pub(super) kind: String,
+    pub(super) namespace: String,
+    pub(super) name: String,
+    pub(super) condition: String,
+    pub(super) reason: String,
+    pub(super) message: String,
 }
 
 fn part<K, T>(seen: &Seen<K>, row: impl Fn(&K) -> T) -> Part<T> {
+    with(seen, all(seen).map(row).collect())
+}
+
+/// Some rows of what was seen.
+fn with<K, T>(seen: &Seen<K>, items: Vec<T>) -> Part<T> {
     Part {
-        items: seen.iter().flatten().map(row).collect(),
+        items,
         unseen: seen.as_ref().err().cloned(),
+        unreadable: seen
+            .as_ref()
+            .map_or_else(|_| vec![], |seen| seen.unreadable.clone()),
     }
+}
+
+fn all<K>(seen: &Seen<K>) -> impl Iterator<Item = &K> {
+    seen.iter().flat_map(|seen| &seen.objects)
+}
+
+/// The conditions of objects that somebody should look at. `Ready` and what belongs to it is told where the object is.
+fn attention<'a, K>(
+    seen: &'a Seen<K>,
+    conditions: impl Fn(&K) -> Option<&Vec<Condition>> + 'a,
+) -> impl Iterator<Item = Attention> + 'a
+where
+    K: Resource<DynamicType = ()>,
+{
+    let bad = |condition: &&Condition| match condition.type_.as_str() {
+        READY | RECONCILING | STALLED => false,
+        "Drifted" => condition.status == "True",
+        _ => condition.status == "False",
+    };
+    all(seen).flat_map(move |object| {
+        let found = conditions(object).into_iter().flatten().filter(bad);
+        let of = |condition: &Condition| Attention {
+            kind: K::kind(&()).into_owned(),
+            namespace: object.namespace().unwrap_or_default(),
+            name: object.name_any(),
+            condition: condition.type_.clone(),
+            reason: condition.reason.clone(),
+            message: condition.message.clone(),
+        };
+        found.map(of).collect::<Vec<_>>()
+    })
 }
 
 /// Whether an object is ready, and why not.
 fn ready(conditions: Option<&Vec<Condition>>) -> (String, String) {
-    match conditions.and_then(|all| find(all, "Ready")) {
+    match conditions.and_then(|all| find(all, READY)) {
         Some(ready) if ready.status == "True" => ("True".to_owned(), String::new()),
         Some(ready) => (ready.status.clone(), ready.message.clone()),
         None => (
@@ -124,7 +188,7 @@ impl Overview {
     /// What there is to say.
     pub(super) fn of(cluster: &Cluster) -> Self {
         let mut versions: BTreeMap<(String, String), usize> = BTreeMap::new();
-        for version in cluster.versions.iter().flatten() {
+        for version in all(&cluster.versions) {
             let key = (version.namespace().unwrap_or_default(), model_of(version));
             *versions.entry(key).or_default() += 1;
         }
@@ -140,151 +204,19 @@ impl Overview {
             profiles: part(&cluster.profiles, profile),
             trainings,
             nodes: nodes(&cluster.nodes),
+            attention: attention(&cluster.models, |m| m.status.as_ref().map(|s| &s.conditions))
+                .chain(attention(&cluster.versions, |v| {
+                    v.status.as_ref().map(|s| &s.conditions)
+                }))
+                .chain(attention(&cluster.profiles, |p| {
+                    p.status.as_ref().map(|s| &s.conditions)
+                }))
+                .chain(attention(&cluster.nodes, |n| {
+                    n.status.as_ref().map(|s| &s.conditions)
+                }))
+                .collect(),
             alerts: alerts(&cluster.alerts),
         }
-    }
-
-    /// For people.
-    pub fn lines(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        section(
-            &mut lines,
-            "MODELS",
-            &[
-                "NAMESPACE",
-                "NAME",
-                "SERVING",
-                "VERSIONS",
-                "ROLLOUT",
-                "DRIFT",
-                "READY",
-                "MESSAGE",
-            ],
-            &self.models,
-            |m| {
-                let versions = m.versions.to_string();
-                [
-                    &m.namespace,
-                    &m.name,
-                    &m.serving,
-                    &versions,
-                    &m.rollout,
-                    &m.drift,
-                    &m.ready,
-                    &m.message,
-                ]
-                .map(Clone::clone)
-                .to_vec()
-            },
-        );
-        section(
-            &mut lines,
-            "TRACE PROFILES",
-            &[
-                "NAMESPACE",
-                "NAME",
-                "PODS",
-                "CONTAINERS",
-                "NODES",
-                "READY",
-                "MESSAGE",
-            ],
-            &self.profiles,
-            |p| {
-                let [pods, containers, nodes] = [p.pods, p.containers, p.nodes].map(|n| n.to_string());
-                vec![
-                    p.namespace.clone(),
-                    p.name.clone(),
-                    pods,
-                    containers,
-                    nodes,
-                    p.ready.clone(),
-                    p.message.clone(),
-                ]
-            },
-        );
-        if !self.trainings.items.is_empty() || self.trainings.unseen.is_some() {
-            section(
-                &mut lines,
-                "TRAININGS UNDER WAY",
-                &["NAMESPACE", "NAME", "MODEL", "PHASE", "WORKERS"],
-                &self.trainings,
-                |t| {
-                    [&t.namespace, &t.name, &t.model, &t.phase, &t.workers]
-                        .map(Clone::clone)
-                        .to_vec()
-                },
-            );
-        }
-        let Nodes {
-            all,
-            ready,
-            containers,
-            not_ready,
-        } = &self.nodes;
-        let nodes = format!("NODES: {ready} of {all} ready, {containers} containers traced");
-        section(
-            &mut lines,
-            &nodes,
-            &["NAME", "REASON", "MESSAGE"],
-            not_ready,
-            |n| vec![n.name.clone(), n.reason.clone(), n.message.clone()],
-        );
-        section(
-            &mut lines,
-            "LAST ALERTS",
-            &["AT", "NAMESPACE", "POD", "WHAT"],
-            &self.alerts,
-            |a| {
-                let at = a.at.map_or_else(String::new, |at| say::time(at.as_millisecond()));
-                vec![at, a.namespace.clone(), a.pod.clone(), a.note.clone()]
-            },
-        );
-        lines
-    }
-}
-
-/// A title, and a table of what is below it; `none` where there is nothing.
-fn section<T>(
-    lines: &mut Vec<String>,
-    title: &str,
-    head: &[&str],
-    part: &Part<T>,
-    row: impl Fn(&T) -> Vec<String>,
-) {
-    let bold = Style::new().bold();
-    if !lines.is_empty() {
-        lines.push(String::new());
-    }
-    lines.push(format!("{bold}{title}{bold:#}"));
-    if let Some(why) = &part.unseen {
-        lines.push(format!("  cannot be seen: {}", say::plain(why)));
-        return;
-    }
-    if part.items.is_empty() {
-        lines.push("  none".to_owned());
-        return;
-    }
-    // What objects say is not ours: nothing of it may move a cursor.
-    let clean = |cell: String| say::plain(&cell).into_owned();
-    let mut rows = vec![head.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>()];
-    rows.extend(
-        part.items
-            .iter()
-            .map(|item| row(item).into_iter().map(clean).collect()),
-    );
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
-    for row in &rows {
-        let cells = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, &width)| format!("{cell:<width$}"));
-        let line = cells.collect::<Vec<_>>().join("  ");
-        lines.push(format!("  {}", line.trim_end()));
     }
 }
 
@@ -329,6 +261,9 @@ fn profile(profile: &TraceProfile) -> ProfileRow {
         pods: status.map_or(0, |status| status.matched_pods),
         containers: status.map_or(0, |status| status.traced_containers),
         nodes: status.map_or(0, |status| status.nodes),
+        milli_cores: status.map_or(0, |status| status.overhead.milli_cores),
+        calls_lost: status.map_or(0, |status| status.lost),
+        alerts_withheld: status.map_or(0, |status| status.alerts_withheld),
         ready,
         message,
     }
@@ -349,12 +284,12 @@ fn training(run: &TrainingRun) -> TrainingRow {
 }
 
 fn nodes(seen: &Seen<NodePlan>) -> Nodes {
-    let all = || seen.iter().flatten();
+    let all = || all(seen);
     let conditions = |plan: &NodePlan| plan.status.as_ref().map(|status| status.conditions.clone());
     let is_ready = |plan: &&NodePlan| ready(conditions(plan).as_ref()).0 == "True";
     let row = |plan: &NodePlan| {
         let conditions = conditions(plan).unwrap_or_default();
-        let found = find(&conditions, "Ready");
+        let found = find(&conditions, READY);
         NodeRow {
             name: plan.name_any(),
             reason: found.map_or_else(|| "NoAgent".to_owned(), |ready| ready.reason.clone()),
@@ -371,14 +306,14 @@ fn nodes(seen: &Seen<NodePlan>) -> Nodes {
             .filter_map(|plan| plan.status.as_ref())
             .map(|status| i64::from(status.targets))
             .sum(),
-        not_ready: Part {
-            items: all()
+        not_ready: with(
+            seen,
+            all()
                 .filter(|plan| !is_ready(plan))
                 .take(NODES)
                 .map(row)
                 .collect(),
-            unseen: seen.as_ref().err().cloned(),
-        },
+        ),
     }
 }
 
@@ -402,6 +337,7 @@ fn alerts(seen: &Seen<Event>) -> Part<Alert> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::Listed;
     use serde_json::{Value, json};
 
     fn object<K: serde::de::DeserializeOwned>(value: Value) -> K {
@@ -418,6 +354,13 @@ mod tests {
             "metadata": {"name": "e", "namespace": "shop"}, "eventTime": at, "note": note,
             "regarding": {"kind": "Pod", "name": "checkout-1"},
         }))
+    }
+
+    fn listed<K>(objects: Vec<K>) -> Seen<K> {
+        Ok(Listed {
+            objects,
+            unreadable: vec![],
+        })
     }
 
     fn cluster() -> Cluster {
@@ -437,13 +380,20 @@ mod tests {
                 "status": {"targets": 2, "conditions": [condition(status, "no BTF")]},
             }))
         };
+        let mut told = condition("False", "2 windows would have been told");
+        told["type"] = json!("AlertsTold");
+        let profile = object(json!({
+            "metadata": {"name": "web", "namespace": "shop"}, "spec": {"podSelector": {}},
+            "status": {"matchedPods": 2, "tracedContainers": 3, "nodes": 1, "alertsWithheld": 2,
+                       "conditions": [condition("True", ""), told]},
+        }));
         Cluster {
-            models: Ok(vec![model]),
+            models: listed(vec![model]),
             versions: Err("not yours".to_owned()),
-            profiles: Ok(vec![]),
+            profiles: listed(vec![profile]),
             runs: Err("runs is forbidden".to_owned()),
-            nodes: Ok(vec![node("n1", "True"), node("n2", "False")]),
-            alerts: Ok(vec![
+            nodes: listed(vec![node("n1", "True"), node("n2", "False")]),
+            alerts: listed(vec![
                 event("2026-11-21T10:00:00.000000Z", "first"),
                 event("2026-11-21T11:00:00.000000Z", "second"),
             ]),
@@ -459,7 +409,8 @@ mod tests {
   shop       m     m-v1     0         m-v2 Progressing 1/3 Shadow 1/1  -      False  a gate\u{1b}[2J waits
 
 TRACE PROFILES
-  none
+  NAMESPACE  NAME  PODS  CONTAINERS  NODES  WITHHELD  READY  MESSAGE
+  shop       web   2     3           1      2         True
 
 TRAININGS UNDER WAY
   cannot be seen: runs is forbidden
@@ -467,6 +418,10 @@ TRAININGS UNDER WAY
 NODES: 1 of 2 ready, 4 containers traced
   NAME  REASON   MESSAGE
   n2    Because  no BTF
+
+TO LOOK AT
+  KIND          NAMESPACE  NAME  CONDITION   REASON   MESSAGE
+  TraceProfile  shop       web   AlertsTold  Because  2 windows would have been told
 
 LAST ALERTS
   AT                    NAMESPACE  POD         WHAT
@@ -479,6 +434,8 @@ LAST ALERTS
     fn programs_get_the_same() {
         let document = serde_json::to_value(Overview::of(&cluster())).expect("json");
         assert_eq!(document["models"]["items"][0]["serving"], "m-v1");
+        assert_eq!(document["profiles"]["items"][0]["alertsWithheld"], 2);
+        assert_eq!(document["attention"][0]["condition"], "AlertsTold");
         assert_eq!(document["nodes"]["notReady"]["items"][0]["name"], "n2");
         assert_eq!(document["trainings"]["unseen"], "runs is forbidden");
     }

@@ -104,7 +104,7 @@ fn is_lost(version: &ModelVersion) -> bool {
 }
 
 /// The number of a version: its label's, or what its name ends with where people made it.
-pub fn sequence(version: &ModelVersion) -> Option<u32> {
+pub fn sequence(version: &impl ResourceExt) -> Option<u32> {
     let label = version.labels().get(SEQUENCE_LABEL).and_then(|s| s.parse().ok());
     label.or_else(|| version.name_any().rsplit_once("-v")?.1.parse().ok())
 }

@@ -94,7 +94,7 @@ pub async fn reconcile(
             // Made before a kill, where the cache does not have it yet; or another's, which is left alone.
             Err(conflict @ apply::Error::Conflict(_)) => {
                 let api: Api<TrainingRun> = Api::namespaced(context.client.clone(), &namespace);
-                let there = api.get_opt(&run.name_any()).await?;
+                let there = api.get_metadata_opt(&run.name_any()).await?;
                 if there.is_none_or(|there| {
                     !there
                         .owner_references()
@@ -152,11 +152,12 @@ fn runs(context: &Context, namespace: &str, model: &str) -> Vec<RunView> {
         .collect()
 }
 
-/// Names of all runs of a namespace.
+/// Names of all runs of a namespace, also of those that cannot be read.
 fn taken(context: &Context, namespace: &str) -> Vec<String> {
     let all = context.caches.runs.state();
     let here = all.iter().filter(|r| r.namespace().as_deref() == Some(namespace));
-    here.map(|run| run.name_any()).collect()
+    let unreadable = context.unreadable.names(&TrainingRun::kind(&()), namespace);
+    here.map(|run| run.name_any()).chain(unreadable).collect()
 }
 
 /// The policies of a Model, the one that acts first: the oldest.

@@ -27,7 +27,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::ResourceExt;
+use kube::{Resource, ResourceExt};
+use vigia_crds::TrainingRun;
 
 use crate::context::Context;
 use crate::controller::{self, Error};
@@ -72,7 +73,13 @@ async fn remove_orphans(context: &Context) -> Result<(), Error> {
     let stored = stored.map_err(|error| Error::Other(error.to_string()))?;
     let jobs = context.caches.jobs.state();
     let runs = context.caches.runs.state();
-    let known: HashSet<String> = runs.iter().filter_map(|run| run.uid()).collect();
+    // One that cannot be read is one all the same.
+    let unreadable = context.unreadable.uids(&TrainingRun::kind(&()));
+    let known: HashSet<String> = runs
+        .iter()
+        .filter_map(|run| run.uid())
+        .chain(unreadable)
+        .collect();
     for uid in stored.into_iter().filter(|uid| !known.contains(uid)) {
         let deleted = context.store.delete_run(&uid).await;
         deleted.map_err(|error| Error::Other(error.to_string()))?;

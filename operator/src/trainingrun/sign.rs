@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::api::ListParams;
+use kube::api::{ListParams, PartialObjectMeta};
 use kube::{Api, ResourceExt};
 use vigia_crds::{
     LocalRef, Model, ModelVersion, ModelVersionSpec, Provenance, TrainingRun, TrainingRunStatus,
@@ -102,12 +102,13 @@ async fn make_version(
 ) -> Result<String, Error> {
     let namespace = run.namespace().unwrap_or_default();
     let model = &run.spec.model_ref.name;
-    // Not the cache: a version that was made a moment ago must not be made twice.
+    // Not the cache: a version that was made a moment ago must not be made twice. Names and labels alone, which can be
+    // read also where a version's spec cannot.
     let api: Api<ModelVersion> = Api::namespaced(context.client.clone(), &namespace);
     let all = api
-        .list(&ListParams::default().fields(&format!("spec.modelRef.name={model}")))
+        .list_metadata(&ListParams::default().fields(&format!("spec.modelRef.name={model}")))
         .await?;
-    let mine = |v: &&ModelVersion| v.labels().get(RUN_UID).is_some_and(|of| of == uid);
+    let mine = |v: &&PartialObjectMeta<ModelVersion>| v.labels().get(RUN_UID).is_some_and(|of| of == uid);
     if let Some(version) = all.iter().find(mine) {
         return Ok(version.name_any());
     }

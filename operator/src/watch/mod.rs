@@ -4,6 +4,7 @@
 //! profiles of its namespace, never a walk over nodes or plans.
 
 mod changes;
+mod unreadable;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Debug;
@@ -11,13 +12,12 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus, Pod};
+use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DeserializeGuard;
-use kube::core::error_boundary::InvalidObject;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::store::Writer;
-use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -26,8 +26,10 @@ use tokio::task::JoinSet;
 use vigia_crds::{Model, ModelVersion, NodePlan, RetrainingPolicy, TraceProfile, TrainingRun};
 
 use self::changes::pod;
+pub use self::unreadable::Unreadable;
+use self::unreadable::readable;
 use crate::context::{Caches, Context, Names};
-use crate::pods::{PodView, Pods};
+use crate::pods::{Pods, WatchedPod};
 
 /// Label of a training Job and its pods: namespace of the TrainingRun.
 pub const RUN_NAMESPACE: &str = "vigia.dev/run-namespace";
@@ -177,38 +179,6 @@ struct Effects<K> {
     changed: fn(&Context, &Change<'_, K>),
 }
 
-/// The event with its object, where that can be read. One that cannot must not keep the others from being seen: it stays
-/// as it was last read, or unseen; and it can go. What passes the API server's validation and not ours is such a one.
-fn readable<K>(event: Event<DeserializeGuard<K>>, reader: &Store<K>) -> Option<Event<K>>
-where
-    K: Resource<DynamicType = ()> + Clone + 'static,
-{
-    let read = |guarded: DeserializeGuard<K>| {
-        let told = |error: InvalidObject| {
-            let (kind, name) = (K::kind(&()), error.metadata.name.as_deref());
-            let (namespace, why) = (error.metadata.namespace.as_deref(), error.error.chars().take(200));
-            let why: String = why.collect();
-            tracing::warn!(%kind, namespace, name, why, "an object cannot be read and is left as it was");
-            Box::new(error.metadata)
-        };
-        guarded.0.map_err(told)
-    };
-    match event {
-        Event::Apply(object) => read(object).ok().map(Event::Apply),
-        Event::InitApply(object) => read(object).ok().map(Event::InitApply),
-        Event::Delete(object) => match read(object) {
-            Ok(object) => Some(Event::Delete(object)),
-            Err(metadata) => {
-                let mut key = ObjectRef::<K>::new(metadata.name.as_deref()?);
-                key.namespace.clone_from(&metadata.namespace);
-                reader.get(&key).map(|old| Event::Delete((*old).clone()))
-            }
-        },
-        Event::Init => Some(Event::Init),
-        Event::InitDone => Some(Event::InitDone),
-    }
-}
-
 async fn follow<K>(
     context: Arc<Context>,
     api: Api<DeserializeGuard<K>>,
@@ -227,6 +197,9 @@ async fn follow<K>(
     // During a list the cache still shows what was before it.
     let mut listed: HashMap<ObjectRef<K>, K> = HashMap::new();
     while let Some(event) = events.next().await {
+        if let Some(invalid) = context.unreadable.heed(&event) {
+            unreadable::tell::<K>(&context, invalid);
+        }
         let Some(event) = readable(event, &reader) else {
             continue;
         };
@@ -273,7 +246,7 @@ async fn follow<K>(
 }
 
 async fn follow_pods(context: Arc<Context>, client: Client, full: watch::Sender<bool>) {
-    let events = watcher(Api::<Pod>::all(client), watcher::Config::default())
+    let events = watcher(Api::<WatchedPod>::all(client), watcher::Config::default())
         .default_backoff()
         .inspect_err(|error| tracing::warn!(kind = "Pod", %error, "watch failed; it is tried again"))
         .filter_map(|event| std::future::ready(event.ok()))
@@ -304,8 +277,8 @@ async fn follow_pods(context: Arc<Context>, client: Client, full: watch::Sender<
     }
 }
 
-fn put_pod(context: &Context, object: &Pod) {
-    if let Some(new) = PodView::of(object) {
+fn put_pod(context: &Context, object: &WatchedPod) {
+    if let Some(new) = object.view().cloned() {
         let old = context.caches.pods.put(new.clone());
         if old.as_deref() != Some(&new) {
             pod(context, old.as_deref(), Some(&new));
@@ -343,38 +316,4 @@ fn trim_node(node: &mut Node) {
         }),
         ..NodeStatus::default()
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn run(name: &str, since: &str) -> DeserializeGuard<TrainingRun> {
-        serde_json::from_value(json!({
-            "apiVersion": "vigia.dev/v1alpha1", "kind": "TrainingRun",
-            "metadata": {"name": name, "namespace": "shop"},
-            "spec": {"modelRef": {"name": "m"}, "data": {"since": since}},
-        }))
-        .expect("metadata at least")
-    }
-
-    #[test]
-    fn what_cannot_be_read_hides_nothing_else_and_can_go() {
-        const FAR: &str = "9999-12-31T23:59:59Z";
-        let (reader, mut writer) = reflector::store();
-        let good = readable(Event::Apply(run("a", "2026-01-01T00:00:00Z")), &reader).expect("readable");
-        writer.apply_watcher_event(&good);
-        for event in [
-            Event::Apply(run("a", FAR)),
-            Event::InitApply(run("b", FAR)),
-            Event::Delete(run("b", FAR)),
-        ] {
-            assert!(readable(event, &reader).is_none());
-        }
-        assert_eq!(reader.len(), 1, "as it was last read");
-        let gone = readable(Event::Delete(run("a", FAR)), &reader).expect("what is known of it goes");
-        writer.apply_watcher_event(&gone);
-        assert!(reader.is_empty());
-    }
 }
