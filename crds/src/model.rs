@@ -113,13 +113,18 @@ pub enum PromotionMode {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Rollout {
-    /// Steps, in order. The last one must be Active on 100 % of the nodes.
+    /// Steps, in order. The last one must be Active on 100 % of the nodes. A step takes no node from the version: after
+    /// "50%" of ten nodes, a step of 2 stays on five.
     #[serde(default = "default_steps")]
     #[schemars(length(max = 10))]
     #[x_kube(validation = Rule::new("size(self) > 0")
         .message("steps has none: write at least {nodes: \"100%\", mode: Active}, or leave steps out for a shadow on one node, then one, then all"))]
     #[x_kube(validation = Rule::new("[0, 1, 2, 3, 4, 5, 6, 7, 8].all(i, i + 1 >= size(self) || (type(self[i].nodes) == int ? type(self[i+1].nodes) != int || int(self[i].nodes) <= int(self[i+1].nodes) : type(self[i+1].nodes) != string || size(string(self[i].nodes)) < size(string(self[i+1].nodes)) || size(string(self[i].nodes)) == size(string(self[i+1].nodes)) && string(self[i].nodes) <= string(self[i+1].nodes)))")
         .message("steps must not shrink: write each step for as many nodes as the one before it, or more"))]
+    #[x_kube(validation = Rule::new("[0, 1, 2, 3, 4, 5, 6, 7, 8].all(i, i + 1 >= size(self) || self[i].mode != 'Active' || self[i+1].mode == 'Active')")
+        .message("a step that is Shadow comes after one that is Active, and would take the version back: write the Shadow steps first"))]
+    #[x_kube(validation = Rule::new("[0, 1, 2, 3, 4, 5, 6, 7, 8].all(i, i + 1 >= size(self) || self[i].nodes != '100%' || self[i+1].nodes == '100%' && self[i].mode != self[i+1].mode)")
+        .message("after a step on 100% of the nodes there are no others: write the steps on fewer nodes before it, and one with mode Active on \"100%\" as the last"))]
     #[x_kube(validation = Rule::new("size(self) == 0 || self[size(self)-1].mode == 'Active' && self[size(self)-1].nodes == '100%'")
         .message("the last step must be {nodes: \"100%\", mode: Active}, or the rollout would never end"))]
     pub steps: Vec<RolloutStep>,
@@ -264,9 +269,34 @@ pub struct Trust {
     #[schemars(length(max = 8), inner(length(max = 44)))]
     #[x_kube(validation = Rule::new("self.all(k, k.matches('^[A-Za-z0-9+/]{43}=$'))")
         .message("publicKeys are Ed25519 public keys: base64 of 32 bytes, 44 characters that end in '='"))]
-    #[x_kube(validation = Rule::new("!self.exists(k, k.matches('^A{43}=$'))")
-        .message("publicKeys has one of nothing but zeros, for which anybody can sign: take the key that vigia keygen prints"))]
+    #[x_kube(validation = small_order())]
     pub public_keys: Vec<String>,
+}
+
+/// The keys that are a point of small order, in each of its encodings: by one of them anybody can sign anything.
+/// Source: RFC 8032, section 5.1.7, and Cremers and Jackson, "Prime, Order Please!" (2019), table of Ed25519's points.
+pub const SMALL_ORDER: [&str; 14] = [
+    "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+    "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAIA=",
+    "AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+    "AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAIA=",
+    "7P///////////////////////////////////////38=",
+    "7P////////////////////////////////////////8=",
+    "7f///////////////////////////////////////38=",
+    "7f////////////////////////////////////////8=",
+    "7v///////////////////////////////////////38=",
+    "7v////////////////////////////////////////8=",
+    "JuiVj8KyJ7BFw/SJ8u+Y8NXfrAXTxjM5sTgCiG1T/AU=",
+    "JuiVj8KyJ7BFw/SJ8u+Y8NXfrAXTxjM5sTgCiG1T/IU=",
+    "xxdqcD1N2E+6PAt2DRBnDyogU/osOczGTsf9d5KsA3o=",
+    "xxdqcD1N2E+6PAt2DRBnDyogU/osOczGTsf9d5KsA/o=",
+];
+
+fn small_order() -> kube::core::Rule {
+    let list = SMALL_ORDER.map(|key| format!("'{key}'")).join(", ");
+    kube::core::Rule::new(format!("!self.exists(k, k in [{list}])")).message(
+        "publicKeys has one of small order, for which anybody can sign: take the key that vigia keygen prints",
+    )
 }
 
 /// What serves, what is on its way, and how well it still fits.
@@ -302,7 +332,7 @@ pub struct ModelStatus {
     /// How far the serving version's scores have moved from those of its validation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<DriftStatus>,
-    /// `Ready`, `Reconciling`, `Stalled`, `Drifted`, `ArtifactVerified`, `ArtifactsStored`, `WindowsFit`.
+    /// `Ready`, `Reconciling`, `Stalled`, `Drifted`, `ArtifactVerified`, `ArtifactsStored`, `WindowsFit`, `KeysUsable`.
     #[serde(default)]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

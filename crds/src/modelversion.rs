@@ -110,10 +110,15 @@ pub struct Provenance {
     #[schemars(length(max = 71))]
     pub data_digest: String,
     /// Windows that it was trained and calibrated on.
+    #[schemars(range(min = 0))]
+    #[x_kube(validation = Rule::new("self <= 1000000000000")
+        .message("provenance.samples counts windows: write at most 1000000000000"))]
     pub samples: i64,
     /// How long the windows were, in milliseconds: as spec.window of the TraceProfiles that they are of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
+    #[x_kube(validation = Rule::new("self.all(w, w >= 1000 && w <= 300000)")
+        .message("provenance.windowMs lists lengths of windows in milliseconds: write numbers from 1000 to 300000"))]
     pub window_ms: Vec<i64>,
     /// Metrics by name, decimals as text.
     #[serde(default)]

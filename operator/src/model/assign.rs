@@ -7,6 +7,7 @@ use kube::ResourceExt;
 use vigia_crds::{Model, ModelStatus, PlannedModel, PlannedVersion, RolloutPhase, StepMode, VersionMode};
 
 use super::nodes::{self, NodeView};
+use super::trust;
 use super::version::{self, VersionView};
 
 /// What the nodes of one Model should hold: some are ahead, the others are not.
@@ -55,9 +56,7 @@ impl Assignment {
                     .min(steps.len().saturating_sub(1));
                 let new = |mode| pick(&rollout.version.digest, mode);
                 let mode = steps.get(index).map_or(StepMode::Shadow, |s| s.mode);
-                if let Some(step) = steps.get(index) {
-                    ahead = nodes::covered(nodes, nodes::count(&step.nodes, nodes.len()));
-                }
+                ahead = nodes::covered(nodes, nodes::count_at(steps, index, nodes.len()));
                 // A version that may no longer run is ahead nowhere: its nodes serve as before.
                 let of_ahead = match (mode, new(VersionMode::Active)) {
                     (_, None) => [serving(VersionMode::Active), None, previous.clone()],
@@ -78,7 +77,7 @@ impl Assignment {
         };
         let lost = versions.iter().filter(|v| !v.stored).map(holders).collect();
         let mut trusted_keys = vec![operator_key.to_owned()];
-        trusted_keys.extend(model.spec.trust.public_keys.iter().cloned());
+        trusted_keys.extend(trust::usable(&model.spec.trust).map(|(text, _)| text.clone()));
         trusted_keys.dedup();
         Self {
             model: PlannedModel {
@@ -163,6 +162,9 @@ mod tests {
     use serde_json::json;
     use vigia_crds::{RolloutStatus, ServedVersion};
 
+    /// The public key of the example of RFC 8410.
+    const THEIRS: &str = "Gb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=";
+
     fn version(name: &str, verdict: Verdict) -> VersionView {
         VersionView {
             name: name.to_owned(),
@@ -187,7 +189,7 @@ mod tests {
         let model = model(
             "shop",
             "m",
-            json!({"task": "Anomaly", "trust": {"publicKeys": ["theirs"]}, "rollout": {"steps": [
+            json!({"task": "Anomaly", "trust": {"publicKeys": [THEIRS, "none"]}, "rollout": {"steps": [
                 {"nodes": 1, "mode": "Shadow"}, {"nodes": 1, "mode": "Active"}, {"nodes": "100%", "mode": "Active"}]}}),
         );
         let status = ModelStatus {
@@ -212,7 +214,7 @@ mod tests {
             ..NodeView::default()
         });
         let assignment = Assignment::of(&model, &status, &versions, &nodes, "ours");
-        assert_eq!(assignment.of_node("n1").trusted_keys, ["ours", "theirs"]);
+        assert_eq!(assignment.of_node("n1").trusted_keys, ["ours", THEIRS]);
         assert_eq!(assignment.of_node("n2"), assignment.of_node("n3"));
         ["n1", "n2"].map(|node| {
             let versions = assignment.of_node(node).versions;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sha2::{Digest, Sha256};
-use vigia_crds::{NodePlan, PlannedProfile, VersionState, decimal};
+use vigia_crds::{NodePlan, PlannedProfile, RolloutStep, VersionState, decimal};
 
 /// A node that runs something that the Model scores.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -106,8 +106,15 @@ pub fn sort(nodes: &mut [NodeView], model_uid: &str) {
     });
 }
 
-/// How many nodes a step takes: a number, or a share rounded up; at least one.
-pub fn count(nodes: &IntOrString, total: usize) -> usize {
+/// How many nodes the step of this index takes: as many as it says, and no fewer than one before it. A number and a share
+/// cannot be compared before it is known of how many nodes.
+pub fn count_at(steps: &[RolloutStep], index: usize, total: usize) -> usize {
+    let so_far = steps.iter().take(index.saturating_add(1));
+    so_far.map(|step| count(&step.nodes, total)).max().unwrap_or(0)
+}
+
+/// A number, or a share rounded up; at least one.
+fn count(nodes: &IntOrString, total: usize) -> usize {
     let wanted = match nodes {
         IntOrString::Int(n) => usize::try_from(*n).unwrap_or(0),
         IntOrString::String(text) => {
@@ -141,6 +148,7 @@ pub fn names<'a>(nodes: impl Iterator<Item = &'a NodeView>) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+    use vigia_crds::StepMode;
 
     fn nodes(reachable: &[bool]) -> Vec<NodeView> {
         let view = |(i, reachable): (usize, &bool)| NodeView {
@@ -170,6 +178,23 @@ mod tests {
         assert_eq!(names(1, &[false, true, true]), ["n0", "n1"]);
         assert_eq!(names(2, &[false, false, false]), ["n0", "n1"]);
         assert_eq!(names(3, &[true, false, true]), ["n0", "n1", "n2"]);
+    }
+
+    #[test]
+    fn a_step_takes_no_node_from_the_version() {
+        let step = |nodes| RolloutStep {
+            nodes,
+            mode: StepMode::Active,
+            hold: std::time::Duration::ZERO.into(),
+        };
+        let steps = [
+            step(IntOrString::String("50%".to_owned())),
+            step(IntOrString::Int(2)),
+            step(IntOrString::String("100%".to_owned())),
+        ];
+        let of = |total| [0, 1, 2].map(|index| count_at(&steps, index, total));
+        assert_eq!((of(10), of(2), of(0)), ([5, 5, 10], [1, 2, 2], [0, 0, 0]));
+        assert_eq!(count_at(&[], 3, 10), 0);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::assign::{Assignment, is_forward};
 use super::nodes::{self, NodeView};
 use super::rollout::{self, Observed, Scores};
 use super::version::{self, VersionView};
-use super::{history, lost, revoked, windows};
+use super::{history, lost, revoked, trust, windows};
 use crate::context::Context;
 use crate::controller::{self, Error};
 use crate::metrics::ReasonLabels;
@@ -59,13 +59,14 @@ async fn reconcile(model: Arc<Model>, context: Arc<Context>) -> Result<Option<Du
     });
     let mut status = next.status;
     status.revoked = revoked;
-    let largest = objects.iter().filter_map(|v| version::sequence(v)).max();
+    let largest = objects.iter().filter_map(|v| version::sequence(&**v)).max();
     status.last_sequence = status.last_sequence.max(largest.map_or(0, i64::from));
     let mut wanted = super::conditions::of(&status, &next.target, &versions, &nodes);
     let serving = status.serving.as_ref();
     let serving = serving.and_then(|s| objects.iter().find(|v| v.spec.digest == s.digest));
     let profiles = context.caches.profiles_naming(&namespace, &name);
     wanted.push(windows::condition(serving.map(|v| &**v), &profiles));
+    wanted.push(trust::condition(&model.spec.trust));
     status.conditions = conditions::apply(&status.conditions, &wanted, generation, now);
     // Before the write, so that a kill after it leaves nothing unsaid; said twice, they are one.
     for note in &next.notes {

@@ -11,7 +11,7 @@ pub const STORED: &str = "Stored";
 
 /// Every reason for which a version may not run, as a condition has it. Those of
 /// [`ArtifactError::reason`] are among them, which a test checks.
-pub const REASONS: [&str; 26] = [
+pub const REASONS: [&str; 30] = [
     "TooLarge",
     "Truncated",
     "TrailingBytes",
@@ -21,6 +21,10 @@ pub const REASONS: [&str; 26] = [
     "AlreadySigned",
     "UntrustedKey",
     "BadSignature",
+    "Encrypted",
+    "WrongContentKey",
+    "Undecryptable",
+    "EncryptionMismatch",
     "BadMetadata",
     "TaskMismatch",
     "SchemaMismatch",
@@ -156,6 +160,9 @@ fn advice(error: &ArtifactError) -> &'static str {
             ": take the whole file, and nothing else"
         }
         ArtifactError::Schema { .. } => ": train it again with this version of Vigía",
+        ArtifactError::Encrypted(_) => {
+            ": decrypt it (vigia decrypt) and sign that, a cluster takes no encrypted one"
+        }
         ArtifactError::Task { .. } => ": name the Model that it is for in spec.modelRef",
         _ => "",
     }

@@ -18,6 +18,7 @@ use crate::context::Context;
 use crate::controller::{self, Error};
 use crate::events::{Note, Severity};
 use crate::metrics::ReasonLabels;
+use crate::model::trust;
 use crate::store::StoreError;
 
 /// What is not there yet is looked for this often. ConfigMaps are not watched: there may be many,
@@ -164,18 +165,10 @@ async fn import(
     }
 }
 
-/// The keys whose signatures are good for a Model. One that is no key has signed nothing.
+/// The keys whose signatures are good for a Model. The Model's own status names those that are none.
 fn trusted(model: &Model, operator: &PublicKey) -> TrustedKeys {
     let mut trusted = TrustedKeys::new([*operator]);
-    for text in &model.spec.trust.public_keys {
-        match PublicKey::parse(text) {
-            Ok(key) => trusted.extend([key]),
-            Err(error) => {
-                let (namespace, name) = (model.namespace(), model.name_any());
-                tracing::warn!(namespace, name, %error, key = text, "spec.trust.publicKeys has no such key");
-            }
-        }
-    }
+    trusted.extend(trust::usable(&model.spec.trust).map(|(_, key)| key));
     trusted
 }
 

@@ -59,7 +59,10 @@ pub(super) fn go_forward(observed: &Observed<'_>, next: &mut Next, mut rollout: 
         .min(steps.len().saturating_sub(1));
     let Some(step) = steps.get(index) else { return };
     rollout.step = i32::try_from(index).unwrap_or(0);
-    let covered = nodes::covered(observed.nodes, nodes::count(&step.nodes, observed.nodes.len()));
+    let covered = nodes::covered(
+        observed.nodes,
+        nodes::count_at(steps, index, observed.nodes.len()),
+    );
     let readiness = readiness(observed.nodes, &covered, &rollout.version.digest, step.mode);
     rollout.progress = progress(observed, index, readiness.done, readiness.reachable);
     rollout.phase = if observed.spec.rollout.paused {

@@ -58,7 +58,8 @@ impl Sim {
         prop_assert!(!self.model.spec.rollout.paused, "a step forward while paused");
         prop_assert!(completed || new.step == old.step + 1, "a step was left out");
         let steps = &self.model.spec.rollout.steps;
-        let left = &steps[usize::try_from(old.step).expect("not negative")];
+        let index = usize::try_from(old.step).expect("not negative");
+        let left = &steps[index];
         let ready_at = old
             .step_ready_at
             .as_ref()
@@ -69,7 +70,7 @@ impl Sim {
                 >= SignedDuration::try_from(std::time::Duration::from(left.hold)).expect("short")
         );
         let views = self.views();
-        let covered = nodes::covered(&views, nodes::count(&left.nodes, views.len()));
+        let covered = nodes::covered(&views, nodes::count_at(steps, index, views.len()));
         let state = match left.mode {
             StepMode::Shadow => VersionState::Shadow,
             StepMode::Active => VersionState::Active,
