@@ -53,6 +53,17 @@ fn wrong_values_are_refused() {
         ("operator.otlp.endpoint=collector:4317", "otlp"),
         ("operator.otlp.endpoint=https://collector:4317", "otlp"),
         ("operator.otlp.caSecret=otel-ca", "otlp"),
+        ("operator.otlp.endpoint=http://collector:99999", "otlp"),
+        ("operator.otlp.endpoint=http://collector:0", "otlp"),
+        ("operator.otlp.endpoint=http://me@collector:4317", "otlp"),
+        (
+            "operator.store.size=1Mi",
+            "operator.store.size is 1Mi: write at least 256Mi",
+        ),
+        ("operator.store.size=255.9Mi", "write at least 256Mi"),
+        ("images.registry=https://registry.example.com/vigia", "registry"),
+        ("images.registry=registry.example.com:65536/vigia", "registry"),
+        ("images.registry=registry.example.com/vigia/", "registry"),
     ] {
         let error = helm_template(&[value]).expect_err(value).to_string();
         assert!(error.contains(path), "{value}: {error}");
@@ -61,6 +72,9 @@ fn wrong_values_are_refused() {
         "agent.log=info\\,vigia_agent=debug",
         "trainer.resources.limits.memory=4Gi",
         "operator.otlp.endpoint=http://collector:4317",
+        "operator.otlp.endpoint=http://[fd00::1]:65535",
+        "operator.store.size=256Mi",
+        "images.registry=127.0.0.1:5000/a/b-c",
     ] {
         helm_template(&[value]).expect(value);
     }

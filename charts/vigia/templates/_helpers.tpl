@@ -33,3 +33,12 @@ imagePullSecrets:
 {{- $factor := dict "" 1 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 }}
 {{- mulf (regexFind "^[0-9.]+" . | float64) (get $factor (regexFind "[A-Za-z]*$" .)) | int64 }}
 {{- end }}
+
+{{/* Bytes that samples may take: 70 % of the store. One that is too small for an artifact and a training is refused here. */}}
+{{- define "vigia.sampleBytes" -}}
+{{- $bytes := include "vigia.bytes" . | float64 }}
+{{- if lt $bytes 268435456.0 }}
+{{- fail (printf "operator.store.size is %s: write at least 256Mi, since artifacts and trainings are kept there too" .) }}
+{{- end }}
+{{- mulf $bytes 0.7 | int64 }}
+{{- end }}
