@@ -297,8 +297,8 @@ Examples:
   vigia keygen --content content.key
   kubectl create secret generic vigia-signing-key -n vigia-system --from-file=ed25519.seed=release.key")]
 pub struct Keygen {
-    /// File of the private key; must not exist yet. Mode 0600, base64 of a 32-byte seed; behind `vigia-content-key:` if
-    /// it is one to encrypt with.
+    /// File of the private key; must not exist yet. Mode 0600, the base64 of a 32-byte seed behind `vigia-signing-key:`,
+    /// or behind `vigia-content-key:` if it is one to encrypt with.
     #[arg(value_name = "FILE", default_value = "vigia.key")]
     pub file: PathBuf,
     /// Make a key to encrypt models with instead (see `vigia encrypt`); its id is printed, and is no secret.

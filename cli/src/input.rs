@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use vigia_model::artifact::{self, Artifact, ArtifactError, ContentKey, Contents, Metadata, Reader, Task};
 use vigia_model::context::{Context, Past};
-use vigia_model::keys::{PublicKey, TrustedKeys};
+use vigia_model::keys::{KeyError, KeyId, PublicKey, SigningKey, TrustedKeys};
 use vigia_model::pipeline::PipelineSpec;
 use vigia_model::schema::Schema;
 use vigia_model::window::Window;
@@ -18,6 +18,7 @@ use vigia_trainer::parquet;
 use crate::args::Trusted;
 use crate::error::Failure;
 use crate::record::Record;
+use crate::say::{self, Out};
 use crate::vector::Vector;
 
 /// Largest Parquet file that is read.
@@ -119,6 +120,13 @@ pub fn rows(paths: &[PathBuf], schema: &'static Schema) -> Result<Rows, Failure>
         }
     }
     all.sort();
+    let twice = all.drop_repeated();
+    if twice > 0 {
+        Out::Stderr.line(&format!(
+            "{} given more than once, and taken once",
+            say::windows(twice)
+        ));
+    }
     Ok(all)
 }
 
@@ -178,7 +186,7 @@ pub fn keys(given: &[String]) -> Result<TrustedKeys, Failure> {
         let path = Path::new(key);
         if path.exists() {
             let text = std::fs::read_to_string(path).map_err(|error| Failure::read(path, error))?;
-            let keys = TrustedKeys::parse(&text).map_err(|error| Failure::read(path, error))?;
+            let keys = TrustedKeys::parse(&text).map_err(|error| of_another_kind(path, &text, &error))?;
             trusted.extend(keys.iter().copied());
         } else {
             let parsed = PublicKey::parse(key).map_err(|error| {
@@ -195,6 +203,33 @@ pub fn keys(given: &[String]) -> Result<TrustedKeys, Failure> {
         )));
     }
     Ok(trusted)
+}
+
+/// A file that holds no public key: what to give instead.
+fn of_another_kind(path: &Path, text: &str, error: &KeyError) -> Failure {
+    let failure = Failure::read(path, error);
+    match (error, SigningKey::parse(text)) {
+        (KeyError::Private, Ok(key)) => failure.next(format!(
+            "give its public half: --key {}",
+            key.public().to_base64()
+        )),
+        (KeyError::ForContent, _) => {
+            failure.next("give the public key of whoever signed the model; this one goes with --content-key")
+        }
+        _ => failure,
+    }
+}
+
+/// The public half of the key that signed a model, where what was given in its place is the private one, as it was
+/// written when keys did not say their kind.
+pub fn private_half(given: &[String], signer: KeyId) -> Option<PublicKey> {
+    let texts = given.iter().filter_map(|given| {
+        let path = Path::new(given);
+        let is_file = path.exists();
+        is_file.then(|| std::fs::read_to_string(path).ok()).flatten()
+    });
+    let mut keys = texts.filter_map(|text| Some(SigningKey::parse(&text).ok()?.public()));
+    keys.find(|key| key.id() == signer)
 }
 
 /// Bytes of a model, not yet looked at.

@@ -5,8 +5,6 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use vigia_model::artifact::{self, ArtifactError, ContentKey};
 use vigia_model::keys::{KeyError, SigningKey};
@@ -29,7 +27,7 @@ pub fn keygen(args: &Keygen) -> Result<u8, Failure> {
         if args.content {
             writeln!(file, "{}", ContentKey::to_text(&seed))?;
         } else {
-            writeln!(file, "{}", STANDARD.encode(seed))?;
+            writeln!(file, "{}", SigningKey::to_text(&seed))?;
         }
         file.sync_all()
     };
@@ -127,12 +125,16 @@ pub fn content_key(path: &Path) -> Result<ContentKey, Failure> {
 
 /// The key that is in this file, to sign with.
 pub fn signing_key(path: &Path) -> Result<SigningKey, Failure> {
-    SigningKey::load(path).map_err(|error| {
+    SigningKey::load_marked(path).map_err(|error| {
         let failure = unusable(path, &error);
         match error {
             KeyError::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
                 failure.next(format!("make one with `vigia keygen {}`", path.display()))
             }
+            KeyError::UnmarkedSigning => failure.next(
+                "make one with `vigia keygen FILE`; if an older vigia made this one to sign with, write \
+                 vigia-signing-key: before what is in it",
+            ),
             KeyError::ForContent => {
                 failure.next("give the file of a key to sign with; `vigia keygen FILE` makes one")
             }

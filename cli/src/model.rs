@@ -1,7 +1,7 @@
 //! `vigia verify` and `vigia inspect`.
 
 use serde_json::json;
-use vigia_model::artifact::{self, Inspection, Reader, Task};
+use vigia_model::artifact::{self, ArtifactError, Inspection, Reader, Task};
 
 use crate::args::{Format, Inspect, Verify};
 use crate::error::{Failure, NO};
@@ -32,7 +32,19 @@ pub fn verify(args: &Verify) -> Result<u8, Failure> {
         });
         return Ok(if outcome.is_ok() { 0 } else { NO });
     }
-    let model = outcome.map_err(|error| input::refused(&args.file, &error))?;
+    let model = outcome.map_err(|error| {
+        let failure = input::refused(&args.file, &error);
+        let ArtifactError::UntrustedKey(signer) = error else {
+            return failure;
+        };
+        match input::private_half(&args.keys, signer) {
+            Some(public) => failure.next(format!(
+                "what --key names is the private half of that key: give the public one, {}",
+                public.to_base64()
+            )),
+            None => failure,
+        }
+    })?;
     let signer = model.signed_by.map_or_else(String::new, |id| id.to_string());
     Out::Stdout.line(&format!(
         "{}: verified, signed by key {signer}\n{}",

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use vigia_model::calibration::Severity;
 use vigia_model::pipeline::{ScoreError, Scratch, Verdict};
+use vigia_trainer::fit::WINDOW_MS;
 
 use crate::args::{Format, Score};
 use crate::error::{Failure, NO};
@@ -33,9 +34,13 @@ pub fn run(args: &Score) -> Result<u8, Failure> {
     let model = input::model(&args.model, &args.trusted)?;
     let pipeline = &model.pipeline;
     let mut tally = Tally::default();
+    let trained_on = model.metadata.hyperparameters.get(WINDOW_MS);
+    let trained_on = trained_on.and_then(|ms| ms.parse().ok());
     for path in &args.input {
+        let mut lengths = Vec::new();
         match input::windows(path, pipeline.schema())? {
             Windows::Rows(rows) => {
+                lengths.extend(rows.about().iter().map(|about| about.window_ms));
                 for (i, about) in rows.about().iter().enumerate() {
                     let scored = pipeline.score_vector(rows.row(i), &rows.contexts()[i]);
                     let target = format!("{:016x}", about.source);
@@ -45,6 +50,7 @@ pub fn run(args: &Score) -> Result<u8, Failure> {
                 }
             }
             Windows::Whole(windows) => {
+                lengths.extend(windows.iter().map(|(window, _)| window.duration_ms));
                 let mut scratch = Scratch::default();
                 let mut pasts = Pasts::default();
                 for (window, target) in &windows {
@@ -56,6 +62,9 @@ pub fn run(args: &Score) -> Result<u8, Failure> {
                         .map_err(|error| Failure::read(path, error))?;
                 }
             }
+        }
+        if let Some(odd) = trained_on.and_then(|ms| other_lengths(ms, &lengths)) {
+            Out::Stderr.line(&format!("{}: {odd}", path.display()));
         }
     }
     if args.format == Format::Text {
@@ -74,6 +83,26 @@ pub fn run(args: &Score) -> Result<u8, Failure> {
     }
     let shown: usize = tally.by[args.from as usize..].iter().sum();
     Ok(if args.fail && shown > 0 { NO } else { 0 })
+}
+
+/// What there is to say where windows are not about as long as those of the training: what a call does is counted over
+/// another time then, and what was rare is not.
+fn other_lengths(trained_on: u32, lengths: &[u32]) -> Option<String> {
+    let (least, most) = (trained_on / 4 * 3, trained_on.saturating_add(trained_on / 4));
+    let others: Vec<u32> = lengths
+        .iter()
+        .copied()
+        .filter(|ms| !(least..=most).contains(ms))
+        .collect();
+    let example = others.first()?;
+    Some(format!(
+        "{} of {} of another length than the model was trained on ({} s, not {} s): their scores say little; record \
+         with that --window, or train on such windows",
+        others.len(),
+        say::windows(lengths.len()),
+        f64::from(*example) / 1e3,
+        f64::from(trained_on) / 1e3,
+    ))
 }
 
 impl Tally {

@@ -528,9 +528,37 @@ fn a_key_of_the_other_kind_is_refused() {
     let encrypt = ["encrypt", "plain.apr", "--content-key", "release.key"];
     let said = fails(at, 3, &encrypt);
     assert!(
-        said.contains("release.key: does not say") && said.contains("keygen --content"),
+        said.contains("release.key: not a key to encrypt with") && said.contains("keygen --content"),
         "{said}"
     );
+
+    // What once was written to sign with says no kind, and may be the one or the other.
+    let text = fs::read_to_string(at.join("release.key")).expect("a key");
+    let bare = text.strip_prefix("vigia-signing-key:").expect("says its kind");
+    fs::write(at.join("old.key"), bare).expect("written");
+    fs::set_permissions(at.join("old.key"), fs::Permissions::from_mode(0o600)).expect("chmod");
+    let said = fails(at, 3, &["sign", "--key", "old.key", "plain.apr"]);
+    assert!(
+        said.contains("old.key: does not say") && said.contains("vigia-signing-key: before"),
+        "{said}"
+    );
+    // A private key in the place of the public one, of both forms.
+    let public = fs::read_to_string(at.join("release.pub")).expect("a key");
+    let said = fails(at, 3, &["verify", "model.apr", "--key", "release.key"]);
+    assert!(
+        said.contains("a private key") && said.contains(public.trim()),
+        "{said}"
+    );
+    let output = vigia(at, &["verify", "model.apr", "--key", "old.key"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "{said}");
+    // What is no point of the curve is no public key; else it is the signer's private half.
+    assert!(
+        said.contains("not an Ed25519 public key") || said.contains(public.trim()),
+        "{said}"
+    );
+    let said = fails(at, 3, &["verify", "model.apr", "--key", "content.key"]);
+    assert!(said.contains("--content-key"), "{said}");
 
     // What was sealed when keys did not say their kind is read all the same.
     ok(at, &["encrypt", "plain.apr", "--content-key", "content.key"]);
@@ -539,6 +567,54 @@ fn a_key_of_the_other_kind_is_refused() {
     fs::write(at.join("content.key"), bare).expect("written");
     let decrypt = ["decrypt", "plain.apr", "--content-key", "content.key"];
     ok(at, &[&decrypt[..], &["--output", "back.apr"]].concat());
+}
+
+#[test]
+fn windows_given_twice_count_once() {
+    let folder = trained();
+    let at = folder.path();
+    fs::copy(at.join("normal.jsonl"), at.join("copy.jsonl")).expect("copied");
+    let train = |inputs: &[&str], to: &str| {
+        let mut args = vec!["train", "-o", to];
+        inputs.iter().for_each(|input| args.extend(["--input", input]));
+        vigia(at, &args)
+    };
+    assert!(train(&["normal.jsonl"], "once.apr").status.success());
+    let output = train(&["normal.jsonl", "normal.jsonl", "copy.jsonl"], "thrice.apr");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("600 windows given more than once"), "{said}");
+    let read = |name: &str| fs::read(at.join(name)).expect("there");
+    assert_eq!(read("once.apr"), read("thrice.apr"));
+}
+
+#[test]
+fn windows_of_another_length_than_the_models_are_told_of() {
+    let folder = trained();
+    let at = folder.path();
+    let longer = windows(40, None).replace(r#""duration_ms":2000"#, r#""duration_ms":10000"#);
+    fs::write(at.join("longer.jsonl"), longer).expect("a file");
+    let score = |input: &str| {
+        let output = vigia(
+            at,
+            &[
+                "score",
+                "--model",
+                "model.apr",
+                "--key",
+                "release.pub",
+                "--input",
+                input,
+            ],
+        );
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert_eq!(score("normal.jsonl"), "");
+    let said = score("longer.jsonl");
+    assert!(
+        said.contains("longer.jsonl: 40 of 40 windows of another length") && said.contains("(10 s, not 2 s)"),
+        "{said}"
+    );
 }
 
 /// A GGUF file's keys and, by name, its tensors' shapes, types and places, read by the format's own words.

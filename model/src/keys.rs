@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 const MAX_KEY_FILE: u64 = 16 * 1024;
 /// What a key to encrypt with begins with, so that neither kind is taken for the other.
 pub(crate) const CONTENT_MARK: &str = "vigia-content-key:";
+/// What a key to sign with begins with, for the same reason.
+const SIGNING_MARK: &str = "vigia-signing-key:";
 /// Most keys that one file or Secret may list.
 const MAX_KEYS: usize = 64;
 
@@ -83,6 +85,14 @@ pub enum KeyError {
         "does not say that it is a key to encrypt with (vigia-content-key:), so that it may be one to sign with"
     )]
     Unmarked,
+    /// The text may be a key to encrypt with, where one to sign with is needed.
+    #[error(
+        "does not say that it is a key to sign with (vigia-signing-key:, or PEM), so that it may be one to encrypt with"
+    )]
+    UnmarkedSigning,
+    /// The text is a private key, where a public one is needed.
+    #[error("a private key, where the public one is needed")]
+    Private,
     /// Too many keys, or too long a file.
     #[error("too large for a list of keys")]
     TooLarge,
@@ -119,7 +129,13 @@ impl SigningKey {
         Self(ed25519_dalek::SigningKey::from_bytes(&seed))
     }
 
-    /// Reads PKCS#8 PEM (`openssl genpkey -algorithm ed25519`) or the base64 of a 32-byte seed.
+    /// What a file of the key with this seed holds.
+    pub fn to_text(seed: &[u8; 32]) -> String {
+        format!("{SIGNING_MARK}{}", STANDARD.encode(seed))
+    }
+
+    /// Reads PKCS#8 PEM (`openssl genpkey -algorithm ed25519`) or the base64 of a 32-byte seed, with what says its kind
+    /// before it or, as it once was written, without.
     ///
     /// # Errors
     /// Neither, or a key to encrypt with.
@@ -133,7 +149,8 @@ impl SigningKey {
                 ed25519_dalek::SigningKey::from_pkcs8_pem(text).map_err(|_| KeyError::Format("private"))?;
             return Ok(Self(key));
         }
-        Ok(Self::from_seed(bytes32(text).ok_or(KeyError::Format("private"))?))
+        let seed = text.strip_prefix(SIGNING_MARK).unwrap_or(text);
+        Ok(Self::from_seed(bytes32(seed).ok_or(KeyError::Format("private"))?))
     }
 
     /// Reads a key file that only its owner may read.
@@ -142,6 +159,20 @@ impl SigningKey {
     /// The file cannot be read, others may read it, or it holds no key.
     pub fn load(path: &Path) -> Result<Self, KeyError> {
         Self::parse(&private_text(path)?)
+    }
+
+    /// As [`SigningKey::load`], of a file that says its kind: what was signed with a key to encrypt with could be signed
+    /// by whoever may read models.
+    ///
+    /// # Errors
+    /// As for [`SigningKey::load`], or the file does not say that it holds a key to sign with.
+    pub fn load_marked(path: &Path) -> Result<Self, KeyError> {
+        let text = private_text(path)?;
+        let key = Self::parse(&text)?;
+        match text.trim().starts_with(SIGNING_MARK) || text.trim().starts_with("-----") {
+            true => Ok(key),
+            false => Err(KeyError::UnmarkedSigning),
+        }
     }
 
     /// PKCS#8 PEM of the private key, for writing to a file of mode 0600 or a Secret.
@@ -179,9 +210,15 @@ impl PublicKey {
     /// Reads SPKI PEM or the base64 of 32 bytes.
     ///
     /// # Errors
-    /// Neither, or a key of small order.
+    /// Neither, a key of another kind, or one of small order.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         let text = text.trim();
+        if text.starts_with(CONTENT_MARK) {
+            return Err(KeyError::ForContent);
+        }
+        if text.starts_with(SIGNING_MARK) || text.starts_with("-----BEGIN PRIVATE KEY") {
+            return Err(KeyError::Private);
+        }
         let key = if text.starts_with("-----") {
             VerifyingKey::from_public_key_pem(text).map_err(|_| KeyError::Format("public"))?
         } else {

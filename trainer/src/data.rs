@@ -157,6 +157,37 @@ impl Rows {
         self.contexts = order.iter().map(|&i| std::mem::take(&mut contexts[i])).collect();
     }
 
+    /// Keeps one of rows that are equal in everything, which in the order of [`Rows::sort`] are neighbours; answers how
+    /// many went.
+    pub fn drop_repeated(&mut self) -> usize {
+        let same = |a: usize, b: usize| {
+            let bits = |i: usize| self.row(i).iter().map(|x| x.to_bits());
+            self.about[a] == self.about[b]
+                && bits(a).eq(bits(b))
+                && self.contexts[a].pairs() == self.contexts[b].pairs()
+        };
+        let keep: Vec<bool> = (0..self.len()).map(|i| i == 0 || !same(i - 1, i)).collect();
+        let gone = keep.iter().filter(|kept| !**kept).count();
+        if gone > 0 {
+            let width = self.width();
+            let kept = |i: usize| keep.get(i).copied().unwrap_or(true);
+            let values = self.values.iter().enumerate();
+            self.values = values.filter(|(i, _)| kept(i / width)).map(|(_, x)| *x).collect();
+            let mut index = 0..;
+            self.about.retain(|_| index.next().is_none_or(kept));
+            let mut index = 0..;
+            self.contexts.retain(|_| index.next().is_none_or(kept));
+        }
+        gone
+    }
+
+    /// How long the windows are, in milliseconds: the median.
+    pub fn window_ms(&self) -> Option<u32> {
+        let mut lengths: Vec<u32> = self.about.iter().map(|about| about.window_ms).collect();
+        lengths.sort_unstable();
+        lengths.get(lengths.len() / 2).copied()
+    }
+
     /// The rows of `range`, as rows of their own.
     #[must_use]
     pub fn slice(&self, range: std::ops::Range<usize>) -> Self {

@@ -24,6 +24,8 @@ use crate::estimators::{EstimatorError, order, rate};
 use crate::forest::{self, Draw, Growth, GrowthError};
 use crate::validate;
 
+/// Key of an artifact's hyperparameters: how long the windows were that it was validated on, in milliseconds.
+pub const WINDOW_MS: &str = "windowMs";
 /// Most windows that estimators are fitted to that need to see them all at once, and most values of those.
 pub const SAMPLE_ROWS: usize = 16_384;
 const SAMPLE_VALUES: usize = 4 << 20;
@@ -300,6 +302,9 @@ pub fn combine(mut parts: Vec<Partial>, params: &Params, holdout: &Rows) -> Resu
     }
     if let Some(components) = params.components {
         set("components", components);
+    }
+    if let Some(length) = holdout.window_ms() {
+        set(WINDOW_MS, length);
     }
     metadata.metrics = [
         (validate::HOLDOUT_EXCEEDANCE, exceedance),

@@ -1,7 +1,7 @@
 //! Keys in every form they come in, and those that must not be taken.
 
 use std::os::unix::fs::PermissionsExt;
-use vigia_model::keys::{KeyError, SigningKey, TrustedKeys};
+use vigia_model::keys::{KeyError, PublicKey, SigningKey, TrustedKeys};
 
 /// `openssl genpkey -algorithm ed25519` and `openssl pkey -pubout` of it.
 const PRIVATE: &str = "-----BEGIN PRIVATE KEY-----
@@ -38,6 +38,27 @@ fn base64_seeds_and_keys_are_read() {
         key.public().to_base64()
     );
     assert_eq!(TrustedKeys::parse(&list).expect("reads").iter().count(), 2);
+}
+
+#[test]
+fn a_key_says_its_kind_and_is_not_taken_for_another() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("key");
+    let load = |text: &str| {
+        std::fs::write(&path, text).expect("writes");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("chmod");
+        SigningKey::load_marked(&path)
+    };
+    let (marked, key) = (SigningKey::to_text(&[7; 32]), SigningKey::from_seed([7; 32]));
+    let bare = marked.rsplit_once(':').expect("a mark").1;
+    assert_eq!(load(&format!("{marked}\n")).expect("a key").id(), key.id());
+    assert!(load(PRIVATE).is_ok());
+    assert!(matches!(load(bare), Err(KeyError::UnmarkedSigning)));
+    for text in [marked.as_str(), PRIVATE] {
+        assert!(matches!(PublicKey::parse(text), Err(KeyError::Private)), "{text}");
+    }
+    let content = "vigia-content-key:BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
+    assert!(matches!(PublicKey::parse(content), Err(KeyError::ForContent)));
 }
 
 #[test]
