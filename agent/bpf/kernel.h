@@ -73,6 +73,7 @@ struct signal_struct {
 } CORE;
 
 struct thread_info {
+	unsigned long flags;
 	__u32 status;
 } CORE;
 
@@ -118,8 +119,12 @@ struct pt_regs {
 	__s32 syscallno;
 } CORE;
 
+/* Bit of thread_info.flags of a 32-bit process. Its calls are marked, and have no name: their table is not ours. */
+#define TIF_32BIT 22
 #define NR_RT_SIGRETURN 139
-#define IS_CLONE(nr) ((nr) == 220 || (nr) == 435)
+#define IS_CLONE(nr) \
+	((nr) == 220 || (nr) == 435 || \
+	 (nr) == (COMPAT | 2) || (nr) == (COMPAT | 120) || (nr) == (COMPAT | 190) || (nr) == (COMPAT | 435))
 
 #else
 #error "the probe knows the system call registers of x86_64 and aarch64 only"

@@ -510,6 +510,8 @@ static __always_inline __u32 number(struct task_struct *task, struct pt_regs *re
 
 	if (nr == -1)
 		return NR_RT_SIGRETURN;
+	if (task->thread_info.flags & (1ul << TIF_32BIT))
+		return COMPAT | known(nr);
 #endif
 	return known(nr);
 }

@@ -1,14 +1,14 @@
 //! Scoring allocates nothing, and what is refused has not taken more memory than it is allowed. A program of its own,
 //! since it counts every allocation that the process makes.
 
+mod counting;
 #[path = "it/support.rs"]
 #[expect(dead_code, reason = "the other tests use more of it")]
 mod support;
 #[path = "it/workload.rs"]
 mod workload;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+use counting::{allocations, most_held};
 use vigia_model::artifact::{self, ArtifactError, MAX_PAYLOAD, Metadata, Task};
 use vigia_model::context::{Context, PairCounts, Past};
 use vigia_model::deviation::{Deviation, Moments};
@@ -18,43 +18,6 @@ use vigia_model::pipeline::{EstimatorSpec, Observed, PipelineSpec, Scratch};
 use vigia_model::schema::Schema;
 use vigia_model::syscalls::Arch;
 use workload::{CREDENTIALS, REVERSE_SHELL, SCAN, Store, train};
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-    /// Bytes that the thread holds, and the most that it held.
-    static HELD: Cell<isize> = const { Cell::new(0) };
-    static MOST: Cell<isize> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: every call goes to the system's allocator unchanged; counting touches thread-local Cells only.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|n| n.set(n.get() + 1));
-        HELD.with(|held| {
-            held.set(held.get() + layout.size() as isize);
-            MOST.with(|most| most.set(most.get().max(held.get())));
-        });
-        // SAFETY: the caller keeps GlobalAlloc's contract.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        HELD.with(|held| held.set(held.get() - layout.size() as isize));
-        // SAFETY: the caller keeps GlobalAlloc's contract.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-fn allocations(work: impl FnOnce()) -> usize {
-    let before = ALLOCATIONS.with(Cell::get);
-    work();
-    ALLOCATIONS.with(Cell::get) - before
-}
 
 #[test]
 fn scoring_allocates_nothing() {
@@ -171,14 +134,6 @@ fn with_payload(good: &[u8], payload: &[u8]) -> Vec<u8> {
     bytes.extend_from_slice(&compressed);
     bytes.extend_from_slice(&apr_format::crc32(&bytes).to_le_bytes());
     bytes
-}
-
-/// The most that the thread held more than before.
-fn most_held(work: impl FnOnce()) -> usize {
-    let before = HELD.with(Cell::get);
-    MOST.with(|most| most.set(before));
-    work();
-    usize::try_from(MOST.with(Cell::get) - before).unwrap_or(0)
 }
 
 #[test]

@@ -16,13 +16,14 @@ use vigia_model::deviation::{Deviation, Moments};
 use vigia_model::pipeline::{EstimatorSpec, PipelineSpec};
 use vigia_model::schema::Schema;
 
+use crate::at;
 use crate::ground::{Ground, grounds};
 use crate::model::{Signed, key};
 use crate::planned::Pod;
+use crate::row::{Row, Target};
 use crate::support::{Random, random_forest};
 use crate::workload::{inside, this};
 use crate::world::World;
-use crate::{Row, Target, at};
 
 const WINDOW_MS: i64 = 1000;
 const MIB: f64 = 1024.0 * 1024.0;
@@ -115,6 +116,7 @@ pub fn verdict() {
         unit: "ms from the begin of a drain to the last verdict, P99",
         ours: vec![p99],
         peers: vec![],
+        rivals: true,
         target: Target::AtMost(10.0),
         note: format!(
             "{PODS} containers a drain, 100 trees and deviation, 500 drains; median {median:.2} ms"
@@ -295,6 +297,7 @@ pub fn redis() {
             unit: "redis-benchmark GET throughput, traced / untraced",
             ours,
             peers: vec![],
+            rivals: true,
             target: Target::AtLeast(0.98),
             note: format!(
                 "20 clients; untraced {rate:.0} requests a second; CPU that redis used, traced / untraced: {cost:.2}"
@@ -321,6 +324,7 @@ pub fn memory() {
             unit: "MiB resident",
             ours,
             peers: vec![],
+            rivals: true,
             target: Target::AtMost(32.0),
             note: format!("one redis under load, one model of 100 trees; most ever {peak:.1} MiB"),
         }
@@ -351,6 +355,7 @@ pub fn hundred() {
             unit: "MiB resident",
             ours: vec![status(agent, "VmRSS")],
             peers: vec![],
+            rivals: true,
             target: Target::AtMost(32.0),
             note: note.clone(),
         }
@@ -360,6 +365,7 @@ pub fn hundred() {
             unit: "% of a core",
             ours: shares,
             peers: vec![],
+            rivals: true,
             target: Target::AtMost(1.0),
             note,
         }

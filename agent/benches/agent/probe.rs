@@ -7,8 +7,8 @@ use std::time::Duration;
 use vigia_agent::probe::{Mode, Probe, ProbeConfig, ProgramCost};
 
 use crate::ground::{Cgroup, grounds};
+use crate::row::{Row, Target};
 use crate::workload::{inside, this};
-use crate::{Row, Target};
 
 const ROUNDS: usize = 15;
 const CALLS: i64 = 1_000_000;
@@ -91,7 +91,7 @@ pub fn counts() {
             straces.push(nanoseconds(strace) / untraced);
         }
     }
-    let (beside, ..) = crate::summary(&mut filtered);
+    let beside = crate::at(&mut filtered, 0.5);
     let peers = [("bpftrace count", theirs), ("strace -c", straces)];
     Row {
         name: "probe.counts",
@@ -101,6 +101,7 @@ pub fn counts() {
             .into_iter()
             .filter(|(_, values)| !values.is_empty())
             .collect(),
+        rivals: true,
         target: Target::AtMost(1.45),
         note: format!("{CALLS} calls a round; a process beside it that is no target: {beside:.2}"),
     }
@@ -143,7 +144,7 @@ pub fn detail() {
         sampled.push(ns / untraced);
         probe.remove_target(slot).expect("removed");
     }
-    let (beside, ..) = crate::summary(&mut filtered);
+    let beside = crate::at(&mut filtered, 0.5);
     let stats = probe.stats().expect("stats");
     let ns = |cost: ProgramCost| cost.mean_ns().unwrap_or_default();
     let (measure, enter) = (ns(stats.measure), ns(stats.enter));
@@ -172,6 +173,7 @@ pub fn detail() {
             unit,
             ours,
             peers: vec![],
+            rivals: true,
             target: Target::AtMost(target),
             note,
         }
@@ -210,6 +212,7 @@ pub fn drain() {
         unit: "ms of CPU",
         ours,
         peers: vec![],
+        rivals: true,
         target: Target::AtMost(3.0),
         note: format!("{} live entries, each on every possible CPU", tallies.len()),
     }

@@ -295,6 +295,15 @@ fn model(planned: &PlannedModel) -> Result<Model, String> {
     })
 }
 
+/// A name in the namespace of the tests.
+#[cfg(test)]
+pub(super) fn key(name: &str) -> Key {
+    Key {
+        namespace: "shop".to_owned(),
+        name: name.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

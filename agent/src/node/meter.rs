@@ -169,16 +169,10 @@ impl Meter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::desired::key;
     use crate::node::governor::Budget;
     use crate::probe::ProgramCost;
     use vigia_model::syscalls::Filter;
-
-    fn key(name: &str) -> Key {
-        Key {
-            namespace: "shop".to_owned(),
-            name: name.to_owned(),
-        }
-    }
 
     fn profile(mode: Mode, cores: Option<f64>) -> Profile {
         Profile {

@@ -411,6 +411,7 @@ impl Agent {
             health: self.engine.health(),
             lost: self.engine.stats().lost_calls,
             lost_cgroups: self.engine.lost_cgroups(),
+            lost_detail: self.engine.stats().lost_detail,
             no_detail: self.engine.no_detail(),
             no_signals: self.engine.no_signals(),
         };

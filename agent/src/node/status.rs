@@ -55,6 +55,8 @@ pub struct View<'a, M> {
     pub lost: u64,
     /// Cgroups made inside containers that are not counted, since the start.
     pub lost_cgroups: u64,
+    /// Latencies and pairs not kept, since the start; of which profile is not known.
+    pub lost_detail: u64,
     /// Why latencies and pairs cannot be kept, where a profile wants them.
     pub no_detail: Option<&'a str>,
     /// What this kernel lacks of the signals that profiles want, as a sentence.
@@ -241,10 +243,7 @@ fn conditions<M>(view: &View<'_, M>, versions: &[VersionOnNode]) -> Vec<Wanted> 
         },
         probe,
         complete(view.lost, view.lost_cgroups),
-        match view.no_detail {
-            Some(message) => Wanted::new(CAPTURE_READY, false, "CountsOnly", message),
-            None => Wanted::new(CAPTURE_READY, true, "AsWanted", ""),
-        },
+        detailed(view.no_detail, view.lost_detail),
         match view.no_signals {
             Some(message) => Wanted::new(SIGNALS_READY, false, "KernelLacks", message),
             None => Wanted::new(SIGNALS_READY, true, "AsWanted", ""),
@@ -266,6 +265,21 @@ fn complete(calls: u64, cgroups: u64) -> Wanted {
                 "processes in up to {cgroups} cgroups made inside containers are not counted {since}"
             );
             Wanted::new(COUNTS_COMPLETE, false, "CgroupsLost", message)
+        }
+    }
+}
+
+/// Likewise.
+fn detailed(none: Option<&str>, lost: u64) -> Wanted {
+    match (none, rounded(lost)) {
+        (Some(message), _) => Wanted::new(CAPTURE_READY, false, "CountsOnly", message),
+        (None, 0) => Wanted::new(CAPTURE_READY, true, "AsWanted", ""),
+        (None, lost) => {
+            let message = format!(
+                "up to {lost} latencies and pairs of calls of this node found no place in the kernel's tables since the \
+                 agent's start; which profiles they are of is not known"
+            );
+            Wanted::new(CAPTURE_READY, false, "DetailLost", message)
         }
     }
 }
@@ -292,6 +306,7 @@ fn rounded(lost: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::desired::key;
     use crate::node::desired::{Model, Profile, Target, Version};
     use crate::node::models::load::refusal;
     use crate::node::models::shelf::VersionKey;
@@ -301,13 +316,6 @@ mod tests {
     use vigia_crds::{Task, VersionMode};
     use vigia_model::budget::Told;
     use vigia_model::syscalls::Filter;
-
-    fn key(name: &str) -> Key {
-        Key {
-            namespace: "shop".to_owned(),
-            name: name.to_owned(),
-        }
-    }
 
     fn id() -> ContainerId {
         ContainerId {
@@ -382,6 +390,7 @@ mod tests {
             withheld: &withheld,
             lost: 5,
             lost_cgroups: 0,
+            lost_detail: 0,
             no_detail: None,
             no_signals: None,
         };
@@ -420,6 +429,13 @@ mod tests {
         assert_eq!(reason(0, 0), (Some(true), "AllCounted"));
         assert_eq!(reason(3, 0), (Some(false), "CallsLost"));
         assert_eq!(reason(3, 1), (Some(false), "CgroupsLost"));
+        let kept = |none, lost| {
+            let wanted = detailed(none, lost);
+            (wanted.status, wanted.reason)
+        };
+        assert_eq!(kept(None, 0), (Some(true), "AsWanted"));
+        assert_eq!(kept(None, 3), (Some(false), "DetailLost"));
+        assert_eq!(kept(Some("no room"), 3), (Some(false), "CountsOnly"));
     }
 
     #[test]

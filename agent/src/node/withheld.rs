@@ -38,14 +38,8 @@ impl Withheld {
 mod tests {
     use super::*;
     use crate::node::desired::Desired;
+    use crate::node::desired::key;
     use vigia_crds::{NodePlanSpec, PlannedProfile};
-
-    fn key(name: &str) -> Key {
-        Key {
-            namespace: "shop".to_owned(),
-            name: name.to_owned(),
-        }
-    }
 
     fn profiles(names: &[&str]) -> BTreeMap<Key, Profile> {
         let planned = names.iter().map(|name| PlannedProfile {

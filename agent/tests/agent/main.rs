@@ -4,6 +4,7 @@
 //! machine has are tried; one it must have.
 
 mod api;
+mod arches;
 mod engine;
 mod fake;
 mod ground;

@@ -202,18 +202,12 @@ impl Collector for Collected {
 mod tests {
     use super::*;
     use crate::node::desired::Target;
+    use crate::node::desired::key;
     use crate::window::{Detail, Durations};
     use prometheus_client::registry::Registry;
     use std::sync::Arc;
     use vigia_model::syscalls::Arch;
     use vigia_model::window::Window;
-
-    fn key() -> Key {
-        Key {
-            namespace: "shop".to_owned(),
-            name: "p".to_owned(),
-        }
-    }
 
     fn desired() -> Desired {
         let id = ContainerId {
@@ -223,7 +217,7 @@ mod tests {
         let target = Target {
             pod: "pod-0".to_owned(),
             container: "app".to_owned(),
-            profiles: BTreeSet::from([key()]),
+            profiles: BTreeSet::from([key("p")]),
         };
         Desired {
             targets: BTreeMap::from([(id, target)]),
@@ -255,7 +249,7 @@ mod tests {
         let window = Closed {
             key: WindowKey {
                 container: desired.targets.keys().next().expect("one").clone(),
-                profile: key(),
+                profile: key("p"),
             },
             window: Window::new(Arch::X86_64, 0, 1000, []),
             detail: Detail {
