@@ -9,4 +9,5 @@ mod chart;
 mod columns;
 mod generated;
 mod manifests;
+mod reasons;
 mod rights;
