@@ -93,6 +93,15 @@ impl Finder {
     }
 }
 
+/// Whether a process is in a container's cgroup or in any below, as cgroup v2 says. None of v1: it lists processes alone,
+/// and only those that the reader's namespace knows.
+#[must_use]
+pub fn is_inhabited(folder: &Path) -> Option<bool> {
+    let events = fs::read_to_string(folder.join("cgroup.events")).ok()?;
+    let populated = events.lines().find_map(|line| line.strip_prefix("populated "))?;
+    Some(populated != "0")
+}
+
 fn still_there(found: &Found) -> bool {
     Hierarchy::id(&found.folder).is_ok_and(|id| id == found.cgroup)
 }
@@ -214,6 +223,21 @@ mod tests {
             .cgroup;
         assert_ne!(first, second);
         assert!(finder.refresh(&wanted(&[])).is_empty());
+    }
+
+    #[test]
+    fn the_kernel_says_whether_anything_runs_in_one() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        assert_eq!(is_inhabited(folder.path()), None, "version 1 has no such file");
+        let said = [
+            ("populated 1\nfrozen 0\n", Some(true)),
+            ("populated 0\nfrozen 0\n", Some(false)),
+            ("frozen 0\n", None),
+        ];
+        for (events, inhabited) in said {
+            fs::write(folder.path().join("cgroup.events"), events).expect("a file");
+            assert_eq!(is_inhabited(folder.path()), inhabited);
+        }
     }
 
     #[test]

@@ -10,4 +10,4 @@ mod finder;
 pub mod path;
 pub mod resources;
 
-pub use finder::{ContainerId, Finder, Found};
+pub use finder::{ContainerId, Finder, Found, is_inhabited};

@@ -18,7 +18,7 @@ use super::report::Findings;
 use super::score::{Scored, Scorer, Spent, WindowKey};
 use super::targets::{self, Action, Traced};
 use crate::containers::resources::Resources;
-use crate::containers::{ContainerId, Finder};
+use crate::containers::{ContainerId, Finder, is_inhabited};
 use crate::probe::{
     Gram, Hierarchy, Latency, Mode, Probe, ProbeConfig, ProbeError, ProbeStats, Signal, SignalCounts, Slot,
     Tally, Used,
@@ -93,6 +93,8 @@ pub struct Engine {
     /// Where the traced ones are in cgroupfs, and in which hierarchy.
     folders: BTreeMap<ContainerId, PathBuf>,
     hierarchy: Option<Hierarchy>,
+    /// Those of them in which a process was seen to run.
+    inhabited: BTreeSet<ContainerId>,
     windows: Windows<WindowKey>,
     shelf: Shelf<Arc<Loaded>>,
     scorer: Scorer,
@@ -134,6 +136,7 @@ impl Engine {
             traced: BTreeMap::new(),
             folders: BTreeMap::new(),
             hierarchy: None,
+            inhabited: BTreeSet::new(),
             windows: Windows::default(),
             shelf: Shelf::new(serving),
             scorer,
@@ -190,9 +193,10 @@ impl Engine {
     pub fn tick(&mut self, now: Now) -> Tick {
         let mut closed = self.ensure_probe(now);
         self.turn_duty(now);
-        let actions = self.scan(now);
-        let due = [self.windows.next_due(), self.meter.next()];
-        let due = due.into_iter().flatten().any(|due| due <= now.mono);
+        let is_due = |next: Option<Duration>| next.is_some_and(|due| due <= now.mono);
+        let closes = is_due(self.windows.next_due());
+        let actions = self.scan(now, closes);
+        let due = closes || is_due(self.meter.next());
         if actions.is_empty() && !due && !self.dirty {
             return self.finish(closed, false);
         }
@@ -200,12 +204,22 @@ impl Engine {
             self.patience = now.mono + SCAN;
             return self.finish(closed, false);
         };
-        closed.extend(self.windows.close_due(now, &totals));
         let changed = !actions.is_empty();
-        for action in actions {
-            match action {
-                Action::Remove(id) => closed.extend(self.remove(&id, now, &totals)),
-                Action::Add(id, found) => self.add(id, &found),
+        let (removed, added): (Vec<_>, Vec<_>) =
+            actions.into_iter().partition(|a| matches!(a, Action::Remove(_)));
+        // What has gone first: the window in which a container ended is its last, also where it is due.
+        for action in removed {
+            if let Action::Remove(id) = action {
+                closed.extend(self.remove(&id, now, &totals));
+            }
+        }
+        if closes {
+            closed.extend(self.end_of_the_dead(now, &totals));
+        }
+        closed.extend(self.windows.close_due(now, &totals));
+        for action in added {
+            if let Action::Add(id, found) = action {
+                self.add(id, &found);
             }
         }
         self.match_windows(now, &totals);
@@ -478,8 +492,9 @@ impl Engine {
         told
     }
 
-    fn scan(&mut self, now: Now) -> Vec<Action> {
-        if now.mono < self.scan_at {
+    /// Looks for containers, once a second and whenever windows close.
+    fn scan(&mut self, now: Now, closes: bool) -> Vec<Action> {
+        if now.mono < self.scan_at && !closes {
             return Vec::new();
         }
         self.scan_at = now.mono + SCAN;
@@ -544,6 +559,29 @@ impl Engine {
             }
         }
         closed
+    }
+
+    /// Ends the windows of containers in which something ran and no longer does, and whose folders are still there.
+    fn end_of_the_dead(&mut self, now: Now, totals: &Totals) -> Vec<Closed<WindowKey>> {
+        let mut dead = BTreeSet::new();
+        for (id, folder) in &self.folders {
+            match is_inhabited(folder) {
+                Some(true) => {
+                    self.inhabited.insert(id.clone());
+                }
+                Some(false) if self.inhabited.contains(id) => {
+                    dead.insert(id.clone());
+                }
+                // Not yet, or not known.
+                _ => {}
+            }
+        }
+        let folders = &self.folders;
+        self.inhabited.retain(|id| folders.contains_key(id));
+        let keys = self.windows.keys().filter(|key| dead.contains(&key.container));
+        let keys: Vec<WindowKey> = keys.cloned().collect();
+        let ends = keys.iter().filter_map(|key| self.windows.end(key, now, totals));
+        ends.collect()
     }
 
     fn add(&mut self, id: ContainerId, found: &crate::containers::Found) {

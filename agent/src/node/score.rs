@@ -3,8 +3,9 @@
 //! The Active version of each of a profile's Models decides; a Shadow version scores beside it and raises nothing.
 //! An alert needs as many windows in a row above the threshold as the profile says, or one that is odd beyond doubt:
 //! what a shell does in a second is over before a second window. The first two windows of a container and its last are
-//! never alerts by themselves, and the first does not count at all: starting and ending are like nothing in between. An
-//! alert goes on being told for as long as they last, and what the alert budget has no room for is counted and not told;
+//! never alerts by themselves, and the first does not count at all: starting and ending are like nothing in between. So
+//! nothing is learnt from a first or a last window either, and no version is measured by it: to a model that has learnt
+//! how containers start, what a runtime does for an exec is nothing new. An alert goes on being told for as long as they last, and what the alert budget has no room for is counted and not told;
 //! see [`vigia_model::budget`]. Feature vectors for training are a share of the windows, under a hashed name.
 
 use std::collections::BTreeMap;
@@ -221,6 +222,7 @@ impl Scorer {
                 continue;
             }
             self.beside.observe(window);
+            let amid = window.age > 0 && !window.last;
             let mut above_active = false;
             for name in &profile.models {
                 let Some(model) = desired.models.get(name) else {
@@ -237,7 +239,9 @@ impl Scorer {
                     let Some(one) = self.one(window, profile, target, name, loaded, mode) else {
                         continue;
                     };
-                    sums.add(one.summary);
+                    if amid {
+                        sums.add(one.summary);
+                    }
                     if mode == VersionMode::Active {
                         above_active |= one.above;
                         findings
@@ -247,7 +251,7 @@ impl Scorer {
                     all.push(one.scored);
                 }
             }
-            if findings.samples.len() < SAMPLES && self.drawn(profile.sample_per_mille) {
+            if amid && findings.samples.len() < SAMPLES && self.drawn(profile.sample_per_mille) {
                 findings.samples.extend(self.sample(window, above_active));
             }
         }

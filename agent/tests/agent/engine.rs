@@ -93,12 +93,12 @@ fn baseline(node: &mut Node) -> Vec<Vec<f32>> {
         (&ProbeHealth::Ready, 1)
     );
     let mut vectors = Vec::new();
-    for round in 0..60 {
+    for round in 0..61 {
         let tick = node.window(900 + 10 * (round % 20), 0);
         assert_eq!(tick.windows, 1);
         vectors.extend(tick.findings.samples.into_iter().map(|sample| sample.features));
     }
-    assert_eq!(vectors.len(), 60, "every window is sampled");
+    assert_eq!(vectors.len(), 60, "every window but the first is sampled");
     vectors
 }
 
@@ -246,6 +246,42 @@ fn a_container_that_goes_is_let_go_and_one_made_anew_is_counted_again() {
         let tick = node.window(321, 0);
         assert_eq!((tick.windows, node.engine.traced().len()), (1, 1));
     }
+}
+
+#[test]
+fn the_window_in_which_a_container_ended_is_its_last_and_teaches_nothing() {
+    for ground in grounds() {
+        let mut node = Node::new(&ground);
+        node.plan(&[]);
+        node.tick();
+        let mut resident = node.pod.container.as_ref().expect("is there").inhabit();
+        let ages: Vec<(u32, bool, usize)> = (0..3).map(|_| end_of(&node.window(9, 0))).collect();
+        // How it began is not taught.
+        assert_eq!(ages, [(0, false, 0), (1, false, 1), (2, false, 1)]);
+
+        // Its process ends; the runtime is not that fast.
+        resident.kill().expect("is there");
+        resident.wait().expect("ends");
+        let ended = end_of(&node.window(9, 0));
+        if ground.kind == HierarchyKind::V2 {
+            assert_eq!(ended, (3, true, 0));
+        }
+        let (age, ..) = ended;
+        assert_eq!(age, 3);
+        // Its folder goes, just before a window is due.
+        node.pod.container.as_ref().expect("is there").run(9, 0);
+        node.pod.container.take().expect("is there").remove();
+        node.seconds += 1;
+        let (_, last, samples) = end_of(&node.tick());
+        assert!(last && samples == 0);
+    }
+}
+
+/// Age of a tick's one window, whether it is the last, and how many samples were taken.
+fn end_of(tick: &Tick) -> (u32, bool, usize) {
+    assert_eq!(tick.windows, 1);
+    let (closed, _) = &tick.closed[0];
+    (closed.age, closed.last, tick.findings.samples.len())
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -88,6 +88,16 @@ impl Cgroup {
 
     pub fn remove(self) {
         remove(&self.0);
+    }
+
+    /// A process that is in it until it is told to end, and makes no call meanwhile.
+    pub fn inhabit(&self) -> Child {
+        let child = Command::new("sleep")
+            .arg("3600")
+            .spawn()
+            .expect("sleep can be run");
+        fs::write(self.procs(), child.id().to_string()).expect("it can be moved");
+        child
     }
 
     /// What a process writes itself to, to be in it.
