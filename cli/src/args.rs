@@ -215,8 +215,8 @@ impl Trace {
 
 /// Learn what is normal from recorded windows.
 ///
-/// Fits estimators, an isolation forest and a deviation model if nothing is said, calibrates their scores on windows
-/// held out from training, and validates. The same windows and seed make the same bytes.
+/// Fits estimators (if nothing is said an isolation forest, a deviation model and a count of what is new), calibrates
+/// their scores on windows held out from training, and validates. The same windows and seed make the same bytes.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

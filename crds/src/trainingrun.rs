@@ -41,8 +41,8 @@ use crate::LocalRef;
 )]
 #[x_kube(validation = Rule::new("self == oldSelf")
     .message("a TrainingRun cannot be changed: create another one"))]
-#[x_kube(validation = Rule::new("self.estimator.types.exists(t, !(t in ['NGram', 'STIDE', 'ETS', 'ARIMA'])) || !self.gates.exists(g, g.metric == 'InjectionRecall')")
-    .message("NGram, STIDE, ETS and ARIMA alone see none of the calls that InjectionRecall injects: add Deviation to estimator.types, or write gates without InjectionRecall"))]
+#[x_kube(validation = Rule::new("self.estimator.types.exists(t, !(t in ['IsolationForest', 'ETS', 'ARIMA'])) || !self.gates.exists(g, g.metric == 'InjectionRecall')")
+    .message("IsolationForest, ETS and ARIMA alone see none of the new calls that InjectionRecall injects: add Novelty to estimator.types, or write gates without InjectionRecall"))]
 #[serde(rename_all = "camelCase")]
 pub struct TrainingRunSpec {
     /// The Model to train.
@@ -91,7 +91,7 @@ pub(crate) fn default_timeout() -> Duration {
 
 /// What is fitted.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
-#[x_kube(validation = Rule::new("!has(self.components) || self.types.exists(t, !(t in ['Deviation', 'IsolationForest', 'ZScore', 'NGram', 'STIDE', 'ETS', 'ARIMA']))")
+#[x_kube(validation = Rule::new("!has(self.components) || self.types.exists(t, !(t in ['Deviation', 'IsolationForest', 'Novelty', 'ZScore', 'NGram', 'STIDE', 'ETS', 'ARIMA']))")
     .message("estimator.components stand in front of estimators that measure distances: name one in types, for example KMeans or PCA"))]
 #[serde(rename_all = "camelCase")]
 pub struct Estimator {
@@ -121,7 +121,11 @@ pub struct Estimator {
 }
 
 fn default_types() -> Vec<EstimatorType> {
-    vec![EstimatorType::Deviation, EstimatorType::IsolationForest]
+    vec![
+        EstimatorType::Deviation,
+        EstimatorType::IsolationForest,
+        EstimatorType::Novelty,
+    ]
 }
 
 fn default_trees() -> i32 {
@@ -190,6 +194,8 @@ pub enum EstimatorType {
     /// Error of a forecast of the rate of calls by an autoregression of it, or of its changes.
     #[serde(rename = "ARIMA")]
     Arima,
+    /// How many kinds of calls a window shows that training never saw, whatever the rates of the others are.
+    Novelty,
 }
 
 /// Which windows a run trains on: those of the Model's profiles that raised no alert.

@@ -525,13 +525,24 @@ async fn a_training_survives_an_operator_that_is_killed_again_and_again() -> Res
 async fn what_a_person_asks_for_and_cannot_be_done_is_said() -> Result<()> {
     let world = World::new(&["n1"]).await?;
     shop(&world).await?;
-    report(&world, 1, &samples(60)).await?;
+    // As a profile of mode Counts has them.
+    let bare = samples(60).into_iter().map(|sample| Sample {
+        pairs: vec![],
+        pair_counts: vec![],
+        ..sample
+    });
+    report(&world, 1, &bare.collect::<Vec<_>>()).await?;
     let api: Api<TrainingRun> = Api::namespaced(world.client.clone(), NS);
     let wanted = [
         (
             "too-few",
             json!({"modelRef": {"name": "m"}, "data": {"minWindows": 100}}),
             "TooFewWindows",
+        ),
+        (
+            "no-pairs",
+            json!({"modelRef": {"name": "m"}, "data": {"minWindows": 50}, "estimator": {"types": ["Deviation", "NGram"]}}),
+            "TooFewPairs",
         ),
         ("orphan", json!({"modelRef": {"name": "none"}}), "ModelNotFound"),
     ];

@@ -2,7 +2,8 @@
 //!
 //! How kinds of estimators combine: sums of moments are added (deviation, and the scaler of all others), trees of
 //! the isolation forest are concatenated. What does not combine cheaply is fitted once, to a sample of all shards'
-//! windows ([`SAMPLE_ROWS`] at most) in which each shard weighs what it has. Counts of pairs of calls are added.
+//! windows ([`SAMPLE_ROWS`] at most) in which each shard weighs what it has. Counts of pairs of calls are added. Which
+//! features one window alone has follows from what each shard says of its own and the sums of all.
 //!
 //! The same shards, held-out windows and [`Params`] make the same bytes, however often any of it is done
 //! again: nothing here reads a clock, draws from the system's randomness or depends on threads. The number
@@ -17,8 +18,10 @@ use vigia_model::deviation::{Deviation, DeviationError, Moments};
 use vigia_model::estimators::table::Table;
 use vigia_model::forest::{ForestError, ForestSpec};
 use vigia_model::pipeline::{EstimatorKind, EstimatorSpec, PipelineError, PipelineSpec};
+use vigia_model::schema::Schema;
 
 use crate::data::Rows;
+use crate::estimators::novelty::{self, Lone};
 use crate::estimators::vectors::{self, Settings};
 use crate::estimators::{EstimatorError, order, rate};
 use crate::forest::{self, Draw, Growth, GrowthError};
@@ -80,6 +83,10 @@ impl Params {
         self.estimators.iter().any(|kind| kind.is_order())
     }
 
+    fn wants_novelty(&self) -> bool {
+        self.estimators.contains(&EstimatorKind::Novelty)
+    }
+
     fn wants_rates(&self) -> bool {
         self.estimators.iter().any(|kind| kind.is_rate())
     }
@@ -96,6 +103,8 @@ pub struct Share {
     pub pairs: Option<PairCounts>,
     /// Rates and those before them, drawn from its shard, and how many there were; none where nothing is forecast.
     pub rates: Option<(u64, Table)>,
+    /// Features that one window of its shard has; none where nobody asks what is new.
+    pub lone: Option<Vec<Lone>>,
 }
 
 /// What one worker hands over.
@@ -192,6 +201,7 @@ pub fn share(shard: &Rows, params: &Params, rank: u32) -> Result<Share, FitError
         sample: sample(shard, params, rank),
         pairs: params.wants_order().then(|| order::count(shard)),
         rates: params.wants_rates().then(|| rates(shard, params, rank)),
+        lone: params.wants_novelty().then(|| novelty::lone(shard)),
     })
 }
 
@@ -274,9 +284,9 @@ pub fn combine(mut parts: Vec<Partial>, params: &Params, holdout: &Rows) -> Resu
         sums.merge(&part.moments)?;
     }
     let deviation = Deviation::from_moments(&sums)?;
-    let (estimators, found) = estimators(parts, &sums, params)?;
-
     let schema = holdout.schema();
+    let (estimators, found) = estimators(parts, &sums, params, schema)?;
+
     let exceedance = validate::exceedance(&deviation, &estimators, holdout)?;
     let spec = PipelineSpec::calibrate(schema, deviation, estimators, holdout.observed())?;
     let recall = validate::injection_recall(&spec.compile(schema)?, &sums, holdout);
@@ -335,6 +345,7 @@ fn estimators(
     parts: Vec<Partial>,
     sums: &Moments,
     params: &Params,
+    schema: &'static Schema,
 ) -> Result<(Vec<EstimatorSpec>, Found), FitError> {
     let kinds = &params.estimators;
     if kinds.is_empty() || (1..kinds.len()).any(|i| kinds[..i].contains(&kinds[i])) {
@@ -351,6 +362,7 @@ fn estimators(
     let rates = united(rates, (params.seed, 1 << 50), rate::EXAMPLE);
     let counts: Vec<PairCounts> = parts.iter().filter_map(|p| p.share.pairs.clone()).collect();
     let pairs = |kind: EstimatorKind| order::united(kind.as_str(), counts.iter());
+    let lone: Vec<Vec<Lone>> = parts.iter().filter_map(|p| p.share.lone.clone()).collect();
     let mut forests = Some(parts.into_iter().filter_map(|p| p.share.forest));
     let (mut specs, mut found) = (Vec::new(), Vec::new());
     for &kind in kinds {
@@ -363,6 +375,9 @@ fn estimators(
             EstimatorKind::Stide => EstimatorSpec::Stide(pairs(kind)?),
             EstimatorKind::Ets => EstimatorSpec::Ets(rate::ets(&rates)?),
             EstimatorKind::Arima => EstimatorSpec::Arima(rate::arima(&rates)?),
+            EstimatorKind::Novelty => {
+                EstimatorSpec::Novelty(novelty::fit(schema, sums, lone.iter().map(Vec::as_slice)))
+            }
             _ => {
                 let fitted = vectors::fit(kind, &sample, sums, &settings)?;
                 found.extend(fitted.metrics);
@@ -408,6 +423,10 @@ pub fn check(part: &Partial, rank: u32, params: &Params) -> Result<(), FitError>
     if sums.present.iter().any(|&n| n > sums.rows) {
         return refuse("counts more windows with a feature than windows");
     }
+    let lone = part.share.lone.as_ref();
+    if lone.is_some_and(|lone| !novelty::is_valid(lone, sums)) {
+        return refuse("names other features of one window than its sums count once");
+    }
     Ok(())
 }
 
@@ -447,6 +466,9 @@ pub fn check_share(rank: u32, share: &Share, params: &Params, width: usize) -> R
     });
     if share.rates.is_some() != params.wants_rates() || !rates {
         return refuse("has no rates to forecast, or such as are none");
+    }
+    if share.lone.is_some() != params.wants_novelty() {
+        return refuse("does not say which features one window alone has");
     }
     Ok(())
 }

@@ -1,5 +1,8 @@
 //! What validation measures on held-out windows: do false alarms stay rare, and is something new seen?
 
+use std::collections::BTreeMap;
+
+use vigia_model::context::{Context, MAX_PAIRS, PLACES, Pair};
 use vigia_model::deviation::{Deviation, Moments};
 use vigia_model::pipeline::{
     EstimatorSpec, Observed, Pipeline, PipelineError, PipelineSpec, ScoreError, Verdict,
@@ -54,7 +57,9 @@ pub fn exceedance(
 }
 
 /// Share of held-out windows below [`ALPHA`] after three calls each of three system calls are added that
-/// training never saw (the three rarest ones, where it saw almost all).
+/// training never saw (the three rarest ones, where it saw almost all): to the counts, and where a window has pairs of
+/// calls, to those too, each between two calls that are frequent. Where pairs are counted in a part of the time, that is
+/// as if the calls had been made in it. Who sees neither, by how it works, flags next to none.
 pub fn injection_recall(pipeline: &Pipeline, moments: &Moments, holdout: &Rows) -> f64 {
     let features = holdout.schema().features();
     let mut pool: Vec<usize> = (0..features.len())
@@ -78,8 +83,38 @@ pub fn injection_recall(pipeline: &Pipeline, moments: &Moments, holdout: &Rows) 
         }
         row
     };
-    let scored = (0..holdout.len()).map(|i| pipeline.score_vector(&injected(i), &holdout.contexts()[i]));
+    let context = |i: usize| {
+        let places = (0..INJECTED).map(|k| pool[(i * INJECTED + k) % pool.len()]);
+        interrupted(&holdout.contexts()[i], places)
+    };
+    let scored = (0..holdout.len()).map(|i| pipeline.score_vector(&injected(i), &context(i)));
     scored.filter(is_flagged).count() as f64 / holdout.len().max(1) as f64
+}
+
+/// What is known of a window once calls of these places are made within its most frequent pair; that which was known,
+/// where it has no pairs.
+fn interrupted(context: &Context, places: impl Iterator<Item = usize>) -> Context {
+    let Some(most) = context.pairs().iter().max_by_key(|pair| pair.count) else {
+        return context.clone();
+    };
+    let (before, after) = (usize::from(most.id) / PLACES, usize::from(most.id) % PLACES);
+    let mut pairs: BTreeMap<u16, u32> = context.pairs().iter().map(|p| (p.id, p.count)).collect();
+    for place in places {
+        for (first, second, times) in [
+            (before, place, 1),
+            (place, place, TIMES as u32 - 1),
+            (place, after, 1),
+        ] {
+            let count = pairs.entry(Pair::id_of(first, second)).or_default();
+            *count = count.saturating_add(times);
+        }
+    }
+    // Of too many, a window keeps the most frequent.
+    let mut pairs: Vec<Pair> = pairs.into_iter().map(|(id, count)| Pair { id, count }).collect();
+    pairs.sort_by_key(|pair| std::cmp::Reverse(pair.count));
+    pairs.truncate(MAX_PAIRS);
+    pairs.sort_unstable();
+    Context::new(pairs, context.past().to_vec()).unwrap_or_else(|_| context.clone())
 }
 
 /// A window of which the model can say nothing is not flagged.

@@ -3,6 +3,7 @@
 use vigia_model::artifact::{self, Metadata, Task};
 use vigia_model::context::{Context, MAX_PAST, Pair, PairCounts};
 use vigia_model::deviation::{Deviation, Moments};
+use vigia_model::estimators::novelty::Novelty;
 use vigia_model::estimators::rate::{Arima, Ets};
 use vigia_model::forest::{ForestSpec, Node, TreeSpec};
 use vigia_model::keys::{SigningKey, TrustedKeys};
@@ -75,6 +76,7 @@ impl Good {
                 constant: 0.1,
                 weights: vec![0.5, -0.2],
             }),
+            EstimatorSpec::Novelty(Novelty::learn(schema, &moments, [1, 3].into_iter())),
         ];
         let contexts: Vec<Context> = (0..40).map(context).collect();
         let held_out = Observed {

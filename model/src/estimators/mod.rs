@@ -1,4 +1,4 @@
-//! Estimators beside the forest and the deviation. Pipelines hold those over a window's vector ([`vector`]), over its
+//! Estimators beside the forest and the deviation. Pipelines hold those over a window's vector ([`vector`], [`novelty`]), over its
 //! pairs of calls ([`order`]) and over the rates of the windows before ([`rate`]); others are over whole sequences of
 //! system calls, over metric streams, and forecasters of those.
 //!
@@ -13,6 +13,7 @@ pub mod kmeans;
 pub mod lof;
 pub mod mlp;
 pub mod ngram;
+pub mod novelty;
 pub mod order;
 pub mod quantized;
 pub mod rate;

@@ -35,6 +35,7 @@ impl<F> PipelineSpec<F> {
                 EstimatorSpec::Stide(counts) => EstimatorSpec::Stide(counts),
                 EstimatorSpec::Ets(ets) => EstimatorSpec::Ets(ets),
                 EstimatorSpec::Arima(arima) => EstimatorSpec::Arima(arima),
+                EstimatorSpec::Novelty(novelty) => EstimatorSpec::Novelty(novelty),
             },
             calibration: member.calibration,
         };

@@ -36,11 +36,13 @@ pub enum EstimatorKind {
     Ets,
     /// Error of a forecast of the rate of calls by an autoregression.
     Arima,
+    /// How many kinds of calls training never saw; see [`crate::estimators::novelty`].
+    Novelty,
 }
 
 impl EstimatorKind {
     /// Every kind.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Deviation,
         Self::IsolationForest,
         Self::ZScore,
@@ -56,10 +58,11 @@ impl EstimatorKind {
         Self::Stide,
         Self::Ets,
         Self::Arima,
+        Self::Novelty,
     ];
 
     /// What is trained where nothing is said.
-    pub const DEFAULT: [Self; 2] = [Self::Deviation, Self::IsolationForest];
+    pub const DEFAULT: [Self; 3] = [Self::Deviation, Self::IsolationForest, Self::Novelty];
 
     /// The kind's name.
     pub const fn as_str(self) -> &'static str {
@@ -79,12 +82,15 @@ impl EstimatorKind {
             Self::Stide => "stide",
             Self::Ets => "ets",
             Self::Arima => "arima",
+            Self::Novelty => "novelty",
         }
     }
 
     /// True where it is fitted to standardised vectors, see [`crate::estimators::vector`].
     pub const fn is_vector(self) -> bool {
-        !matches!(self, Self::Deviation | Self::IsolationForest) && !self.is_order() && !self.is_rate()
+        !matches!(self, Self::Deviation | Self::IsolationForest | Self::Novelty)
+            && !self.is_order()
+            && !self.is_rate()
     }
 
     /// True where it looks at which calls come after which, see [`crate::estimators::order`].

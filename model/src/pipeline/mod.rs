@@ -25,6 +25,7 @@ pub use verdict::{Driver, DriverKind, Drivers, MAX_DRIVERS, Verdict};
 use crate::calibration::{Calibration, Severity, calibrated};
 use crate::context::Context;
 use crate::deviation::Deviation;
+use crate::estimators::novelty::Novelty;
 use crate::estimators::order::{Bigrams, Stide};
 use crate::estimators::rate::Forecast;
 use crate::estimators::vector::Staged;
@@ -81,6 +82,7 @@ enum Estimator {
     Stide(Stide),
     /// And the place of the rate that it forecasts.
     Forecast(Forecast, usize),
+    Novelty(Novelty),
 }
 
 struct Member {
@@ -117,12 +119,16 @@ impl Estimator {
             Self::Bigrams(bigrams) => bigrams.score(context),
             Self::Stide(stide) => stide.score(context),
             Self::Forecast(forecast, place) => forecast.score(vector[*place], context),
+            Self::Novelty(novelty) => Some(novelty.score(vector)),
         }
     }
 
     /// Whether a vector is all it needs.
     const fn looks_at_vectors(&self) -> bool {
-        matches!(self, Self::Deviation | Self::IsolationForest(_) | Self::Vector(_))
+        matches!(
+            self,
+            Self::Deviation | Self::IsolationForest(_) | Self::Vector(_) | Self::Novelty(_)
+        )
     }
 
     /// Scores of rows; NaN where nothing is known that it looks at.
@@ -274,6 +280,10 @@ impl Pipeline {
         let explainer = Explainer {
             schema: self.schema,
             deviation: &self.deviation,
+            new: match &self.members[member].estimator {
+                Estimator::Novelty(novelty) => Some(novelty),
+                _ => None,
+            },
         };
         let drivers = explainer.drivers(vector, window);
         Ok(Verdict {

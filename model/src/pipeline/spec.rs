@@ -6,6 +6,7 @@ use crate::calibration::{Calibration, CalibrationError, MIN_SAMPLES, calibrated}
 use crate::context::{Context, PairCounts};
 use crate::deviation::{Deviation, DeviationError};
 use crate::estimators::Refused;
+use crate::estimators::novelty::Novelty;
 use crate::estimators::order::{Bigrams, Stide};
 use crate::estimators::rate::{Arima, Ets, Forecast};
 use crate::estimators::vector::Staged;
@@ -36,6 +37,8 @@ pub enum EstimatorSpec<F = ForestSpec> {
     Ets(Ets),
     /// An autoregression of the rate of calls.
     Arima(Arima),
+    /// What training saw at all.
+    Novelty(Novelty),
 }
 
 impl<F> EstimatorSpec<F> {
@@ -49,22 +52,28 @@ impl<F> EstimatorSpec<F> {
             Self::Stide(_) => Stide::NAME,
             Self::Ets(_) => Ets::NAME,
             Self::Arima(_) => Arima::NAME,
+            Self::Novelty(_) => Novelty::NAME,
         }
     }
 
-    /// Smallest scale of the calibrated tail, in the estimator's units. Held-out windows that are all alike say
+    /// What its scores mean, by those of windows held out.
+    ///
+    /// Least scale: the smallest of the calibrated tail, in the estimator's units. Held-out windows that are all alike say
     /// nothing of how odd a normal one can be. One new call in a window is 10 to 25 nats of surprise and must
     /// then stay within a budget of an alarm a day, three must not: hence two nats. A hundredth is what
     /// isolation scores differ by between forests.
-    fn least_scale(&self) -> f32 {
-        match self {
+    fn calibrate(&self, held_out: &[f32]) -> Result<Calibration, CalibrationError> {
+        let least_scale = match self {
             Self::Deviation => 2.0,
             Self::IsolationForest(_) => 0.01,
             Self::Vector(staged) => staged.least_scale(),
             Self::Ngram(_) => Bigrams::LEAST_SCALE,
             Self::Stide(_) => Stide::LEAST_SCALE,
             Self::Ets(_) | Self::Arima(_) => Forecast::LEAST_SCALE,
-        }
+            // Kinds of calls are counted, and most windows show none that is new.
+            Self::Novelty(novelty) => return novelty.calibrate(held_out),
+        };
+        Calibration::fit(held_out, least_scale)
     }
 
     /// What must be done for more windows to carry what the estimator looks at.
@@ -74,7 +83,9 @@ impl<F> EstimatorSpec<F> {
                 "trace with capture.mode Sampled or Full, which count pairs of calls"
             }
             Self::Ets(_) | Self::Arima(_) => "collect more windows of containers that run for longer",
-            Self::Deviation | Self::IsolationForest(_) | Self::Vector(_) => "collect more windows",
+            Self::Deviation | Self::IsolationForest(_) | Self::Vector(_) | Self::Novelty(_) => {
+                "collect more windows"
+            }
         }
     }
 }
@@ -222,6 +233,10 @@ where
             arima.check()?;
             Estimator::Forecast(Forecast::Arima(arima.clone()), schema.total())
         }
+        EstimatorSpec::Novelty(novelty) => {
+            novelty.check(width)?;
+            Estimator::Novelty(novelty.clone())
+        }
     })
 }
 
@@ -277,7 +292,7 @@ impl PipelineSpec {
                     more: estimator.more(),
                 });
             }
-            let calibration = Calibration::fit(&told, estimator.least_scale())?;
+            let calibration = estimator.calibrate(&told)?;
             for (p, &score) in smallest.iter_mut().zip(&scores) {
                 if !score.is_nan() {
                     *p = p.min(calibration.p_value(score));

@@ -2,6 +2,7 @@
 
 use crate::calibration::Severity;
 use crate::deviation::Deviation;
+use crate::estimators::novelty::Novelty;
 use crate::schema::{Feature, Schema, to_rate};
 use crate::syscalls;
 use crate::window::Window;
@@ -82,10 +83,11 @@ pub struct Verdict {
 /// Surprise, in nats, from which nobody asks whether a call is odd, only what it tells.
 const DOUBTLESS: f32 = 10.0;
 
-/// The order of drivers: how odd, but beyond doubt how telling first; then how odd after all, and last how much
+/// The order of drivers: where it is newness that speaks, what is new first; then how odd, but beyond doubt how telling first; then how odd after all, and last how much
 /// is missing. A shell is seen by a hundred `mmap` sooner than by its one `execve`, and named by the latter.
 #[derive(Clone, Copy, Default, PartialEq, PartialOrd)]
 struct Rank {
+    new: bool,
     odd: f32,
     telling: u8,
     surprise: f32,
@@ -96,6 +98,8 @@ struct Rank {
 pub(super) struct Explainer<'a> {
     pub(super) schema: &'a Schema,
     pub(super) deviation: &'a Deviation,
+    /// What is new, where a verdict is about that.
+    pub(super) new: Option<&'a Novelty>,
 }
 
 impl Explainer<'_> {
@@ -106,14 +110,16 @@ impl Explainer<'_> {
         let mut top = [(Rank::default(), usize::MAX); CANDIDATES];
         for (feature, &x) in vector.iter().enumerate() {
             let (surprise, uncapped) = self.deviation.surprises(feature, x);
-            let telling = if surprise >= DOUBTLESS {
+            let new = self.new.is_some_and(|novelty| novelty.is_new(feature, x));
+            let telling = if new || surprise >= DOUBTLESS {
                 self.schema.telling(feature)
             } else {
                 0
             };
             let mut entry = (
                 Rank {
-                    odd: surprise.min(DOUBTLESS),
+                    new,
+                    odd: if new { DOUBTLESS } else { surprise.min(DOUBTLESS) },
                     telling,
                     surprise,
                     uncapped,

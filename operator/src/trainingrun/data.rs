@@ -65,6 +65,7 @@ const fn kind_of(kind: EstimatorType) -> EstimatorKind {
         EstimatorType::Stide => EstimatorKind::Stide,
         EstimatorType::Ets => EstimatorKind::Ets,
         EstimatorType::Arima => EstimatorKind::Arima,
+        EstimatorType::Novelty => EstimatorKind::Novelty,
     }
 }
 
@@ -144,7 +145,7 @@ mod tests {
     #[test]
     fn workers_are_told_which_estimators_to_train() {
         let usual = plan(json!({}));
-        assert_eq!(usual.estimators, ["deviation", "isolation-forest"]);
+        assert_eq!(usual.estimators, ["deviation", "isolation-forest", "novelty"]);
         assert_eq!((usual.components, usual.trees), (0, 100));
         let types = [
             "Deviation",
@@ -162,6 +163,7 @@ mod tests {
             "STIDE",
             "ETS",
             "ARIMA",
+            "Novelty",
         ];
         let all = plan(json!({"types": types, "components": 8}));
         assert_eq!(all.estimators, EstimatorKind::ALL.map(|kind| kind.to_string()));

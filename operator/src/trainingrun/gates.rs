@@ -45,10 +45,14 @@ pub(super) fn advice(
         .filter(|gate| gate.metric == TrainingMetric::InjectionRecall)
         .cloned()
         .collect();
-    if failed(&recall, metrics).is_some() && !types.contains(&EstimatorType::Deviation) {
-        "Add Deviation to estimator.types, which sees calls that a workload never makes, or change the gate"
-    } else {
+    let sees_what_is_new =
+        |kind: &EstimatorType| matches!(kind, EstimatorType::Deviation | EstimatorType::Novelty);
+    if failed(&recall, metrics).is_none() {
         "Train on more or cleaner windows, or change the gate"
+    } else if !types.iter().any(sees_what_is_new) {
+        "Add Novelty to estimator.types, which counts calls that a workload never makes, or change the gate"
+    } else {
+        "Three new calls are usual where containers still do something new now and then: train on more windows, or lower the gate"
     }
 }
 
@@ -97,8 +101,9 @@ mod tests {
     #[test]
     fn who_sees_no_new_call_is_told_who_does() {
         let said = |recall, types: &[EstimatorType]| advice(&default_gates(), &metrics(0.2, recall), types);
-        assert!(said(0.1, &[EstimatorType::IsolationForest]).contains("Add Deviation"));
-        assert!(said(0.1, &[EstimatorType::Deviation, EstimatorType::Ets]).contains("cleaner windows"));
+        assert!(said(0.1, &[EstimatorType::Lof]).contains("Add Novelty"));
+        assert!(said(0.1, &[EstimatorType::Deviation, EstimatorType::Ets]).contains("lower the gate"));
+        assert!(said(0.1, &[EstimatorType::Novelty]).contains("lower the gate"));
         assert!(said(1.0, &[EstimatorType::IsolationForest]).contains("cleaner windows"));
     }
 

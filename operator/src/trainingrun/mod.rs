@@ -19,6 +19,7 @@ mod lost;
 mod plan;
 mod reconcile;
 mod sign;
+mod silent;
 mod status;
 pub mod windows;
 mod words;

@@ -17,7 +17,7 @@ use super::data::{HOLDOUT, Prepared, shard_name};
 use super::plan::{self, JobView, Next, Observed};
 use super::sign::sign;
 use super::windows::{self, Newest, Selection};
-use super::{identity, job, lost, status, words};
+use super::{identity, job, lost, silent, status, words};
 use crate::context::Context;
 use crate::controller::Error;
 use crate::events::{Note, Severity, counted};
@@ -263,6 +263,10 @@ async fn prepare(
         ..Prepared::new(run, &task, &schema, &digest, rows.len() as u64)
     };
     let division = windows::divide(rows, record.workers, record.seed);
+    let named: Vec<String> = profiles.iter().map(|profile| profile.name_any()).collect();
+    if let Some((reason, message)) = silent::why(&run.spec.estimator.types, &division.holdout, &named) {
+        return Ok(Err((reason, message)));
+    }
     let store = &context.store;
     for (rank, rows) in (0..).zip(division.shards) {
         store

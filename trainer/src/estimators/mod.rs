@@ -10,6 +10,7 @@ pub mod gaussian;
 pub mod kmeans;
 pub mod lof;
 pub mod mlp;
+pub mod novelty;
 pub mod order;
 pub mod rate;
 pub mod scaling;

@@ -105,7 +105,8 @@ pub fn fit(
         | EstimatorKind::Ngram
         | EstimatorKind::Stide
         | EstimatorKind::Ets
-        | EstimatorKind::Arima => {
+        | EstimatorKind::Arima
+        | EstimatorKind::Novelty => {
             return Err(EstimatorError::Setting(
                 "this estimator is not fitted to scaled vectors",
             ));

@@ -6,6 +6,7 @@ use vigia_model::pipeline::{EstimatorKind, Pipeline, ScoreError};
 use vigia_model::schema::{Schema, from_rate};
 use vigia_trainer::data::{About, Rows};
 use vigia_trainer::fit::{self, FitError, Params};
+use vigia_trainer::validate::INJECTION_RECALL;
 
 use crate::support::Random;
 
@@ -92,6 +93,22 @@ fn another_order_of_the_same_calls_is_odd_to_those_that_look_at_order() {
             assert!(p(&alone, vector, &turned) > 1e-3, "{kind} {i}");
         }
     }
+}
+
+#[test]
+fn the_gate_of_new_calls_judges_those_that_look_at_order_by_the_pairs_that_such_calls_make() {
+    let (rows, holdout) = (windows(300, 1), windows(200, 2));
+    let recall = |kind| {
+        let params = params(&[kind]);
+        let part = fit::fit(&rows, &params, 0).expect("fits");
+        let trained = fit::combine(vec![part], &params, &holdout).expect("combines");
+        trained.metrics[INJECTION_RECALL]
+    };
+    for kind in [EstimatorKind::Ngram, EstimatorKind::Stide, EstimatorKind::Novelty] {
+        assert!(recall(kind) > 0.9, "{kind}: {}", recall(kind));
+    }
+    // A forecaster sees a rate, of which nine calls more are nothing.
+    assert!(recall(EstimatorKind::Ets) < 0.1);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod agreement;
 mod allocation;
 mod beside;
+mod exec;
 mod properties;
 mod rates;
 mod support;
