@@ -108,16 +108,14 @@ setup_test() {
     # What vigia trace is compared with, and what it traces.
     packages shellcheck strace sqlite3
     nextest
-    part helm helm
-    part kubeconform kubeconform
-    part kubernetes kubectl
+    part kubernetes kubectl helm
     e2e/parts/build.sh init etcd
 }
 
 setup_cluster() {
     need_cargo
     packages libc6-dev libseccomp-dev pkg-config iproute2 util-linux nftables iptables conntrack socat kmod busybox-static
-    part kubernetes kubectl
+    part kubernetes kubectl helm
     e2e/parts/build.sh
 }
 
@@ -125,7 +123,6 @@ setup_demo() {
     setup_build
     setup_cluster
     packages buildah busybox-static jq redis-server
-    part helm helm
 }
 
 setup_bench() {

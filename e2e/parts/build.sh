@@ -4,13 +4,14 @@
 #   build.sh [part...]        build what is missing (default: all that a cluster needs); progress on stderr
 #   build.sh --bin part...    the same, then print each part's folder of programs, one a line
 #
-# Each part is a module of its own because their dependencies clash. A part's folder is named by the hash
-# of all that goes into it, so that a second run builds nothing and two checkouts can share the cache.
+# Each part is a module of its own where dependencies clash; Kubernetes, Helm and CoreDNS share one, so that what
+# they have in common is compiled once. A part's folder is named by the hash of all that goes into it, so that a
+# second run builds nothing and two checkouts can share the cache.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 cache="${VIGIA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/vigia}"
-default=(init etcd kubernetes containerd runc cni coredns helm kubeconform)
+default=(init etcd kubernetes containerd runc cni)
 short_of_disk_gib=20
 
 say() { printf 'parts: %s\n' "$*" >&2; }
@@ -40,7 +41,7 @@ compile() {
         minor=${kubernetes#v1.}
         local at=k8s.io/component-base/version
         go build "${flags[@]}" -ldflags "-s -w -X $at.gitVersion=$kubernetes -X $at.gitMajor=1 -X $at.gitMinor=${minor%%.*}" \
-            -o "$out/" tool
+            -o "$out/" tool ./coredns
         ;;
     etcd) go build "${flags[@]}" -ldflags '-s -w' -o "$out/etcd" go.etcd.io/etcd/server/v3 ;;
     runc) CGO_ENABLED=1 go build "${flags[@]}" -tags seccomp -ldflags '-s -w' -o "$out/" tool ;;
@@ -51,7 +52,7 @@ compile() {
 folder_of() {
     local hash
     hash=$({
-        cat "$1"/go.mod "$1"/go.sum "$1"/*.c 2>/dev/null || true
+        cat "$1"/go.mod "$1"/go.sum "$1"/*.c "$1"/*/*.go 2>/dev/null || true
         declare -f compile
     } | sha256sum)
     printf '%s/parts/%s-%s' "$cache" "$1" "${hash:0:16}"

@@ -13,3 +13,4 @@ mod pki;
 pub use api_server::{ApiServer, Options as ApiServerOptions};
 pub use cluster::{Cluster, Config, Node};
 pub use images::Image;
+pub use parts::Parts;

@@ -12,7 +12,7 @@ use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, Error};
 use serde_json::Value;
-use vigia_e2e::{ApiServer, ApiServerOptions};
+use vigia_e2e::{ApiServer, ApiServerOptions, Parts};
 
 /// The repository's root.
 pub fn root() -> PathBuf {
@@ -143,15 +143,7 @@ pub async fn apply_classic(client: &Client, object: &DynamicObject) -> Result<Dy
 /// # Errors
 /// What Helm says when it refuses a value.
 pub fn helm_template(values: &[&str]) -> Result<Vec<DynamicObject>> {
-    let found = Command::new(root().join("e2e/parts/build.sh"))
-        .args(["--bin", "helm"])
-        .output()?;
-    ensure!(
-        found.status.success(),
-        "helm: {}",
-        String::from_utf8_lossy(&found.stderr)
-    );
-    let helm = PathBuf::from(String::from_utf8(found.stdout)?.trim()).join("helm");
+    let helm = Parts::find(&["kubernetes"])?.program("helm")?;
     let mut command = Command::new(helm);
     command
         .args(["template", "vigia", "charts/vigia", "--namespace", "vigia-system"])

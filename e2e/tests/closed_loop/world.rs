@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use serde_json::Value;
-use vigia_e2e::{Cluster, Config};
+use vigia_e2e::{Cluster, Config, Parts};
 
 /// Between two looks at what is waited for.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -44,15 +44,7 @@ impl World {
     }
 
     fn helm(&self, values: &[&str]) -> Result<()> {
-        let found = Command::new(root().join("e2e/parts/build.sh"))
-            .args(["--bin", "helm"])
-            .output()?;
-        ensure!(
-            found.status.success(),
-            "{}",
-            String::from_utf8_lossy(&found.stderr)
-        );
-        let mut helm = Command::new(PathBuf::from(String::from_utf8(found.stdout)?.trim()).join("helm"));
+        let mut helm = Command::new(Parts::find(&["kubernetes"])?.program("helm")?);
         helm.env("KUBECONFIG", self.cluster.kubeconfig())
             .current_dir(root());
         helm.args([
