@@ -127,7 +127,7 @@ fn score_drift(gate: &RolloutGate, evidence: &Evidence) -> Opinion {
         Some(drift) if drift <= bound => Opinion::Holds,
         Some(drift) => Opinion::Fails(format!(
             "ScoreDrift {drift:.3} over {} windows is above {bound}",
-            evidence.new.windows
+            evidence.new.histogram.total()
         )),
         None => {
             let why = format!(
