@@ -1,6 +1,6 @@
 //! Model: a task, the version that should serve it, and how a new version reaches the nodes.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::Duration;
 use kube::{CustomResource, KubeSchema};
@@ -363,12 +363,21 @@ pub struct RolloutStatus {
     pub progress: String,
     /// When the rollout began.
     pub started_at: Time,
+    /// When the step began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_began_at: Option<MicroTime>,
     /// When every node of the step had done what the step says; gates count from here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_ready_at: Option<Time>,
     /// Why it waits, or why it was rolled back.
     #[serde(default)]
     pub message: String,
+    /// The rollout's span as W3C trace context, where the operator has an OTLP endpoint: its second part is the trace to
+    /// look for. It is that of the TrainingRun that made the version, or of the ModelVersion's annotation
+    /// vigia.dev/traceparent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 55))]
+    pub traceparent: Option<String>,
 }
 
 /// Where a rollout is.

@@ -135,6 +135,10 @@ pub struct PlannedVersion {
     pub size_bytes: i64,
     /// What to do with it.
     pub mode: VersionMode,
+    /// While it is rolled out: the span of the step that told the node so, as W3C trace context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 55))]
+    pub traceparent: Option<String>,
 }
 
 /// What a node does with a version.

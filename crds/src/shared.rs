@@ -22,6 +22,9 @@ impl From<&str> for LocalRef {
     }
 }
 
+/// Annotation of a TrainingRun or ModelVersion: W3C trace context (`traceparent`) of what it is a part of.
+pub const TRACEPARENT: &str = "vigia.dev/traceparent";
+
 /// A decimal that CEL and people read the same way: digits, and digits after a point.
 ///
 /// Kubernetes' API conventions forbid floating point numbers in a schema, hence the string.

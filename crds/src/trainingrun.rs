@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use kube::core::Duration;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -336,11 +336,30 @@ pub struct TrainingRunStatus {
     /// When it succeeded or failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,
+    /// When each phase began, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub phases: Vec<PhaseBegun>,
+    /// The run's span as W3C trace context, where the operator has an OTLP endpoint: its second part is the trace to
+    /// look for. A run with the annotation vigia.dev/traceparent is a part of that trace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 55))]
+    pub traceparent: Option<String>,
     /// `Ready`, `Reconciling`, `Stalled`.
     #[serde(default)]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// When a run came to a phase.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PhaseBegun {
+    /// The phase.
+    pub phase: RunPhase,
+    /// When it began.
+    pub at: MicroTime,
 }
 
 /// Where a run is.

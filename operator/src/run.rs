@@ -116,7 +116,12 @@ pub async fn assemble(
     let door = Door::new(client.clone(), metrics.clone());
     let key = Arc::new(OperatorKey::load_or_create(&client, &config.namespace).await?);
     let (caches, writers) = watch::caches();
-    let telemetry = Telemetry::new(&config.otlp_endpoint, config.otlp_ca.as_deref())?;
+    let telemetry = Telemetry::new(
+        &config.otlp_endpoint,
+        config.otlp_ca.as_deref(),
+        &config.namespace,
+        &config.pod_name,
+    )?;
     metrics.register(|registry| telemetry.register(registry));
     let unreadable = Unreadable::default();
     metrics.register(|registry| unreadable.register(registry));

@@ -14,7 +14,9 @@ use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
 use crate::v1;
-use crate::{MAX_ALERTS, MAX_BINS, MAX_DRIVERS, MAX_METRICS, MAX_PAIRS, MAX_SAMPLES, MAX_SCORES};
+use crate::{
+    MAX_ALERTS, MAX_BINS, MAX_DRIVERS, MAX_METRICS, MAX_PAIRS, MAX_SAMPLES, MAX_SCORES, MAX_SPANS, MAX_STAGES,
+};
 
 /// How often a field may occur in one message.
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +82,12 @@ impl Bounded for v1::ReportBatch {
                 numbers(11, "pair_counts", MAX_PAIRS),
             ],
         ),
+        message(9, "versions", MAX_SPANS, &[]),
     ];
+}
+
+impl Bounded for v1::TraceRequest {
+    const BOUNDS: &'static [Bound] = &[message(5, "stages", MAX_STAGES, &[])];
 }
 
 impl Bounded for v1::SubmitRequest {
@@ -101,6 +108,7 @@ impl Bounded for v1::RunPlan {}
 impl Bounded for v1::ShardRequest {}
 impl Bounded for v1::HoldoutRequest {}
 impl Bounded for v1::SubmitReply {}
+impl Bounded for v1::TraceReply {}
 impl Bounded for v1::ReduceRequest {}
 impl Bounded for v1::ReduceReply {}
 impl Bounded for v1::ContributeReply {}
@@ -278,6 +286,11 @@ mod tests {
         assert_eq!(
             measured(&v1::ReportBatch { scores, ..empty() }),
             many("histogram", MAX_BINS)
+        );
+        let versions = vec![v1::VersionSpan::default(); MAX_SPANS + 1];
+        assert_eq!(
+            measured(&v1::ReportBatch { versions, ..empty() }),
+            many("versions", MAX_SPANS)
         );
         // The same numbers one by one, which a decoder takes too.
         let one_by_one = [[0x40, 1]; MAX_BINS + 1].concat();

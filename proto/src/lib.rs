@@ -40,5 +40,11 @@ pub const MAX_DRIVERS: usize = 16;
 /// Most values of a histogram that are read.
 pub const MAX_BINS: usize = 64;
 
+/// Most [`v1::VersionSpan`]s of a [`v1::ReportBatch`].
+pub const MAX_SPANS: usize = 64;
+
+/// Most stages of a [`v1::TraceRequest`].
+pub const MAX_STAGES: usize = 16;
+
 /// Most metrics of a [`v1::SubmitHeader`], as many as a status may have.
 pub const MAX_METRICS: usize = 32;

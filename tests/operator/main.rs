@@ -9,6 +9,7 @@ mod objects;
 mod profiles;
 mod rollouts;
 mod scale;
+mod traces;
 mod training;
 mod unreadable;
 mod versions;

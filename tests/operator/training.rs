@@ -27,7 +27,7 @@ use vigia_trainer::rounds::{self, OperatorConfig, Outcome, RoundsTls};
 use crate::objects::{self, AGENT, SYSTEM};
 use crate::world::{DEADLINE, World, eventually};
 
-const NS: &str = "shop";
+pub(crate) const NS: &str = "shop";
 const TRAINER: &str = "vigia-trainer";
 
 /// A token of a pod's account for the operator, as the kubelet projects it.
@@ -64,7 +64,7 @@ async fn ca(client: &Client) -> Result<String> {
 }
 
 /// The windows of a workload that goes about its business: rates that vary a little.
-fn samples(n: usize) -> Vec<Sample> {
+pub(crate) fn samples(n: usize) -> Vec<Sample> {
     let schema = Schema::syscalls_v1();
     let now = Timestamp::now().as_millisecond();
     let mut random = rand::rng();
@@ -86,13 +86,23 @@ fn samples(n: usize) -> Vec<Sample> {
                 pairs: vec![1, 5, 130],
                 pair_counts: vec![90, 3, 1 + i as u32 % 9],
                 past: (0..32).map(|_| random.random_range(5.8..6.2f32)).collect(),
+                capture: String::new(),
             }
         })
         .collect()
 }
 
 /// Reports as the agent of n1, again until it is acknowledged.
-async fn report(world: &World, sequence: u64, samples: &[Sample]) -> Result<ReportAck> {
+pub(crate) async fn report(world: &World, sequence: u64, samples: &[Sample]) -> Result<ReportAck> {
+    let batch = ReportBatch {
+        samples: samples.to_vec(),
+        ..ReportBatch::default()
+    };
+    tell(world, sequence, batch).await
+}
+
+/// The same of what else an agent has to say.
+pub(crate) async fn tell(world: &World, sequence: u64, batch: ReportBatch) -> Result<ReportAck> {
     let pods: Api<Pod> = Api::namespaced(world.client.clone(), SYSTEM);
     let token = token(&world.client, AGENT, &pods.get("agent-n1").await?).await?;
     let ca = ca(&world.client).await?;
@@ -101,8 +111,7 @@ async fn report(world: &World, sequence: u64, samples: &[Sample]) -> Result<Repo
             instance: "a1".to_owned(),
             sequence,
             sent_unix_ms: Timestamp::now().as_millisecond(),
-            samples: samples.to_vec(),
-            ..ReportBatch::default()
+            ..batch.clone()
         };
         Ok(send(world, &ca, &token, batch)
             .await
@@ -125,7 +134,7 @@ async fn send(world: &World, ca: &str, token: &str, batch: ReportBatch) -> Resul
 }
 
 /// A shop with a traced pod, a Model that promotes by itself, and a policy that trains a first version.
-async fn shop(world: &World) -> Result<()> {
+pub(crate) async fn shop(world: &World) -> Result<()> {
     let client = &world.client;
     objects::namespace(client, NS).await?;
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), SYSTEM);
@@ -183,7 +192,7 @@ async fn jobs(world: &World) -> Result<Vec<Job>> {
 
 /// What the Job controller and a kubelet do for the one worker of a Job: a pod, its token, its certificate.
 /// The training itself is the real one.
-async fn train(client: Client, grpc: String) -> Result<Outcome> {
+pub(crate) async fn train(client: Client, grpc: String) -> Result<Outcome> {
     let jobs: Api<Job> = Api::namespaced(client.clone(), SYSTEM);
     let job = eventually("there is a Job", || async {
         let all = jobs.list(&ListParams::default()).await?;
@@ -191,6 +200,10 @@ async fn train(client: Client, grpc: String) -> Result<Outcome> {
     })
     .await?;
     let template = job.spec.as_ref().context("a spec")?.template.clone();
+    let containers = template.spec.iter().flat_map(|spec| &spec.containers);
+    let mut environment = containers.flat_map(|container| container.env.iter().flatten());
+    let traceparent = environment.find(|variable| variable.name == "TRACEPARENT");
+    let traceparent = traceparent.and_then(|variable| variable.value.clone());
     let labels = template
         .metadata
         .and_then(|m| m.labels)
@@ -226,13 +239,14 @@ async fn train(client: Client, grpc: String) -> Result<Outcome> {
         tls: RoundsTls::load(folder.path()).map_err(|e| anyhow::anyhow!("{e}"))?,
         checkpoints: folder.path().to_owned(),
         deadline: DEADLINE,
+        traceparent,
     };
     rounds::run(&config, &|_| async {}.boxed())
         .await
         .map_err(|e| anyhow::anyhow!("{e}"))
 }
 
-async fn succeeded(world: &World) -> Result<TrainingRun> {
+pub(crate) async fn succeeded(world: &World) -> Result<TrainingRun> {
     eventually("the run has succeeded", || async {
         let Some(run) = run(world).await? else {
             return Ok(Err("no run".to_owned()));

@@ -48,6 +48,7 @@ pub struct World {
     line: Line,
     tasks: JoinSet<()>,
     _agents: Vec<FakeAgent>,
+    flags: Vec<String>,
     store: tempfile::TempDir,
     /// Port of the operator's gRPC server; the same after a restart.
     port: u16,
@@ -57,6 +58,11 @@ pub struct World {
 impl World {
     /// A cluster of these nodes with a running operator.
     pub async fn new(nodes: &[&str]) -> Result<Self> {
+        Self::with(nodes, &[]).await
+    }
+
+    /// The same, with an operator that is told more.
+    pub async fn with(nodes: &[&str], flags: &[&str]) -> Result<Self> {
         // A second test of the process finds the provider installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (server, client) = vigia_tests::server().await?;
@@ -87,6 +93,7 @@ impl World {
             line,
             tasks: JoinSet::new(),
             _agents: agents,
+            flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
             store: tempfile::tempdir()?,
             port: std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port(),
             _server: server,
@@ -99,7 +106,7 @@ impl World {
     pub async fn start(&mut self) -> Result<()> {
         let store = self.store.path().display().to_string();
         let grpc = format!("127.0.0.1:{}", self.port);
-        let config = Config::try_parse_from([
+        let flags = [
             "vigia-operator",
             "--store",
             &store,
@@ -107,7 +114,9 @@ impl World {
             &grpc,
             "--debounce-ms",
             "10",
-        ])?;
+        ];
+        let more = self.flags.iter().map(String::as_str);
+        let config = Config::try_parse_from(flags.into_iter().chain(more))?;
         let shutdown = CancellationToken::new();
         let (context, writers) = run::assemble(
             config,

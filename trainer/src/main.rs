@@ -54,6 +54,9 @@ struct Flags {
     /// Give up after so many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     deadline: u64,
+    /// The Job's span, as W3C trace context: the operator is told at the end what took how long.
+    #[arg(long, value_name = "TRACEPARENT", env = "TRACEPARENT")]
+    traceparent: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -152,5 +155,6 @@ fn config(flags: Flags) -> Result<Config, Fault> {
         tls: RoundsTls::load(&flags.rounds_tls)?,
         checkpoints: flags.checkpoints,
         deadline: Duration::from_secs(flags.deadline),
+        traceparent: flags.traceparent,
     })
 }

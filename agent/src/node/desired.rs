@@ -79,6 +79,8 @@ pub struct Version {
     pub size: u64,
     /// What to do with it.
     pub mode: VersionMode,
+    /// What doing it is a part of, where that is traced.
+    pub traceparent: Option<String>,
 }
 
 /// A Model with the versions to hold.
@@ -117,6 +119,9 @@ pub struct Desired {
 
 /// Largest artifact that is read, whatever a plan says.
 pub const MAX_ARTIFACT: u64 = 64 << 20;
+
+/// Longest W3C trace context that is told back.
+const MAX_TRACEPARENT: usize = 55;
 
 impl Desired {
     /// Parses a plan.
@@ -280,6 +285,10 @@ fn model(planned: &PlannedModel) -> Result<Model, String> {
                 digest: version.digest.clone(),
                 size,
                 mode: version.mode,
+                traceparent: version
+                    .traceparent
+                    .clone()
+                    .filter(|text| text.len() <= MAX_TRACEPARENT),
             })
         })
         .collect::<Result<Vec<_>, String>>()?;
@@ -344,6 +353,7 @@ mod tests {
                     digest: format!("sha256:{}", i.to_string().repeat(64)),
                     size_bytes: 1000,
                     mode,
+                    traceparent: None,
                 })
                 .collect(),
             trusted_keys: vec![],

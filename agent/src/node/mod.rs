@@ -22,4 +22,5 @@ pub mod score;
 pub mod state;
 pub mod status;
 pub mod targets;
+pub mod trace;
 pub mod withheld;

@@ -26,10 +26,11 @@ use super::models::load::{Loaded, Pinned};
 use super::models::shelf::{Refusal, Step, VersionKey};
 use super::obtain::{Fetcher, Obtained};
 use super::report::client::Operator;
-use super::report::{Limits, Outbox};
+use super::report::{Findings, Limits, Outbox};
 use super::score::Scorer;
 use super::state::{LastPlan, LastSpent, State};
 use super::status::{self, View};
+use super::trace::Trace;
 use super::withheld::Withheld;
 use crate::window::Now;
 
@@ -96,6 +97,7 @@ struct Agent {
     statuses: watch::Sender<Statuses>,
     status: NodePlanStatus,
     withheld: Withheld,
+    trace: Trace,
     /// The plan that is followed. Its generation alone would not tell a plan that was deleted and made anew.
     followed: Option<LastPlan>,
     /// The API server has been heard since the start.
@@ -165,6 +167,7 @@ impl Agent {
             statuses,
             status: NodePlanStatus::default(),
             withheld: Withheld::default(),
+            trace: Trace::default(),
             followed: None,
             heard: false,
         };
@@ -173,7 +176,7 @@ impl Agent {
                 generation = plan.generation,
                 "going on with the last plan until the API server is heard"
             );
-            agent.follow(&plan);
+            agent.follow(&plan, true);
         }
         Ok(agent)
     }
@@ -219,6 +222,7 @@ impl Agent {
             self.metrics.verdict.observe(start.elapsed().as_secs_f64());
         }
         self.tell(tick);
+        self.tell_trace();
         self.publish();
         self.health.turned();
     }
@@ -261,6 +265,21 @@ impl Agent {
         self.outbox.push(tick.findings, self.engine.stats().lost_calls);
     }
 
+    /// Tells of versions that have come to do what the plan says.
+    fn tell_trace(&mut self) {
+        let (shelf, models) = (self.engine.shelf(), &self.engine.desired().models);
+        let versions = self
+            .trace
+            .turn(models, |name, version| shelf.state(name, version), wall_us());
+        if !versions.is_empty() {
+            let findings = Findings {
+                versions,
+                ..Findings::default()
+            };
+            self.outbox.push(findings, self.engine.stats().lost_calls);
+        }
+    }
+
     fn see(&mut self, seen: Option<Seen>) {
         let (plan, observed) = match seen {
             Some(seen) => (
@@ -299,11 +318,12 @@ impl Agent {
             if let Err(error) = self.state.keep_plan(&plan) {
                 tracing::warn!(%error, "the plan cannot be kept for a restart");
             }
-            self.follow(&plan);
+            self.follow(&plan, false);
         }
     }
 
-    fn follow(&mut self, plan: &LastPlan) {
+    /// Carries out a plan, or goes on with one that `is_known` from a former life.
+    fn follow(&mut self, plan: &LastPlan, is_known: bool) {
         let desired = Desired::parse(&plan.spec, plan.generation);
         for problem in &desired.problems {
             tracing::error!(problem, "a part of the plan is left out");
@@ -315,6 +335,7 @@ impl Agent {
             "plan"
         );
         let models = desired.models.clone();
+        self.trace.plan(&models, is_known, wall_us());
         let pods: BTreeSet<(&str, &str)> = desired
             .targets
             .values()
@@ -433,4 +454,9 @@ impl Agent {
 fn wall_ms() -> u64 {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn wall_us() -> i64 {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(wall.as_micros()).unwrap_or(i64::MAX)
 }

@@ -404,6 +404,7 @@ impl Scorer {
             pairs: pairs.iter().map(|pair| u32::from(pair.id)).collect(),
             pair_counts: pairs.iter().map(|pair| pair.count).collect(),
             past: context.past().to_vec(),
+            capture: String::new(),
         })
     }
 

@@ -347,6 +347,7 @@ mod tests {
         let model = Model {
             task: Task::Anomaly,
             versions: vec![Version {
+                traceparent: None,
                 digest,
                 size: 1,
                 mode: VersionMode::Active,

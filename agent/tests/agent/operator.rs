@@ -165,6 +165,7 @@ fn node(setup: &Setup) -> Node1 {
 
 async fn obtain(node: &mut Node1, artifact: &Signed, size: u64) -> Result<Arc<Loaded>, Refusal> {
     let version = Version {
+        traceparent: None,
         digest: artifact.digest.clone(),
         size,
         mode: VersionMode::Active,

@@ -80,6 +80,7 @@ impl Pod {
             versions: versions
                 .iter()
                 .map(|(signed, mode)| PlannedVersion {
+                    traceparent: None,
                     name: "v".to_owned(),
                     digest: signed.digest.clone(),
                     size_bytes: i64::try_from(signed.bytes.len()).expect("small"),

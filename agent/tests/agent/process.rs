@@ -5,6 +5,7 @@ use std::time::Duration;
 use vigia_crds::conditions::is_true;
 use vigia_crds::{VersionMode, VersionState};
 use vigia_model::artifact::digest;
+use vigia_proto::v1;
 
 use crate::fake::until;
 use crate::ground::grounds;
@@ -12,6 +13,7 @@ use crate::model::{key, quiet, signed};
 use crate::world::World;
 
 const WINDOW_MS: i64 = 200;
+const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn from_a_plan_to_an_alert_through_every_absence() {
@@ -46,10 +48,14 @@ async fn from_a_plan_to_an_alert_through_every_absence() {
                 .insert(artifact.digest.clone(), artifact.bytes.clone());
         }
     });
-    world.api.plan(world.pod.spec(
+    let mut traced = world.pod.spec(
         WINDOW_MS,
         &[(&good, VersionMode::Active), (&foreign, VersionMode::Prefetch)],
-    ));
+    );
+    for version in traced.models.iter_mut().flat_map(|model| &mut model.versions) {
+        version.traceparent = Some(TRACEPARENT.to_owned());
+    }
+    world.api.plan(traced);
     world
         .work_until("the good one serves", 0, |world| {
             world.state(&good) == Some(VersionState::Active)
@@ -71,6 +77,19 @@ async fn from_a_plan_to_an_alert_through_every_absence() {
     world
         .work_until("scores arrive", 0, |world| world.scored(&good.digest) > 0)
         .await;
+    let spans = world.setup.fake.with(|seen| {
+        let spans = seen.stored.iter().flat_map(|batch| &batch.versions);
+        let told = spans.map(|span| (span.digest.clone(), span.state(), span.traceparent.clone()));
+        told.collect::<Vec<_>>()
+    });
+    assert_eq!(spans.len(), 2, "{spans:?}");
+    for (artifact, state) in [
+        (&good, v1::VersionState::Active),
+        (&foreign, v1::VersionState::Refused),
+    ] {
+        let told = (artifact.digest.clone(), state, TRACEPARENT.to_owned());
+        assert!(spans.contains(&told), "{spans:?}");
+    }
 
     // A status that does not change is not written: windows pass, and no write.
     let (writes, scored) = (world.api.writes(), world.scored(&good.digest));

@@ -81,7 +81,7 @@ pub(super) struct Decoding {
 
 /// A method, by what it is called in metrics.
 fn method(path: &str) -> Option<&'static str> {
-    let methods = ["Report", "Fetch", "Plan", "Shard", "Holdout", "Submit"];
+    let methods = ["Report", "Fetch", "Plan", "Shard", "Holdout", "Submit", "Trace"];
     let name = path
         .strip_prefix("/vigia.v1.Node/")
         .or_else(|| path.strip_prefix("/vigia.v1.Training/"))?;

@@ -14,6 +14,7 @@ mod limits;
 pub mod metrics;
 pub mod node;
 mod server;
+pub mod trace;
 pub mod training;
 mod upkeep;
 pub mod validate;
@@ -23,19 +24,22 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
+use kube::runtime::reflector::ObjectRef;
 use tokio::net::TcpListener;
 use tonic::service::Routes;
 use vigia_crds::NodePlan;
 use vigia_proto::MAX_MESSAGE;
-use vigia_proto::v1::Verdict;
 use vigia_proto::v1::node_server::NodeServer;
 use vigia_proto::v1::training_server::TrainingServer;
+use vigia_proto::v1::{Verdict, VersionSpan};
 
 use crate::alert;
 use crate::context::Context;
+use crate::model;
 use crate::store::Summary;
+use crate::telemetry::Span;
 use crate::tls;
-use crate::trainingrun::RUN_UID;
+use crate::trainingrun::{self, RUN_UID};
 use crate::watch::{RUN_NAME, RUN_NAMESPACE};
 use accounts::{Accounts, ApiServer};
 use auth::Authenticator;
@@ -43,6 +47,7 @@ use commit::Committer;
 use gate::Gate;
 use metrics::IngestMetrics;
 use node::{Alarm, NodeService, Plans};
+use trace::Traced;
 use training::{Trainers, TrainingPod, TrainingService};
 
 pub use server::serve as serve_tls;
@@ -165,6 +170,14 @@ impl Alarm for Context {
     fn scored(&self, summaries: &[Summary]) {
         self.telemetry.scored(summaries);
     }
+
+    fn versions(&self, node: &str, versions: &[VersionSpan]) {
+        let span = |said: &VersionSpan| {
+            let model = self.caches.model(&said.namespace, &said.model)?;
+            model::trace::of_node(&model, node, said)
+        };
+        self.telemetry.spans(versions.iter().filter_map(span));
+    }
 }
 
 impl Trainers for Context {
@@ -185,6 +198,30 @@ impl Trainers for Context {
 
     fn submitted(&self, pod: &TrainingPod) {
         self.triggers.runs.namespaced(&pod.namespace, &pod.run);
+    }
+
+    fn traced(&self, pod: &TrainingPod, name: &str, uid: &str) -> Option<Traced> {
+        let run = ObjectRef::new(&pod.run).within(&pod.namespace);
+        let run = self
+            .caches
+            .runs
+            .get(&run)
+            .filter(|run| run.metadata.uid.as_deref() == Some(&pod.uid))?;
+        let view = self.caches.pods.by_uid(uid)?;
+        Some(Traced {
+            job: trainingrun::trace::of_job(run.status.as_ref()?).filter(|_| self.telemetry.is_on())?,
+            pod: vec![
+                ("k8s.namespace.name", self.config.namespace.clone()),
+                ("k8s.pod.name", name.to_owned()),
+                ("k8s.pod.uid", uid.to_owned()),
+                ("k8s.node.name", view.node.clone()),
+            ],
+            uid: uid.to_owned(),
+        })
+    }
+
+    fn spans(&self, spans: Vec<Span>) {
+        self.telemetry.spans(spans);
     }
 }
 

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use vigia_crds::NodePlan;
 use vigia_proto::v1::node_server::Node;
-use vigia_proto::v1::{FetchRequest, ReportAck, ReportBatch, Verdict};
+use vigia_proto::v1::{FetchRequest, ReportAck, ReportBatch, Verdict, VersionSpan};
 
 use super::accounts::Identity;
 use super::allowed::{Allowed, LateName, LateNames};
@@ -49,6 +49,9 @@ pub trait Alarm: Send + Sync + 'static {
 
     /// Tells of windows that were scored, once they are stored.
     fn scored(&self, summaries: &[Summary]);
+
+    /// Tells of what a node did with versions, once it is stored that it was told.
+    fn versions(&self, node: &str, versions: &[VersionSpan]);
 }
 
 /// The service.
@@ -131,8 +134,9 @@ impl NodeService {
         }
         let rows = report.rows.len() as u64;
         let windows = report.summaries.iter().map(|s| s.windows).sum();
-        let summaries = report.summaries.clone();
-        let sequence = self.committer.store(node, report).await.map_err(|e| refuse(&e))?;
+        let (summaries, versions) = (report.summaries.clone(), report.versions.clone());
+        let stored = self.committer.store(node.clone(), report).await;
+        let sequence = stored.map_err(|e| refuse(&e))?;
         // Once it is stored: until then the agent sends it again.
         let strange = (strange > 0).then_some(("NotOnNode", strange));
         for (reason, count) in left_out.into_iter().chain(strange) {
@@ -146,6 +150,7 @@ impl NodeService {
         self.metrics.samples.inc_by(rows);
         self.metrics.windows.inc_by(windows);
         self.alarm.scored(&summaries);
+        self.alarm.versions(&node, &versions);
         Ok(ack(sequence))
     }
 

@@ -18,7 +18,8 @@ use vigia_proto::v1::node_client::NodeClient;
 use vigia_proto::v1::submit_request::Part;
 use vigia_proto::v1::training_client::TrainingClient;
 use vigia_proto::v1::{
-    Chunk, FetchRequest, HoldoutRequest, PlanRequest, ShardRequest, SubmitHeader, SubmitRequest,
+    Chunk, FetchRequest, HoldoutRequest, PlanRequest, ShardRequest, StageEnd, SubmitHeader, SubmitRequest,
+    TraceRequest,
 };
 
 use super::accounts::tests::{FakeTokenReview, accounts};
@@ -26,6 +27,7 @@ use super::validate::tests::{alert, batch, digest, plan, sample, scores};
 use super::*;
 use crate::observed::Observations;
 use crate::store::{Options, Store, Summary, digest_of};
+use crate::telemetry::TraceParent;
 use crate::tls::pki::Material;
 use crate::trainingrun::data::{HOLDOUT, Prepared, shard_name};
 
@@ -38,6 +40,7 @@ struct FakeCaches {
     alarms: Mutex<Vec<(String, Verdict)>>,
     api_server_is_down: AtomicBool,
     submitted: Mutex<Vec<TrainingPod>>,
+    spans: Mutex<Vec<Span>>,
 }
 
 impl Plans for FakeCaches {
@@ -60,6 +63,8 @@ impl Alarm for FakeCaches {
     }
 
     fn scored(&self, _: &[Summary]) {}
+
+    fn versions(&self, _: &str, _: &[VersionSpan]) {}
 }
 
 impl Trainers for FakeCaches {
@@ -75,6 +80,18 @@ impl Trainers for FakeCaches {
 
     fn submitted(&self, pod: &TrainingPod) {
         self.submitted.lock().unwrap().push(pod.clone());
+    }
+
+    fn traced(&self, _: &TrainingPod, _: &str, uid: &str) -> Option<Traced> {
+        Some(Traced {
+            job: TraceParent::root(&["job"]),
+            pod: vec![],
+            uid: uid.to_owned(),
+        })
+    }
+
+    fn spans(&self, spans: Vec<Span>) {
+        self.spans.lock().unwrap().extend(spans);
     }
 }
 
@@ -618,6 +635,44 @@ async fn an_output_is_taken_once_and_only_whole() {
         .unwrap()
         .into_inner();
     assert!(told.submitted);
+    operator.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_worker_did_is_told_once_and_of_its_own_trace_alone() {
+    let operator = Operator::start().await;
+    let mut client = operator.trainer().await;
+    let now = Timestamp::now().as_microsecond();
+    let trace = |rank, of: &str| TraceRequest {
+        rank,
+        traceparent: TraceParent::root(&[of]).to_string(),
+        start_unix_us: now - 5_000_000,
+        end_unix_us: now,
+        stages: vec![StageEnd {
+            stage: vigia_proto::v1::Stage::Fit.into(),
+            end_unix_us: now - 1_000_000,
+        }],
+        error: String::new(),
+    };
+    let one = "trainer:train-1:pod-uid";
+    for (token, request) in [
+        ("agent:n1", trace(1, "job")),
+        (one, trace(0, "job")),
+        (one, trace(1, "another job")),
+    ] {
+        assert_eq!(
+            code(client.trace(by(token, request)).await),
+            Code::PermissionDenied
+        );
+    }
+    for _ in 0..3 {
+        client.trace(by(one, trace(1, "job"))).await.unwrap();
+    }
+    let spans = operator.caches.spans.lock().unwrap().clone();
+    assert_eq!(
+        spans.iter().map(|s| s.name).collect::<Vec<_>>(),
+        ["worker", "fit"]
+    );
     operator.stop().await;
 }
 

@@ -1,10 +1,12 @@
 //! The service of training pods: their plan, their windows, and the way back for what they made.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::BoxStream;
+use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming};
 use vigia_crds::is_digest;
@@ -12,6 +14,7 @@ use vigia_proto::v1::submit_request::Part;
 use vigia_proto::v1::training_server::Training;
 use vigia_proto::v1::{
     Chunk, HoldoutRequest, PlanRequest, RunPlan, ShardRequest, SubmitHeader, SubmitReply, SubmitRequest,
+    TraceReply, TraceRequest,
 };
 use vigia_proto::{MAX_CHUNK, MAX_METRICS};
 
@@ -19,13 +22,17 @@ use super::accounts::Identity;
 use super::fetch::chunks;
 use super::metrics::IngestMetrics;
 use super::node::refuse;
+use super::trace::{self, Traced};
 use crate::store::{MAX_OUTPUT, Output, Store, digest_of};
+use crate::telemetry::Span;
 use crate::trainingrun::data::{HOLDOUT, Prepared, shard_name};
 
 /// Submissions that are received at once: each may be large.
 const RECEIVING: usize = 4;
 /// Time for a submission to come in. Its pod may be stopped in the middle of it, and others wait their turn.
 const RECEIVE_TIME: Duration = Duration::from_secs(60);
+/// Pods that are remembered to have told what they did.
+const MAX_TOLD: usize = 4096;
 
 /// A pod that trains, as the operator knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +53,10 @@ pub trait Trainers: Send + Sync + 'static {
     fn pod(&self, name: &str, uid: &str) -> Option<TrainingPod>;
     /// Its run has something new.
     fn submitted(&self, pod: &TrainingPod);
+    /// What spans of this pod are a part of, where its run is traced.
+    fn traced(&self, pod: &TrainingPod, name: &str, uid: &str) -> Option<Traced>;
+    /// Tells spans.
+    fn spans(&self, spans: Vec<Span>);
 }
 
 /// The service.
@@ -56,6 +67,8 @@ pub struct TrainingService {
     receiving: Semaphore,
     /// Of two submissions of a run the first to be whole counts.
     keeping: tokio::sync::Mutex<()>,
+    /// UIDs of pods whose spans were told.
+    told: Mutex<HashSet<String>>,
 }
 
 impl TrainingService {
@@ -67,17 +80,14 @@ impl TrainingService {
             metrics,
             receiving: Semaphore::new(RECEIVING),
             keeping: tokio::sync::Mutex::default(),
+            told: Mutex::default(),
         }
     }
 
     /// The caller, and what was prepared for its run.
     async fn caller<T>(&self, request: &Request<T>) -> Result<(TrainingPod, Prepared), Status> {
         let (name, uid) = Identity::of(request)?.trainer()?;
-        // The pod may be younger than the operator's cache: NotFound is tried again.
-        let pod = self
-            .trainers
-            .pod(name, uid)
-            .ok_or_else(|| Status::not_found(format!("no training pod {name} is known yet")))?;
+        let pod = self.pod(name, uid)?;
         let prepared = self
             .store
             .run_json(&pod.uid, Prepared::NAME)
@@ -90,6 +100,13 @@ impl TrainingService {
                 pod.run
             ))),
         }
+    }
+
+    fn pod(&self, name: &str, uid: &str) -> Result<TrainingPod, Status> {
+        // The pod may be younger than the operator's cache: NotFound is tried again.
+        self.trainers
+            .pod(name, uid)
+            .ok_or_else(|| Status::not_found(format!("no training pod {name} is known yet")))
     }
 
     async fn plan_of(&self, request: Request<PlanRequest>) -> Result<RunPlan, Status> {
@@ -157,6 +174,25 @@ impl TrainingService {
         tracing::info!(target: "audit", namespace = pod.namespace, run = pod.run, digest = output.digest, "a training pod submitted its output");
         self.trainers.submitted(&pod);
         Ok(SubmitReply {})
+    }
+
+    fn trace_of(&self, request: &Request<TraceRequest>) -> Result<TraceReply, Status> {
+        let (name, uid) = Identity::of(request)?.trainer()?;
+        let pod = self.pod(name, uid)?;
+        own_rank(&pod, request.get_ref().rank)?;
+        let Some(traced) = self.trainers.traced(&pod, name, uid) else {
+            return Err(Status::failed_precondition("the run of this pod is not traced"));
+        };
+        let spans = trace::worker(&traced, request.get_ref(), Timestamp::now())?;
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() >= MAX_TOLD {
+            told.clear();
+        }
+        // Once: a pod ends after it.
+        if told.insert(uid.to_owned()) {
+            self.trainers.spans(spans);
+        }
+        Ok(TraceReply {})
     }
 
     /// Whether the run has this output already.
@@ -284,6 +320,12 @@ impl Training for TrainingService {
     ) -> Result<Response<SubmitReply>, Status> {
         let answer = self.take(request).await.map(Response::new);
         self.metrics.answered("Submit", &answer);
+        answer
+    }
+
+    async fn trace(&self, request: Request<TraceRequest>) -> Result<Response<TraceReply>, Status> {
+        let answer = self.trace_of(&request).map(Response::new);
+        self.metrics.answered("Trace", &answer);
         answer
     }
 }

@@ -10,11 +10,12 @@ use vigia_crds::is_digest;
 use vigia_model::context::Context;
 use vigia_model::histogram::BINS;
 use vigia_model::schema::Schema;
-use vigia_proto::v1::{ReportBatch, Sample, ScoreSummary, Verdict};
-use vigia_proto::{MAX_ALERTS, MAX_SAMPLES, MAX_SCORES};
+use vigia_proto::v1::{ReportBatch, Sample, ScoreSummary, Verdict, VersionSpan};
+use vigia_proto::{MAX_ALERTS, MAX_SAMPLES, MAX_SCORES, MAX_SPANS};
 
 use super::allowed::Allowed;
 use crate::store::{Row, Summary};
+use crate::telemetry::TraceParent;
 
 /// A clock that is further off than this is corrected.
 pub const MAX_SKEW_MS: i64 = 10_000;
@@ -43,6 +44,8 @@ pub struct Report {
     pub summaries: Vec<Summary>,
     /// What to keep for training.
     pub rows: Vec<Row>,
+    /// What the node did with versions of rollouts that are traced.
+    pub versions: Vec<VersionSpan>,
     /// How far the agent's clock is ahead, where that is too far: times were corrected by it.
     pub skew_ms: Option<i64>,
     /// Items left out, by reason.
@@ -63,7 +66,9 @@ pub enum Refused {
     #[error("sequence must be from 1")]
     Sequence,
     /// More than an agent has to say.
-    #[error("a batch has at most {MAX_ALERTS} alerts, {MAX_SCORES} scores and {MAX_SAMPLES} samples")]
+    #[error(
+        "a batch has at most {MAX_ALERTS} alerts, {MAX_SCORES} scores, {MAX_SAMPLES} samples and {MAX_SPANS} versions"
+    )]
     Size,
 }
 
@@ -83,6 +88,7 @@ pub fn check(batch: ReportBatch, node: &str, allowed: &Allowed, now_ms: i64) -> 
         (batch.alerts.len(), MAX_ALERTS),
         (batch.scores.len(), MAX_SCORES),
         (batch.samples.len(), MAX_SAMPLES),
+        (batch.versions.len(), MAX_SPANS),
     ];
     if sizes.iter().any(|(size, most)| size > most) {
         return Err(Refused::Size);
@@ -118,6 +124,12 @@ pub fn check(batch: ReportBatch, node: &str, allowed: &Allowed, now_ms: i64) -> 
     for sample in batch.samples {
         match check_sample(sample, allowed, clock) {
             Ok(row) => report.rows.push(row),
+            Err(reason) => leave(reason),
+        }
+    }
+    for version in batch.versions {
+        match check_version(version, allowed, clock) {
+            Ok(version) => report.versions.push(version),
             Err(reason) => leave(reason),
         }
     }
@@ -240,6 +252,23 @@ fn check_sample(sample: Sample, allowed: &Allowed, clock: Clock) -> Result<Row, 
         above_threshold: sample.above_threshold,
         context,
     })
+}
+
+/// Whether its trace is one of ours is for who tells it to say.
+fn check_version(mut said: VersionSpan, allowed: &Allowed, clock: Clock) -> Result<VersionSpan, Reason> {
+    if !allowed.version(&said.namespace, &said.model, &said.digest) {
+        return Err("NotPlanned");
+    }
+    if said.traceparent.parse::<TraceParent>().is_err() {
+        return Err("BadTrace");
+    }
+    let is_word = said.reason.bytes().all(|b| b.is_ascii_alphanumeric());
+    if said.reason.len() > 64 || !is_word {
+        return Err("BadName");
+    }
+    let ours = |us: i64| clock.ours(us / 1000).map(|ms| ms * 1000 + us.rem_euclid(1000));
+    (said.start_unix_us, said.end_unix_us) = (ours(said.start_unix_us)?, ours(said.end_unix_us)?);
+    Ok(said)
 }
 
 /// A name or UID as Kubernetes has them.

@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use kube::ResourceExt;
-use vigia_crds::{Model, ModelStatus, PlannedModel, PlannedVersion, RolloutPhase, StepMode, VersionMode};
+use vigia_crds::{
+    Model, ModelStatus, PlannedModel, PlannedVersion, RolloutPhase, RolloutStep, StepMode, VersionMode,
+};
 
 use super::nodes::{self, NodeView};
-use super::trust;
 use super::version::{self, VersionView};
+use super::{trace, trust};
+use crate::telemetry::TraceParent;
 
 /// What the nodes of one Model should hold: some are ahead, the others are not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +20,10 @@ pub struct Assignment {
     model: PlannedModel,
     /// Nodes of the rollout's step.
     pub ahead: BTreeSet<String>,
+    /// The rollout's version and its span, where it is traced.
+    traced: Option<(String, TraceParent)>,
+    /// Of nodes that are ahead, the step since which they are told the same.
+    since: BTreeMap<String, i32>,
     /// Versions of nodes that are ahead.
     of_ahead: Vec<PlannedVersion>,
     /// Versions of all other nodes.
@@ -46,7 +53,7 @@ impl Assignment {
             .as_ref()
             .and_then(|p| pick(&p.digest, VersionMode::Prefetch));
         let under_way = status.rollout.as_ref().filter(|r| is_forward(r.phase));
-        let mut ahead = BTreeSet::new();
+        let (mut ahead, mut since) = (BTreeSet::new(), BTreeMap::new());
         let (of_ahead, of_others) = match under_way {
             None => (vec![], list([serving(VersionMode::Active), previous])),
             Some(rollout) => {
@@ -57,6 +64,7 @@ impl Assignment {
                 let new = |mode| pick(&rollout.version.digest, mode);
                 let mode = steps.get(index).map_or(StepMode::Shadow, |s| s.mode);
                 ahead = nodes::covered(nodes, nodes::count_at(steps, index, nodes.len()));
+                since = told_since(&steps[..(index + 1).min(steps.len())], nodes);
                 // A version that may no longer run is ahead nowhere: its nodes serve as before.
                 let of_ahead = match (mode, new(VersionMode::Active)) {
                     (_, None) => [serving(VersionMode::Active), None, previous.clone()],
@@ -88,10 +96,26 @@ impl Assignment {
                 trusted_keys,
             },
             ahead,
+            traced: under_way.and_then(|r| Some((r.version.digest.clone(), trace::of(r)?))),
+            since,
             of_ahead,
             of_others,
             lost,
         }
+    }
+
+    /// What a version on a node is a part of: the step that told the node so, and for those that are not ahead the
+    /// rollout.
+    fn span(&self, node: &str, version: &PlannedVersion) -> Option<String> {
+        let (_, rollout) = self
+            .traced
+            .as_ref()
+            .filter(|(digest, _)| *digest == version.digest)?;
+        let span = match self.since.get(node) {
+            Some(step) => trace::of_step(*rollout, *step),
+            None => *rollout,
+        };
+        Some(span.to_string())
     }
 
     /// What one node is told.
@@ -106,14 +130,36 @@ impl Assignment {
             version.mode != VersionMode::Prefetch || holders.is_none_or(|all| all.contains(node))
         };
         PlannedModel {
-            versions: versions.iter().filter(can_hold).cloned().collect(),
+            versions: versions
+                .iter()
+                .filter(can_hold)
+                .map(|version| PlannedVersion {
+                    traceparent: self.span(node, version),
+                    ..version.clone()
+                })
+                .collect(),
             ..self.model.clone()
         }
     }
 }
 
+/// The step since which each node of the last of these steps has been in it and told the same.
+fn told_since(steps: &[RolloutStep], nodes: &[NodeView]) -> BTreeMap<String, i32> {
+    let mut since = BTreeMap::new();
+    let Some(mode) = steps.last().map(|step| step.mode) else {
+        return since;
+    };
+    let same = steps.iter().enumerate().rev();
+    for (at, _) in same.take_while(|(_, step)| step.mode == mode) {
+        for node in nodes::covered(nodes, nodes::count_at(steps, at, nodes.len())) {
+            since.insert(node, i32::try_from(at).unwrap_or(i32::MAX));
+        }
+    }
+    since
+}
+
 /// The new version is on its way, not on its way back.
-pub fn is_forward(phase: RolloutPhase) -> bool {
+pub const fn is_forward(phase: RolloutPhase) -> bool {
     matches!(phase, RolloutPhase::Progressing | RolloutPhase::Paused)
 }
 
@@ -203,6 +249,8 @@ mod tests {
                 started_at: Time(at(0)),
                 step_ready_at: None,
                 message: String::new(),
+                step_began_at: None,
+                traceparent: None,
             }),
             ..ModelStatus::default()
         };

@@ -15,9 +15,10 @@ use super::assign::{Assignment, is_forward};
 use super::nodes::{self, NodeView};
 use super::rollout::{self, Observed, Scores};
 use super::version::{self, VersionView};
-use super::{history, lost, revoked, trust, windows};
+use super::{history, lost, revoked, trace, trust, windows};
 use crate::context::Context;
 use crate::controller::{self, Error};
+use crate::events::{Note, Severity};
 use crate::metrics::ReasonLabels;
 use crate::nodeplan::claim::Claimants;
 use crate::observed::Merged;
@@ -68,8 +69,9 @@ async fn reconcile(model: Arc<Model>, context: Arc<Context>) -> Result<Option<Du
     wanted.push(windows::condition(serving.map(|v| &**v), &profiles));
     wanted.push(trust::condition(&model.spec.trust));
     status.conditions = conditions::apply(&status.conditions, &wanted, generation, now);
+    let refused = tell_trace(&model, &current, &mut status, &objects, &context);
     // Before the write, so that a kill after it leaves nothing unsaid; said twice, they are one.
-    for note in &next.notes {
+    for note in next.notes.iter().chain(&refused) {
         tracing::info!(target: "audit", action = note.reason, namespace, model = name, note = note.note);
         context.events.mention(&model.object_ref(&()), note).await;
     }
@@ -86,6 +88,38 @@ async fn reconcile(model: Arc<Model>, context: Arc<Context>) -> Result<Option<Du
     tell_nodes(&model, &namespace, &name, &status, &versions, &nodes, &context);
     history::tidy(&model, &status, &context).await?;
     Ok(next.again)
+}
+
+/// Says the spans that end with this status; answers what there is to say of a trace that is none.
+fn tell_trace(
+    model: &Model,
+    from: &ModelStatus,
+    to: &mut ModelStatus,
+    versions: &[Arc<ModelVersion>],
+    context: &Context,
+) -> Option<Note> {
+    let is_on = context.telemetry.is_on();
+    let find = |digest: &str| versions.iter().find(|v| v.spec.digest == digest).map(|v| &**v);
+    let change = trace::Change {
+        model,
+        part_of: &|digest| trace::annotated(find(digest)).ok().flatten(),
+        from,
+        is_on,
+        now: Timestamp::now(),
+    };
+    context.telemetry.spans(change.note(to));
+    let begun = to.rollout.as_ref().filter(|rollout| {
+        let was = from.rollout.as_ref().and_then(|was| was.traceparent.as_ref());
+        is_on && rollout.traceparent.as_ref() != was
+    })?;
+    let why = trace::annotated(find(&begun.version.digest)).err()?;
+    Some(Note {
+        severity: Severity::Warning,
+        reason: "TraceparentRefused",
+        action: "Rollout",
+        note: why,
+        key: format!("traceparent/{}", begun.version.digest),
+    })
 }
 
 /// A version that serves is withdrawn where its ModelVersion is gone. That it is in no cache is not

@@ -88,6 +88,7 @@ impl VersionView {
             digest: self.digest.clone(),
             size_bytes: self.size_bytes,
             mode,
+            traceparent: None,
         }
     }
 }

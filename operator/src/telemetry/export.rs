@@ -6,8 +6,11 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use opentelemetry_proto::tonic::logs::v1::ResourceLogs;
 use opentelemetry_proto::tonic::metrics::v1::ResourceMetrics;
+use opentelemetry_proto::tonic::trace::v1::ResourceSpans;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -18,7 +21,7 @@ use super::{TelemetryMetrics, Told};
 
 /// How long one call may take.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
-/// Records sent at once.
+/// Records and spans sent at once.
 const BATCH: usize = 256;
 /// How often a batch is tried, and what is waited after the first time; twice as long after each.
 const TRIES: u32 = 3;
@@ -28,9 +31,38 @@ const LAST: Duration = Duration::from_secs(3);
 /// How often sums are sent.
 const EVERY: Duration = Duration::from_secs(15);
 
-/// Both clients, over one connection.
+/// What is sent once, and is lost if it is not delivered.
+#[derive(Debug)]
+pub enum Waiting {
+    /// A log record.
+    Log(ResourceLogs),
+    /// A span.
+    Span(ResourceSpans),
+}
+
+impl Waiting {
+    /// What it is, as metrics name it.
+    pub const fn signal(&self) -> &'static str {
+        match self {
+            Self::Log(_) => LOGS,
+            Self::Span(_) => SPANS,
+        }
+    }
+}
+
+/// Things of one kind, as they are sent.
+enum Request {
+    Logs(ExportLogsServiceRequest),
+    Spans(ExportTraceServiceRequest),
+}
+
+const LOGS: &str = "logs";
+const SPANS: &str = "spans";
+
+/// The clients, over one connection.
 pub struct Exporter {
     logs: LogsServiceClient<Channel>,
+    spans: TraceServiceClient<Channel>,
     sums: MetricsServiceClient<Channel>,
     metrics: TelemetryMetrics,
     /// The last call failed, which is said once.
@@ -40,7 +72,7 @@ pub struct Exporter {
 /// Sends what waits until `shutdown`, and then what is left, once.
 pub async fn run(
     mut exporter: Exporter,
-    mut waiting: mpsc::Receiver<ResourceLogs>,
+    mut waiting: mpsc::Receiver<Waiting>,
     told: &Told,
     shutdown: CancellationToken,
 ) {
@@ -54,8 +86,8 @@ pub async fn run(
                 if count == 0 {
                     return;
                 }
-                let records = std::mem::take(&mut batch);
-                until_the_end(&shutdown, exporter.send_logs(records)).await;
+                let batch = std::mem::take(&mut batch);
+                until_the_end(&shutdown, exporter.send(batch)).await;
             }
             _ = ticks.tick() => {
                 let sums = told.sums().metrics(jiff::Timestamp::now().as_millisecond());
@@ -66,13 +98,11 @@ pub async fn run(
         }
     }
     waiting.close();
-    while let Ok(record) = waiting.try_recv() {
-        batch.push(record);
+    while let Ok(one) = waiting.try_recv() {
+        batch.push(one);
     }
     let last = async {
-        if !batch.is_empty() {
-            exporter.send_logs(batch).await;
-        }
+        exporter.send(batch).await;
         let sums = told.sums().metrics(jiff::Timestamp::now().as_millisecond());
         if let Some(sums) = sums {
             exporter.send_sums(sums).await;
@@ -113,40 +143,73 @@ impl Exporter {
     pub fn new(channel: Channel, metrics: TelemetryMetrics) -> Self {
         Self {
             logs: LogsServiceClient::new(channel.clone()),
+            spans: TraceServiceClient::new(channel.clone()),
             sums: MetricsServiceClient::new(channel),
             metrics,
             failing: false,
         }
     }
 
-    async fn send_logs(&mut self, records: Vec<ResourceLogs>) {
-        let count = records.len() as u64;
-        let request = ExportLogsServiceRequest {
+    async fn send(&mut self, batch: Vec<Waiting>) {
+        let (mut records, mut spans) = (vec![], vec![]);
+        for one in batch {
+            match one {
+                Waiting::Log(record) => records.push(record),
+                Waiting::Span(span) => spans.push(span),
+            }
+        }
+        let counts = (records.len() as u64, spans.len() as u64);
+        let logs = Request::Logs(ExportLogsServiceRequest {
             resource_logs: records,
-        };
+        });
+        let spans = Request::Spans(ExportTraceServiceRequest {
+            resource_spans: spans,
+        });
+        self.deliver(LOGS, counts.0, logs).await;
+        self.deliver(SPANS, counts.1, spans).await;
+    }
+
+    /// How many of a request's things the collector rejects, and why.
+    async fn call(&mut self, request: &Request) -> Result<(i64, String), Status> {
+        match request {
+            Request::Logs(request) => {
+                let answer = self.logs.export(request.clone()).await?.into_inner();
+                let partial = answer.partial_success.unwrap_or_default();
+                Ok((partial.rejected_log_records, partial.error_message))
+            }
+            Request::Spans(request) => {
+                let answer = self.spans.export(request.clone()).await?.into_inner();
+                let partial = answer.partial_success.unwrap_or_default();
+                Ok((partial.rejected_spans, partial.error_message))
+            }
+        }
+    }
+
+    /// Tries a request a few times, and counts what became of the `count` things in it.
+    async fn deliver(&mut self, signal: &'static str, count: u64, request: Request) {
+        if count == 0 {
+            return;
+        }
         let mut pause = PAUSE;
         for attempt in 1..=TRIES {
-            let answer = self.logs.export(request.clone()).await;
+            let answer = self.call(&request).await;
             self.note(answer.as_ref().err());
             match answer {
-                Ok(answer) => {
-                    let partial = answer.into_inner().partial_success.unwrap_or_default();
-                    let rejected = u64::try_from(partial.rejected_log_records)
-                        .unwrap_or(0)
-                        .min(count);
+                Ok((rejected, why)) => {
+                    let rejected = u64::try_from(rejected).unwrap_or(0).min(count);
                     if rejected > 0 {
-                        tracing::warn!(
-                            rejected,
-                            why = partial.error_message,
-                            "the OTLP collector rejects log records"
-                        );
-                        self.metrics.drop("logs", "Rejected", rejected);
+                        tracing::warn!(signal, rejected, why, "the OTLP collector rejects some");
+                        self.metrics.drop(signal, "Rejected", rejected);
                     }
-                    self.metrics.sent.inc_by(count - rejected);
+                    let sent = match signal {
+                        SPANS => &self.metrics.sent_spans,
+                        _ => &self.metrics.sent,
+                    };
+                    sent.inc_by(count - rejected);
                     return;
                 }
                 Err(status) if !passes(status.code()) => {
-                    self.metrics.drop("logs", "Refused", count);
+                    self.metrics.drop(signal, "Refused", count);
                     return;
                 }
                 Err(_) if attempt < TRIES => {
@@ -156,7 +219,7 @@ impl Exporter {
                 Err(_) => {}
             }
         }
-        self.metrics.drop("logs", "Unreachable", count);
+        self.metrics.drop(signal, "Unreachable", count);
     }
 
     /// Once: the next sums hold these.

@@ -1,13 +1,16 @@
-//! Alerts and windows for an OpenTelemetry collector: OTLP logs and metrics over gRPC, where an endpoint is named.
+//! Alerts, windows and traces for an OpenTelemetry collector: OTLP logs, metrics and spans over gRPC, where an endpoint is
+//! named.
 //!
-//! The operator sends them, not the agents: it knows the pods, and the collector's address and certificate are then on
-//! one node. Nothing waits for a collector: what is said goes into a queue of a fixed length, and what finds no place in
+//! The operator sends them, not agents and training pods: it knows the pods, and the collector's address and certificate
+//! are then on one node. What those did comes with what they report anyway. Nothing waits for a collector: what is said goes into a queue of a fixed length, and what finds no place in
 //! it, or is not taken after a few tries, is dropped and counted. A metric is a sum since the start, so that one that was
 //! not delivered is made up for by the next.
 
 mod export;
 mod record;
+mod span;
 mod sums;
+mod traceparent;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,17 +27,19 @@ use vigia_proto::v1::Verdict;
 
 use crate::pods::PodView;
 use crate::store::Summary;
-use export::Exporter;
-use opentelemetry_proto::tonic::logs::v1::ResourceLogs;
+use export::{Exporter, Waiting};
 use sums::Sums;
 
-/// Alerts that wait.
+pub use span::{Service, Span};
+pub use traceparent::TraceParent;
+
+/// Alerts and spans that wait.
 const QUEUE: usize = 1024;
 
 /// Labels of what was dropped.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct Dropped {
-    /// `logs` or `metrics`.
+    /// `logs`, `metrics` or `spans`.
     pub signal: &'static str,
     /// One CamelCase word.
     pub reason: &'static str,
@@ -45,7 +50,9 @@ pub struct Dropped {
 pub struct TelemetryMetrics {
     /// Records that the collector took.
     pub sent: Counter,
-    /// Records and series that it did not get.
+    /// Spans that it took.
+    pub sent_spans: Counter,
+    /// Records, spans and series that it did not get.
     pub dropped: Family<Dropped, Counter>,
 }
 
@@ -63,8 +70,13 @@ impl TelemetryMetrics {
             self.sent.clone(),
         );
         registry.register(
+            "otlp_spans_sent",
+            "Spans that the OTLP collector took",
+            self.sent_spans.clone(),
+        );
+        registry.register(
             "otlp_dropped",
-            "Log records and metric series that the OTLP collector did not get, by reason",
+            "Log records, spans and metric series that the OTLP collector did not get, by reason",
             self.dropped.clone(),
         );
     }
@@ -75,30 +87,37 @@ impl TelemetryMetrics {
 pub struct Telemetry(Option<Arc<Told>>);
 
 struct Told {
-    logs: mpsc::Sender<ResourceLogs>,
+    queue: mpsc::Sender<Waiting>,
     sums: Mutex<Sums>,
     metrics: TelemetryMetrics,
+    /// The operator's own namespace and pod.
+    own: [(&'static str, String); 2],
     /// What [`Telemetry::run`] takes.
-    work: Mutex<Option<(Exporter, mpsc::Receiver<ResourceLogs>)>>,
+    work: Mutex<Option<(Exporter, mpsc::Receiver<Waiting>)>>,
 }
 
 impl Telemetry {
-    /// A way to tell the collector at `endpoint`; nobody is told where it is empty.
+    /// A way to tell the collector at `endpoint`; nobody is told where it is empty. `namespace` and `pod` are the
+    /// operator's own.
     ///
     /// # Errors
     /// No address, or no readable certificate.
-    pub fn new(endpoint: &str, ca: Option<&Path>) -> anyhow::Result<Self> {
+    pub fn new(endpoint: &str, ca: Option<&Path>, namespace: &str, pod: &str) -> anyhow::Result<Self> {
         if endpoint.is_empty() {
             return Ok(Self(None));
         }
         let channel = connect(endpoint, ca).with_context(|| format!("OTLP endpoint {endpoint}"))?;
         let metrics = TelemetryMetrics::default();
-        let (logs, waiting) = mpsc::channel(QUEUE);
+        let (queue, waiting) = mpsc::channel(QUEUE);
         let exporter = Exporter::new(channel, metrics.clone());
         Ok(Self(Some(Arc::new(Told {
-            logs,
+            queue,
             sums: Mutex::default(),
             metrics,
+            own: [
+                ("k8s.namespace.name", namespace.to_owned()),
+                ("k8s.pod.name", pod.to_owned()),
+            ],
             work: Mutex::new(Some((exporter, waiting))),
         }))))
     }
@@ -130,8 +149,21 @@ impl Telemetry {
             told.metrics.drop("metrics", "TooManySeries", 1);
         }
         let record = record::alert(verdict, pod, version, words, now);
-        if told.logs.try_send(record).is_err() {
-            told.metrics.drop("logs", "QueueFull", 1);
+        told.put(Waiting::Log(record));
+    }
+
+    /// Whether anybody is told.
+    pub const fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Tells spans, of traces that somebody wants to see.
+    pub fn spans(&self, spans: impl IntoIterator<Item = Span>) {
+        let Some(told) = &self.0 else { return };
+        for span in spans.into_iter().filter(|span| span.context.is_sampled()) {
+            let own = told.own.iter().filter(|_| span.service == Service::Operator);
+            let own = own.cloned().collect();
+            told.put(Waiting::Span(span.into_otlp(own)));
         }
     }
 
@@ -148,6 +180,15 @@ impl Telemetry {
 }
 
 impl Told {
+    /// Half of the queue is for alerts alone: a rollout over many nodes must cost none.
+    fn put(&self, one: Waiting) {
+        let signal = one.signal();
+        let has_place = matches!(one, Waiting::Log(_)) || self.queue.capacity() > QUEUE / 2;
+        if !has_place || self.queue.try_send(one).is_err() {
+            self.metrics.drop(signal, "QueueFull", 1);
+        }
+    }
+
     fn sums(&self) -> std::sync::MutexGuard<'_, Sums> {
         self.sums.lock().unwrap_or_else(PoisonError::into_inner)
     }

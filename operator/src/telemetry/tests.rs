@@ -14,6 +14,7 @@ use opentelemetry_proto::tonic::collector::metrics::v1::{
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::metrics::v1::{metric, number_data_point};
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
@@ -198,7 +199,7 @@ async fn a_collector_gets_alerts_and_at_the_end_all_that_was_counted() {
         .serve_with_incoming(TcpListenerStream::new(listener));
     let server = tokio::spawn(server);
     let shutdown = CancellationToken::new();
-    let telemetry = Telemetry::new(&endpoint, None).expect("an endpoint");
+    let telemetry = Telemetry::new(&endpoint, None, "vigia-system", "operator-0").expect("an endpoint");
     let work = tokio::spawn(telemetry.clone().run(shutdown.clone()));
 
     telemetry.scored(&[summary(5)]);
@@ -220,7 +221,7 @@ async fn nothing_waits_for_a_collector_that_is_away() {
     let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
     drop(listener);
     let shutdown = CancellationToken::new();
-    let telemetry = Telemetry::new(&endpoint, None).expect("an endpoint");
+    let telemetry = Telemetry::new(&endpoint, None, "vigia-system", "operator-0").expect("an endpoint");
     let work = tokio::spawn(telemetry.clone().run(shutdown.clone()));
     // Without a pause, so that the exporter has no turn: what does not fit is dropped at once.
     for _ in 0..QUEUE + 100 {
@@ -247,19 +248,128 @@ async fn nothing_waits_for_a_collector_that_is_away() {
     assert_eq!(told.metrics.sent.get(), 0);
 }
 
+/// The trace that the standard shows, going on.
+const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+/// A run, its Job and a worker of it, one in the other.
+fn trace() -> Vec<Span> {
+    let parent: TraceParent = PARENT.parse().expect("good");
+    let run = parent.child(&["run"]);
+    let job = run.child(&["job"]);
+    let at = |second: i64| jiff::Timestamp::from_second(1_795_255_200 + second).expect("a time");
+    let span = |context, parent, service, name, (start, end)| Span {
+        context,
+        parent: Some(parent),
+        service,
+        name,
+        start: at(start),
+        end: at(end),
+        resource: vec![],
+        attributes: vec![("vigia.model", "m".to_owned())],
+        error: None,
+    };
+    vec![
+        Span {
+            resource: vec![("k8s.pod.name", "vigia-train-0".to_owned())],
+            ..span(job.child(&["0"]), job, Service::Trainer, "worker", (3, 8))
+        },
+        span(job, run, Service::Operator, "training job", (2, 9)),
+        Span {
+            error: Some("a gate\u{1b}[2J fails".to_owned()),
+            ..span(run, parent, Service::Operator, "TrainingRun", (0, 10))
+        },
+    ]
+}
+
+#[test]
+fn a_span_is_what_otlp_wants() {
+    let [worker, job, run] = <[Span; 3]>::try_from(trace()).expect("three");
+    let sent = |span: Span| {
+        let who = vec![("k8s.pod.name", "operator-0".to_owned())];
+        let mut told = span.into_otlp(who);
+        (
+            told.resource.take().expect("a resource"),
+            told.scope_spans.remove(0).spans.remove(0),
+        )
+    };
+    let ((_, job), (about, run)) = (sent(job), sent(run));
+    assert_eq!(job.parent_span_id, run.span_id);
+    assert_eq!(run.parent_span_id, 0x00f0_67aa_0ba9_02b7_u64.to_be_bytes());
+    assert_eq!(
+        run.trace_id,
+        0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736_u128.to_be_bytes()
+    );
+    assert_eq!(run.start_time_unix_nano, 1_795_255_200_000_000_000);
+    assert_eq!(run.end_time_unix_nano - run.start_time_unix_nano, 10_000_000_000);
+    assert_eq!(
+        get(&about.attributes, "service.name").cloned(),
+        word("vigia-operator")
+    );
+    let status = run.status.expect("it failed");
+    assert_eq!(
+        (status.code(), status.message.as_str()),
+        (StatusCode::Error, "a gate[2J fails")
+    );
+    assert_eq!(job.status, None);
+    // What ends before it begins does not.
+    let (_, odd) = sent(Span {
+        end: jiff::Timestamp::UNIX_EPOCH,
+        ..worker
+    });
+    assert_eq!(odd.end_time_unix_nano, odd.start_time_unix_nano);
+}
+
+#[tokio::test]
+async fn a_trace_that_nobody_wants_to_see_is_not_sent_and_spans_leave_room_for_alerts() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+    let telemetry = Telemetry::new(&endpoint, None, "vigia-system", "operator-0").expect("an endpoint");
+    let told = telemetry.0.clone().expect("on");
+    let dropped = |signal| {
+        let labels = Dropped {
+            signal,
+            reason: "QueueFull",
+        };
+        told.metrics.dropped.get_or_create(&labels).get()
+    };
+    let unsampled: TraceParent = PARENT.replace("-01", "-00").parse().expect("good");
+    telemetry.spans(trace().into_iter().map(|span| Span {
+        context: unsampled,
+        ..span
+    }));
+    assert_eq!(told.queue.capacity(), QUEUE);
+    for _ in 0..QUEUE / 3 {
+        telemetry.spans(trace());
+    }
+    assert_eq!(told.queue.capacity(), QUEUE / 2);
+    assert_eq!(dropped("spans"), (QUEUE / 3 * 3 - QUEUE / 2) as u64);
+    telemetry.alert(&verdict(), &pod(), "m-v2", "words");
+    assert_eq!(dropped("logs"), 0);
+    Telemetry::default().spans(trace());
+}
+
 /// scripts/otlp.sh starts one, and looks at what it says that it got.
 #[tokio::test]
 #[ignore = "needs a collector: scripts/otlp.sh"]
 async fn a_real_collector_takes_all() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let endpoint = std::env::var("VIGIA_OTLP_COLLECTOR").expect("VIGIA_OTLP_COLLECTOR names it");
+    let ca = std::env::var_os("VIGIA_OTLP_CA");
     let shutdown = CancellationToken::new();
-    let telemetry = Telemetry::new(&endpoint, None).expect("an endpoint");
+    let telemetry = Telemetry::new(
+        &endpoint,
+        ca.as_deref().map(Path::new),
+        "vigia-system",
+        "operator-0",
+    )
+    .expect("an endpoint");
     telemetry.scored(&[summary(5)]);
     telemetry.alert(&verdict(), &pod(), "m-v2", "words");
     let work = tokio::spawn(telemetry.clone().run(shutdown.clone()));
-    let sent = &telemetry.0.as_ref().expect("on").metrics.sent;
-    within("an alert is taken", async {
-        while sent.get() == 0 {
+    telemetry.spans(trace());
+    let metrics = &telemetry.0.as_ref().expect("on").metrics;
+    within("an alert and a trace are taken", async {
+        while metrics.sent.get() == 0 || metrics.sent_spans.get() < 3 {
             tokio::task::yield_now().await;
         }
         Some(())
@@ -272,13 +382,13 @@ async fn a_real_collector_takes_all() {
 #[test]
 fn an_endpoint_is_an_address_and_has_what_it_needs() {
     let refused = |endpoint: &str, ca: Option<&str>| {
-        let made = Telemetry::new(endpoint, ca.map(Path::new));
+        let made = Telemetry::new(endpoint, ca.map(Path::new), "vigia-system", "operator-0");
         format!("{:#}", made.map(drop).expect_err("refused"))
     };
     assert!(refused("https://collector:4317", None).contains("certificate of its CA"));
     assert!(refused("collector:4317", None).contains("write http://"));
     assert!(refused("http://collector:4317", Some("/ca.crt")).contains("not https://"));
     assert!(refused("https://collector:4317", Some("/nowhere/ca.crt")).contains("/nowhere/ca.crt"));
-    let telemetry = Telemetry::new("", None).expect("off");
+    let telemetry = Telemetry::new("", None, "vigia-system", "operator-0").expect("off");
     telemetry.alert(&verdict(), &pod(), "m-v2", "words");
 }

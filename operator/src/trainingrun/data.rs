@@ -123,6 +123,7 @@ impl Prepared {
             submitted: false,
             estimators: self.estimators.clone(),
             components: self.components,
+            captures: vec![],
         }
     }
 }

@@ -12,8 +12,8 @@ use kube::{Resource, ResourceExt};
 use serde_json::json;
 use vigia_crds::TrainingRun;
 
-use super::RUN_UID;
 use super::identity::Identity;
+use super::{RUN_UID, trace};
 use crate::config::Config;
 use crate::watch::{RUN_NAME, RUN_NAMESPACE};
 
@@ -82,8 +82,14 @@ pub(super) fn job(
         |resources| json!(resources),
     );
     let deadline = i64::try_from(std::time::Duration::from(run.spec.timeout).as_secs()).unwrap_or(i64::MAX);
+    let traced = run.status.as_ref().and_then(trace::of_job);
+    let environment: Vec<_> = traced
+        .map(|span| json!({"name": "TRACEPARENT", "value": span.to_string()}))
+        .into_iter()
+        .collect();
     let container = json!({
         "name": "trainer",
+        "env": environment,
         "image": config.trainer_image,
         "imagePullPolicy": pod.image_pull_policy.as_deref().unwrap_or("IfNotPresent"),
         "args": [

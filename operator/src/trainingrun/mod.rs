@@ -21,6 +21,7 @@ mod reconcile;
 mod sign;
 mod silent;
 mod status;
+pub mod trace;
 pub mod windows;
 mod words;
 

@@ -17,7 +17,7 @@ use super::data::{HOLDOUT, Prepared, shard_name};
 use super::plan::{self, JobView, Next, Observed};
 use super::sign::sign;
 use super::windows::{self, Newest, Selection};
-use super::{identity, job, lost, silent, status, words};
+use super::{identity, job, lost, silent, status, trace, words};
 use crate::context::Context;
 use crate::controller::Error;
 use crate::events::{Note, Severity, counted};
@@ -160,9 +160,22 @@ async fn end(run: &TrainingRun, uid: &str, context: &Context) -> Result<Option<D
 pub(super) async fn write(
     run: &TrainingRun,
     from: &TrainingRunStatus,
-    to: TrainingRunStatus,
+    mut to: TrainingRunStatus,
     context: &Context,
 ) -> Result<(), Error> {
+    let is_traced = context.telemetry.is_on();
+    let spans = trace::note(run, from, &mut to, is_traced, Timestamp::now());
+    context.telemetry.spans(spans);
+    if let (true, None, Err(why)) = (is_traced, from.phase, trace::annotated(run)) {
+        let note = Note {
+            severity: Severity::Warning,
+            reason: "TraceparentRefused",
+            action: "Train",
+            note: why,
+            key: "traceparent".to_owned(),
+        };
+        context.events.mention(&run.object_ref(&()), &note).await;
+    }
     let phase = (from.phase != to.phase).then_some(to.phase).flatten();
     let message = vigia_crds::conditions::find(&to.conditions, vigia_crds::conditions::READY)
         .map(|c| c.message.clone())

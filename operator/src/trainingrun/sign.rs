@@ -6,13 +6,13 @@ use jiff::Timestamp;
 use kube::api::{ListParams, PartialObjectMeta};
 use kube::{Api, ResourceExt};
 use vigia_crds::{
-    LocalRef, Model, ModelVersion, ModelVersionSpec, Provenance, TrainingRun, TrainingRunStatus,
+    LocalRef, Model, ModelVersion, ModelVersionSpec, Provenance, TRACEPARENT, TrainingRun, TrainingRunStatus,
 };
 use vigia_model::artifact;
 
 use super::data::Prepared;
 use super::reconcile::{fail, failing, model_of, task_of, write};
-use super::{RUN_UID, status};
+use super::{RUN_UID, status, trace};
 use crate::apply;
 use crate::context::Context;
 use crate::controller::Error;
@@ -83,7 +83,12 @@ pub(super) async fn sign(
         .map_err(|error| Error::Other(format!("sign the output: {error}")))?;
     let digest = context.store.put_artifact(signed).await.map_err(failing)?;
     let samples = checked.map_or(0, |artifact| artifact.metadata.samples);
+    let began = Timestamp::now();
     let version = make_version(run, uid, status, &digest, samples, context).await?;
+    let times = (began, Timestamp::now());
+    context
+        .telemetry
+        .spans(trace::version_made(run, status, (&version, &digest), times));
     tracing::info!(target: "audit", namespace = run.namespace(), version, digest, run = run.name_any(), "signed");
     let generation = run.metadata.generation.unwrap_or(0);
     let to = status::succeeded(status, &version, generation, Timestamp::now());
@@ -143,6 +148,11 @@ async fn make_version(
             },
         );
         version.metadata.namespace = Some(namespace.clone());
+        // So that its rollout is a part of the same trace.
+        version.metadata.annotations = status
+            .traceparent
+            .clone()
+            .map(|traceparent| [(TRACEPARENT.to_owned(), traceparent)].into());
         version.metadata.labels = Some(
             [
                 (MODEL_LABEL, model.clone()),

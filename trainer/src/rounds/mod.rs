@@ -30,6 +30,7 @@ mod plan;
 mod retry;
 mod service;
 mod tls;
+mod trace;
 mod worker;
 mod zero;
 
@@ -69,6 +70,8 @@ pub struct Config {
     pub checkpoints: PathBuf,
     /// When to give up, from the start.
     pub deadline: Duration,
+    /// The span of the Job as W3C trace context, where the run is traced.
+    pub traceparent: Option<String>,
 }
 
 /// How it ended.
@@ -107,13 +110,13 @@ pub enum Stage {
 }
 
 /// Is told of each stage, and holds the rank up until its future is done.
-pub type Observer = dyn Fn(Stage) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
+pub type Observer<'a> = dyn Fn(Stage) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync + 'a;
 
 /// Takes part in a round, as rank 0 or another, until the result is submitted.
 ///
 /// # Errors
 /// See [`Fault`]: what no retry heals, or what did not pass before the deadline.
-pub async fn run(config: &Config, observer: &Observer) -> Result<Outcome, Fault> {
+pub async fn run(config: &Config, observer: &Observer<'_>) -> Result<Outcome, Fault> {
     if config.workers == 0 || config.rank >= config.workers {
         return Err(Fault::Config(format!(
             "rank {} of {} workers: the rank must be below the number of workers",
@@ -121,9 +124,16 @@ pub async fn run(config: &Config, observer: &Observer) -> Result<Outcome, Fault>
         )));
     }
     let budget = retry::Budget::new(config.deadline, config.rank);
-    if config.rank == 0 {
-        zero::run(config, &budget, observer).await
+    let stages = trace::Stages::new();
+    let observed = |stage| {
+        stages.done(stage);
+        observer(stage)
+    };
+    let outcome = if config.rank == 0 {
+        zero::run(config, &budget, &observed).await
     } else {
-        worker::run(config, &budget, observer).await
-    }
+        worker::run(config, &budget, &observed).await
+    };
+    stages.tell(config, &budget, &outcome).await;
+    outcome
 }

@@ -11,7 +11,7 @@ use tonic::{Request, Status, Streaming};
 use vigia_proto::v1::submit_request::Part;
 use vigia_proto::v1::training_client::TrainingClient;
 use vigia_proto::v1::{
-    Chunk, HoldoutRequest, PlanRequest, RunPlan, ShardRequest, SubmitHeader, SubmitRequest,
+    Chunk, HoldoutRequest, PlanRequest, RunPlan, ShardRequest, SubmitHeader, SubmitRequest, TraceRequest,
 };
 use vigia_proto::{MAX_CHUNK, MAX_MESSAGE};
 
@@ -117,6 +117,13 @@ impl<'a> Operator<'a> {
             Ok(())
         };
         retry("submitting the artifact", self.budget, call).await
+    }
+
+    /// Tells what took how long; once.
+    pub async fn trace(&self, trace: TraceRequest) -> Result<(), CallError> {
+        let request = self.request(trace)?;
+        self.client().await?.trace(request).await?;
+        Ok(())
     }
 
     async fn client(&self) -> Result<TrainingClient<Channel>, CallError> {

@@ -14,7 +14,7 @@ use crate::data::Rows;
 use crate::{fit, parquet};
 
 /// See [`super::run`].
-pub async fn run(config: &Config, budget: &Budget, observer: &Observer) -> Result<Outcome, Fault> {
+pub async fn run(config: &Config, budget: &Budget, observer: &Observer<'_>) -> Result<Outcome, Fault> {
     let operator = Operator::new(&config.operator, budget, config.rank);
     let mut patience = Patience::new(budget.clone());
     let mut part: Option<Part> = None;
@@ -73,7 +73,7 @@ struct Part {
 }
 
 impl Part {
-    async fn new(plan: Plan, operator: &Operator<'_>, observer: &Observer) -> Result<Self, Fault> {
+    async fn new(plan: Plan, operator: &Operator<'_>, observer: &Observer<'_>) -> Result<Self, Fault> {
         let rows = decode("the shard", operator.shard().await?, &plan).await?;
         tracing::info!(windows = rows.len(), "shard read");
         observer(Stage::ShardRead).await;
@@ -89,7 +89,7 @@ impl Part {
     async fn hand_over(
         &mut self,
         config: &Config,
-        observer: &Observer,
+        observer: &Observer<'_>,
         patience: &mut Patience,
     ) -> Result<(), CallError> {
         let mut zero = service::connect(&config.rank_zero, &config.tls).await?;

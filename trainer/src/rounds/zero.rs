@@ -21,7 +21,7 @@ use crate::fit;
 const FAREWELL: Duration = Duration::from_secs(15);
 
 /// See [`super::run`].
-pub async fn run(config: &Config, budget: &Budget, observer: &Observer) -> Result<Outcome, Fault> {
+pub async fn run(config: &Config, budget: &Budget, observer: &Observer<'_>) -> Result<Outcome, Fault> {
     let operator = Operator::new(&config.operator, budget, 0);
     let plan = Plan::new(&operator.plan().await?, config)?;
     observer(Stage::Planned).await;
@@ -65,7 +65,7 @@ async fn work(
     board: &Arc<Board>,
     operator: &Operator<'_>,
     budget: &Budget,
-    observer: &Observer,
+    observer: &Observer<'_>,
 ) -> Result<Outcome, Fault> {
     let internal = |status: tonic::Status| Fault::Input(format!("own part: {}", status.message()));
     if board.has(0) != (true, true) {

@@ -20,7 +20,8 @@ use vigia_model::schema::{Schema, from_rate};
 use vigia_proto::v1::submit_request::Part;
 use vigia_proto::v1::training_server::{Training, TrainingServer};
 use vigia_proto::v1::{
-    Chunk, HoldoutRequest, PlanRequest, RunPlan, ShardRequest, SubmitReply, SubmitRequest,
+    Chunk, HoldoutRequest, PlanRequest, RunPlan, ShardRequest, SubmitReply, SubmitRequest, TraceReply,
+    TraceRequest,
 };
 use vigia_trainer::data::{About, Rows};
 use vigia_trainer::fit::{self, Params};
@@ -85,6 +86,7 @@ struct Inner {
     fail: VecDeque<&'static str>,
     lose_receipt: bool,
     shards_served: BTreeMap<u32, usize>,
+    traces: Vec<TraceRequest>,
 }
 
 impl Operator {
@@ -183,6 +185,13 @@ impl Training for Service {
         }
         Ok(Response::new(SubmitReply {}))
     }
+
+    async fn trace(&self, request: Request<TraceRequest>) -> Result<Response<TraceReply>, Status> {
+        self.0.admit("trace", &request)?;
+        let mut inner = self.0.inner.lock().expect("a lock");
+        inner.traces.push(request.into_inner());
+        Ok(Response::new(TraceReply {}))
+    }
 }
 
 struct Ca(CertifiedIssuer<'static, KeyPair>);
@@ -227,6 +236,7 @@ pub struct Ground {
     files: TempDir,
     checkpoints: bool,
     deadline: Duration,
+    traceparent: Option<&'static str>,
     runtime: Option<Runtime>,
     address: SocketAddr,
 }
@@ -257,6 +267,7 @@ impl Ground {
             data_digest: format!("sha256:{}", "0a".repeat(32)),
         };
         let plan = RunPlan {
+            captures: vec![],
             namespace: "shop".to_owned(),
             run: "checkout-1".to_owned(),
             model: "checkout-anomaly".to_owned(),
@@ -292,6 +303,7 @@ impl Ground {
             files,
             checkpoints: false,
             deadline: Duration::from_secs(60),
+            traceparent: None,
             runtime: None,
             address: ([127, 0, 0, 1], 0).into(),
         };
@@ -450,7 +462,19 @@ impl Ground {
             tls: RoundsTls::load(tls.path()).expect("TLS"),
             checkpoints,
             deadline: self.deadline,
+            traceparent: self.traceparent.map(str::to_owned),
         }
+    }
+
+    /// What ranks told of what took how long.
+    pub fn traces(&self) -> Vec<TraceRequest> {
+        self.operator.inner.lock().expect("a lock").traces.clone()
+    }
+
+    /// With a run that is traced.
+    pub fn with_traceparent(mut self, traceparent: &'static str) -> Self {
+        self.traceparent = Some(traceparent);
+        self
     }
 
     /// Runs every rank until it ends by itself, killing and restarting as told, in that order.

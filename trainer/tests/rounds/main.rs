@@ -41,6 +41,36 @@ fn three_workers_make_the_bytes_that_one_process_makes() {
 }
 
 #[test]
+fn a_run_that_is_traced_is_told_of_stage_by_stage_and_no_other() {
+    const JOB: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let untraced = Ground::new(1);
+    untraced.round(&[]);
+    assert_eq!(untraced.traces(), []);
+
+    let ground = Ground::new(2).with_traceparent(JOB);
+    // An operator that does not take it makes no difference.
+    ground.operator_fails(&["trace", "trace"]);
+    let outcomes = ground.round(&[]);
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    let ground = Ground::new(2).with_traceparent(JOB);
+    ground.round(&[]);
+    let mut traces = ground.traces();
+    traces.sort_by_key(|trace| trace.rank);
+    let stages = |rank: usize| -> Vec<_> { traces[rank].stages.iter().map(|s| s.stage()).collect() };
+    use vigia_proto::v1::Stage::{Combine, Contribute, Fit, Moments, Plan, Shard, Submit};
+    assert_eq!(
+        stages(0),
+        [Plan, Shard, Moments, Fit, Contribute, Combine, Submit]
+    );
+    assert_eq!(stages(1), [Plan, Shard, Moments, Fit, Contribute]);
+    for trace in traces {
+        assert_eq!((trace.traceparent.as_str(), trace.error.as_str()), (JOB, ""));
+        let ends = || trace.stages.iter().map(|s| s.end_unix_us);
+        assert!(ends().is_sorted() && ends().all(|at| at >= trace.start_unix_us && at <= trace.end_unix_us));
+    }
+}
+
+#[test]
 fn every_kind_of_estimator_is_combined_as_one_process_would() {
     let kinds: Vec<EstimatorKind> = EstimatorKind::ALL.to_vec();
     for kinds in kinds.chunks(4) {

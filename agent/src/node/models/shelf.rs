@@ -226,6 +226,7 @@ mod tests {
             digest: digest.to_owned(),
             size: 1,
             mode,
+            traceparent: None,
         }
     }
 

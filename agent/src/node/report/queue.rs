@@ -10,7 +10,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use vigia_proto::v1::{ReportBatch, Sample, ScoreSummary, Verdict};
+use vigia_proto::MAX_SPANS;
+use vigia_proto::v1::{ReportBatch, Sample, ScoreSummary, Verdict, VersionSpan};
 
 /// Room for what waits.
 #[derive(Debug, Clone, Copy)]
@@ -47,13 +48,18 @@ pub struct Findings {
     pub scores: Vec<ScoreSummary>,
     /// Feature vectors.
     pub samples: Vec<Sample>,
+    /// What became of versions of rollouts that are traced.
+    pub versions: Vec<VersionSpan>,
 }
 
 impl Findings {
     /// Nothing to tell.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.alerts.is_empty() && self.scores.is_empty() && self.samples.is_empty()
+        self.alerts.is_empty()
+            && self.scores.is_empty()
+            && self.samples.is_empty()
+            && self.versions.is_empty()
     }
 }
 
@@ -95,6 +101,11 @@ impl Queue {
             self.room(|batch, limits| batch.alerts.len() < limits.alerts)
                 .alerts
                 .push(alert);
+        }
+        for version in findings.versions {
+            self.room(|batch, _| batch.versions.len() < MAX_SPANS)
+                .versions
+                .push(version);
         }
         for sample in findings.samples {
             self.room(|batch, limits| batch.samples.len() < limits.samples)

@@ -27,6 +27,7 @@ pub(crate) fn plan() -> NodePlanSpec {
                 digest: digest(),
                 size_bytes: 10,
                 mode: VersionMode::Active,
+                traceparent: None,
             }],
             trusted_keys: vec![],
         }],
@@ -53,6 +54,7 @@ pub(crate) fn sample(start_ms: i64) -> Sample {
         pairs: vec![3, 700],
         pair_counts: vec![9, 1],
         past: vec![1.5; 4],
+        capture: String::new(),
     }
 }
 
@@ -108,6 +110,7 @@ pub(crate) fn batch(sequence: u64) -> ReportBatch {
         samples: vec![sample(NOW - 5000), sample(NOW - 3000)],
         dropped_batches: 0,
         lost_calls: 0,
+        versions: vec![],
     }
 }
 

@@ -331,6 +331,8 @@ mod tests {
                 started_at: Time(at(STEP - 100)),
                 step_ready_at: Some(Time(at(STEP))),
                 message: String::new(),
+                step_began_at: None,
+                traceparent: None,
             };
             let observed = Observed {
                 spec: &model.spec,

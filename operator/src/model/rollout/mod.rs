@@ -150,6 +150,8 @@ fn withdraw_serving(observed: &Observed<'_>, next: &mut Next) -> bool {
             started_at: Time(observed.now),
             step_ready_at: None,
             message: sentence,
+            step_began_at: None,
+            traceparent: None,
         });
     }
     true
@@ -199,6 +201,8 @@ fn begin(observed: &Observed<'_>, next: &mut Next) {
                 started_at: Time(observed.now),
                 step_ready_at: None,
                 message: String::new(),
+                step_began_at: None,
+                traceparent: None,
             });
         }
         return;
@@ -251,6 +255,8 @@ fn start(observed: &Observed<'_>, next: &mut Next, version: ServedVersion, inste
         started_at: Time(observed.now),
         step_ready_at: None,
         message: String::new(),
+        step_began_at: None,
+        traceparent: None,
     });
 }
 

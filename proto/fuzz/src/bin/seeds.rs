@@ -1,7 +1,7 @@
 //! Writes the corpus that fuzzing starts from into the folder named by the first argument.
 
 use prost::Message;
-use vigia_proto::v1::{Driver, ReportBatch, Sample, ScoreSummary, Verdict};
+use vigia_proto::v1::{Driver, ReportBatch, Sample, ScoreSummary, Verdict, VersionSpan};
 
 fn main() {
     let folder = std::path::PathBuf::from(std::env::args().nth(1).expect("a folder to write to"));
@@ -23,6 +23,11 @@ fn main() {
         features: vec![1.5, 0.0, -2.0],
         ..Sample::default()
     };
+    let version = VersionSpan {
+        model: "m".to_owned(),
+        start_unix_us: 1,
+        ..VersionSpan::default()
+    };
     let empty = ReportBatch {
         instance: "i".to_owned(),
         sequence: 1,
@@ -38,6 +43,7 @@ fn main() {
             alerts: vec![alert],
             scores: vec![scores; 3],
             samples: vec![sample; 4],
+            versions: vec![version; 2],
             ..empty
         },
     ];
