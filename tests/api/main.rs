@@ -7,6 +7,7 @@
 
 mod chart;
 mod columns;
+mod decodable;
 mod generated;
 mod manifests;
 mod reasons;

@@ -6,7 +6,8 @@ use jiff::SignedDuration;
 use vigia_crds::conditions::{self, Wanted};
 use vigia_crds::{BudgetPer, TraceProfile, TraceProfileStatus};
 
-use super::plan::{Agents, names};
+use super::observed::Agents;
+use super::plan::names;
 use crate::events::{Note, Severity};
 
 /// Whether every window that is an alert was told as one, on all nodes, within the last hour.
@@ -57,7 +58,8 @@ pub fn told(old: Option<&TraceProfileStatus>, new: &TraceProfileStatus) -> Optio
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::{Selection, agents, status};
+    use super::super::observed::{Selection, agents};
+    use super::super::plan::status;
     use super::*;
     use crate::fixture::{at, profile};
     use serde_json::json;

@@ -1,7 +1,9 @@
 //! TraceProfile: what is traced for it at present, and what is wrong with it.
 
 pub mod alerts;
+pub mod budget;
 pub mod capture;
+pub mod observed;
 pub mod plan;
 mod reconcile;
 

@@ -9,7 +9,9 @@ use kube::{Resource, ResourceExt};
 use vigia_crds::TraceProfile;
 
 use super::alerts;
-use super::plan::{agents, select, status, told};
+use super::budget::told;
+use super::observed::{agents, select};
+use super::plan::status;
 use crate::context::Context;
 use crate::controller::{self, Error};
 use crate::nodeplan::claim::Claimants;

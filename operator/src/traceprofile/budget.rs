@@ -1,0 +1,81 @@
+//! What tracing takes for a profile, and whether that is more than its budget: pure.
+
+use vigia_crds::conditions::{self, Wanted};
+use vigia_crds::{KeptMode, Overhead, TraceProfile, TraceProfileStatus, coarse};
+
+use super::observed::Agents;
+use super::plan::names;
+use crate::events::{Note, Severity, counted};
+
+/// Whether what the profile wants costs no more than its budget, on all nodes.
+pub const WITHIN_BUDGET: &str = "WithinBudget";
+
+/// What agents measured, so rounded that it changes seldom however many nodes there are.
+pub(super) fn overhead(agents: &Agents, old: Option<&Overhead>) -> Overhead {
+    let milli = |micro: i64, old: i64| coarse(micro.saturating_add(999) / 1000, old);
+    let (all, most) = old.map_or((0, 0), |old| (old.milli_cores, old.most_milli_cores));
+    let most_milli_cores = milli(agents.most.0, most);
+    // Of nodes that take as much, the one that was named stays named.
+    let same = old.filter(|old| old.most_milli_cores == most_milli_cores && !old.most_on.is_empty());
+    Overhead {
+        milli_cores: milli(agents.micro_cores, all),
+        most_milli_cores,
+        most_on: match same {
+            Some(old) if agents.most.0 > 0 => old.most_on.clone(),
+            _ => agents.most.1.clone(),
+        },
+    }
+}
+
+/// What there is to say of it.
+pub(super) fn within_budget(profile: &TraceProfile, agents: &Agents) -> Wanted {
+    let Some(least) = agents.over.iter().map(|(_, mode)| *mode).min() else {
+        return Wanted::new(WITHIN_BUDGET, true, "WithinBudget", "");
+    };
+    let nodes: Vec<String> = agents
+        .over
+        .iter()
+        .map(|(node, mode)| format!("{node} ({})", mode.as_str()))
+        .collect();
+    let budget = profile
+        .spec
+        .budget
+        .as_ref()
+        .map_or("", |budget| budget.cpu.as_str());
+    let reason = match least {
+        KeptMode::Suspended => "Suspended",
+        _ => "Degraded",
+    };
+    let message = format!(
+        "on {} less is kept than spec.capture says, because the probe would take more than spec.budget.cpu \
+         {budget}: {}. It is tried again by itself; give it more, or want less",
+        counted(nodes.len() as u64, "node"),
+        names(&nodes)
+    );
+    Wanted::new(WITHIN_BUDGET, false, reason, message)
+}
+
+/// An Event where what is kept of calls was held down, or no longer is.
+pub fn told(old: Option<&TraceProfileStatus>, new: &TraceProfileStatus) -> Option<Note> {
+    let find = |status: &TraceProfileStatus| conditions::find(&status.conditions, WITHIN_BUDGET).cloned();
+    let (before, now) = (old.and_then(find), find(new)?);
+    let was = before.as_ref().is_some_and(|before| before.status == "False");
+    let is = now.status == "False";
+    let worse = is && before.is_some_and(|before| before.reason == "Degraded" && now.reason == "Suspended");
+    if was == is && !worse {
+        return None;
+    }
+    let (severity, reason, note) = if is {
+        (Severity::Warning, "OverBudget", now.message.clone())
+    } else {
+        let note = "all is kept again that spec.capture says".to_owned();
+        (Severity::Normal, "WithinBudget", note)
+    };
+    Some(Note {
+        severity,
+        reason,
+        action: "Trace",
+        note,
+        key: format!("{}-{}", now.reason, now.last_transition_time.0.as_second()),
+    })
+}

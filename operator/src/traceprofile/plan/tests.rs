@@ -1,0 +1,230 @@
+//! What a profile says of itself, from what it selects and what agents report.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde_json::json;
+use vigia_crds::{NodePlan, Overhead};
+
+use super::super::budget::{WITHIN_BUDGET, told};
+use super::super::observed::{agents, select};
+use super::*;
+use crate::fixture::{at, pod, profile};
+use crate::nodeplan::claim::Claimants;
+use crate::pods::PodView;
+
+fn look(
+    profile: &TraceProfile,
+    others: &[TraceProfile],
+    pods: &[PodView],
+    traced: u32,
+    missing: &[&str],
+) -> TraceProfileStatus {
+    let claimants = Claimants::new(others.iter().chain([profile]).cloned().map(Arc::new));
+    let pods: Vec<_> = pods.iter().cloned().map(Arc::new).collect();
+    let selection = select(profile, &claimants, &pods);
+    let agents = Agents {
+        containers: traced,
+        answered: selection.nodes.len(),
+        ..Agents::default()
+    };
+    let missing: Vec<_> = missing.iter().map(|m| (*m).to_owned()).collect();
+    status(profile, &selection, &agents, &missing, at(1))
+}
+
+fn reason(status: &TraceProfileStatus) -> (String, String) {
+    let ready = conditions::find(&status.conditions, READY).expect("Ready is always there");
+    (ready.status.clone(), ready.reason.clone())
+}
+
+#[test]
+fn what_is_kept_down_is_said_and_told_once() {
+    let plan = |node: &str, mode: &str, over: bool, cost: i64| -> NodePlan {
+        serde_json::from_value(json!({
+            "metadata": {"name": node}, "spec": {},
+            "status": {"profiles": [{
+                "namespace": "shop", "name": "p", "containers": if mode == "Suspended" { 0 } else { 1 },
+                "mode": mode, "overBudget": over, "overheadMicroCores": cost, "lost": 3,
+            }]},
+        }))
+        .expect("a plan")
+    };
+    let pods = [pod("shop", "a", "n1", &["app"]), pod("shop", "b", "n2", &["app"])];
+    let pods: Vec<_> = pods.iter().cloned().map(Arc::new).collect();
+    let mut profile = profile("shop", "p", 1);
+    profile.spec.budget = serde_json::from_value(json!({"cpu": "10m"})).expect("a budget");
+    let selection = select(&profile, &Claimants::new([Arc::new(profile.clone())]), &pods);
+    let mut next = |plans: [NodePlan; 2], second| {
+        let next = status(
+            &profile,
+            &selection,
+            &agents("shop", "p", plans.iter()),
+            &[],
+            at(second),
+        );
+        let note = told(profile.status.as_ref(), &next);
+        profile.status = Some(next.clone());
+        (next, note.map(|note| note.reason))
+    };
+    let within = |status: &TraceProfileStatus| {
+        conditions::find(&status.conditions, WITHIN_BUDGET)
+            .expect("is there")
+            .clone()
+    };
+
+    let (first, note) = next(
+        [plan("n1", "Full", false, 2000), plan("n2", "Full", false, 5000)],
+        1,
+    );
+    assert_eq!((within(&first).status.as_str(), note), ("True", None));
+    let wanted = Overhead {
+        milli_cores: 10,
+        most_milli_cores: 5,
+        most_on: "n2".to_owned(),
+    };
+    assert_eq!((&first.overhead, first.lost), (&wanted, 8));
+    let (again, _) = next(
+        [plan("n1", "Full", false, 2000), plan("n2", "Full", false, 4100)],
+        2,
+    );
+    assert_eq!(again, first, "a little less is not told");
+
+    let (down, note) = next(
+        [plan("n1", "Full", false, 2000), plan("n2", "Counts", true, 5000)],
+        3,
+    );
+    assert_eq!(
+        (within(&down).reason.as_str(), note),
+        ("Degraded", Some("OverBudget"))
+    );
+    assert!(
+        within(&down).message.contains("n2 (Counts)"),
+        "{}",
+        within(&down).message
+    );
+    assert_eq!(reason(&down).1, "Traced");
+    let (off, note) = next(
+        [plan("n1", "Full", false, 2000), plan("n2", "Suspended", true, 0)],
+        4,
+    );
+    assert_eq!(
+        (within(&off).reason.as_str(), note),
+        ("Suspended", Some("OverBudget"))
+    );
+    assert_eq!(reason(&off), ("False".to_owned(), "Suspended".to_owned()));
+    let (back, note) = next(
+        [plan("n1", "Full", false, 2000), plan("n2", "Full", false, 900)],
+        5,
+    );
+    assert_eq!(
+        (within(&back).status.as_str(), note),
+        ("True", Some("WithinBudget"))
+    );
+}
+
+#[test]
+fn all_that_is_selected_and_traced_is_ready() {
+    let pods = [
+        pod("shop", "a", "n1", &["app"]),
+        pod("shop", "b", "n2", &["app", "side"]),
+    ];
+    let status = look(&profile("shop", "p", 1), &[], &pods, 3, &[]);
+    assert_eq!(reason(&status), ("True".to_owned(), "Traced".to_owned()));
+    assert_eq!(
+        (status.matched_pods, status.traced_containers, status.nodes),
+        (2, 3, 2)
+    );
+    assert!(!conditions::is_true(&status.conditions, STALLED));
+    let status = look(&profile("shop", "p", 1), &[], &pods, 1, &[]);
+    assert_eq!(reason(&status).1, "WaitingForAgents");
+    assert!(conditions::is_true(&status.conditions, RECONCILING));
+}
+
+#[test]
+fn a_selector_without_pods_says_so() {
+    let status = look(&profile("shop", "p", 1), &[], &[], 0, &[]);
+    assert_eq!(reason(&status).1, "NothingSelected");
+    assert!(!conditions::is_true(&status.conditions, STALLED));
+}
+
+#[test]
+fn what_a_person_must_put_right_is_named() {
+    let pods = [pod("shop", "a", "n1", &["app"])];
+    let plain = profile("shop", "p", 5);
+    let stalled = |status: &TraceProfileStatus| conditions::is_true(&status.conditions, STALLED);
+
+    let missing = look(&plain, &[], &pods, 1, &["m"]);
+    assert_eq!(reason(&missing).1, "ModelNotFound");
+    assert!(stalled(&missing) && conditions::is_true(&missing.conditions, TRACED));
+
+    let overlap = look(&plain, &[profile("shop", "older", 1)], &pods, 0, &[]);
+    assert_eq!(reason(&overlap).1, "Overlaps");
+    let message = &conditions::find(&overlap.conditions, READY)
+        .expect("Ready")
+        .message;
+    assert!(message.contains("older") && stalled(&overlap), "{message}");
+
+    let mut typo = plain.clone();
+    typo.spec.containers = vec!["ap".to_owned()];
+    assert_eq!(reason(&look(&typo, &[], &pods, 0, &[])).1, "ContainerNotFound");
+
+    let mut odd = plain.clone();
+    odd.spec.capture.syscalls.exclude = vec!["futex".to_owned(), "raed".to_owned()];
+    let odd = look(&odd, &[], &pods, 1, &[]);
+    assert_eq!(reason(&odd).1, "UnknownSyscall");
+    let message = &conditions::find(&odd.conditions, READY).expect("Ready").message;
+    assert!(
+        message.contains("exclude has \"raed\"") && message.contains("did you mean read") && stalled(&odd),
+        "{message}"
+    );
+    assert!(conditions::is_true(&odd.conditions, TRACED), "the rest holds");
+
+    // Nothing is left of it: it traces nothing, and keeps nothing from a younger one.
+    let mut none = plain.clone();
+    none.spec.capture.syscalls.include = vec!["raed".to_owned(), "qqqqqqqq".to_owned()];
+    let younger = profile("shop", "younger", 9);
+    let status = look(&none, std::slice::from_ref(&younger), &pods, 0, &[]);
+    assert_eq!(reason(&status).1, "UnknownSyscall");
+    let message = &conditions::find(&status.conditions, READY)
+        .expect("Ready")
+        .message;
+    assert!(
+        message.contains("qqqqqqqq") && message.contains("man 2 syscalls"),
+        "{message}"
+    );
+    assert_eq!(status.nodes, 0);
+    assert_eq!(reason(&look(&younger, &[none], &pods, 1, &[])).1, "Traced");
+
+    let mut bad = plain.clone();
+    bad.spec.pod_selector =
+        serde_json::from_value(json!({"matchExpressions": [{"key": "a", "operator": "Like"}]}))
+            .expect("parses");
+    assert_eq!(reason(&look(&bad, &[], &pods, 0, &[])).1, "BadSelector");
+}
+
+#[test]
+fn agents_are_summed_over_nodes_and_a_broken_probe_is_named() {
+    let plan = |node: &str, probe: &str| -> NodePlan {
+        serde_json::from_value(json!({
+            "apiVersion": "vigia.dev/v1alpha1", "kind": "NodePlan", "metadata": {"name": node, "generation": 1},
+            "spec": {"profiles": [], "models": []},
+            "status": {"observedGeneration": 1, "profiles": [
+                {"namespace": "shop", "name": "p", "containers": 2}, {"namespace": "shop", "name": "q", "containers": 9}],
+              "conditions": [{"type": "ProbeReady", "status": probe, "reason": "NoBtf", "message": "no BTF",
+                              "lastTransitionTime": "2026-01-01T00:00:00Z"}]},
+        }))
+        .expect("a plan")
+    };
+    let plans = [plan("n1", "True"), plan("n2", "False")];
+    let said = agents("shop", "p", plans.iter());
+    assert_eq!((said.containers, said.answered), (4, 2));
+    assert_eq!(said.broken, [("n2".to_owned(), "no BTF".to_owned())]);
+    let selection = Selection {
+        pods: 1,
+        containers: 5,
+        nodes: BTreeSet::from(["n1".to_owned(), "n2".to_owned()]),
+        ..Selection::default()
+    };
+    let status = status(&profile("shop", "p", 1), &selection, &said, &[], at(1));
+    assert_eq!(reason(&status).1, "ProbeNotReady");
+}
