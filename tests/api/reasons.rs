@@ -19,12 +19,15 @@ const OTHER: &[&str] = &[
     "InjectionRecall",
     "LocalFileSystem",
     "NoExecute",
+    "ModelVersion",
+    "NGram",
     "NodePlan",
     "ScheduleAnyway",
     "SuccessCriteriaMet",
     "SyscallAnomaly",
     "RuntimeDefault",
     "TraceProfile",
+    "TrainingRun",
 ];
 
 /// The program's part of every file below a folder, without comments.
