@@ -18,6 +18,7 @@ const OTHER: &[&str] = &[
     "IfNotPresent",
     "InjectionRecall",
     "LocalFileSystem",
+    "ModelVersion",
     "NoExecute",
     "ModelVersion",
     "NGram",
