@@ -104,6 +104,7 @@ pub fn usual(name: &str) -> Params {
         workers: 1,
         created_at: String::new(),
         data_digest: String::new(),
+        captures: vec![],
     }
 }
 

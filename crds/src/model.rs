@@ -332,7 +332,8 @@ pub struct ModelStatus {
     /// How far the serving version's scores have moved from those of its validation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<DriftStatus>,
-    /// `Ready`, `Reconciling`, `Stalled`, `Drifted`, `ArtifactVerified`, `ArtifactsStored`, `WindowsFit`, `KeysUsable`.
+    /// `Ready`, `Reconciling`, `Stalled`, `Drifted`, `ArtifactVerified`, `ArtifactsStored`, `WindowsFit`,
+    /// `CaptureFits`, `KeysUsable`.
     #[serde(default)]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

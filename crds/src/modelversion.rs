@@ -120,6 +120,11 @@ pub struct Provenance {
     #[x_kube(validation = Rule::new("self.all(w, w >= 1000 && w <= 300000)")
         .message("provenance.windowMs lists lengths of windows in milliseconds: write numbers from 1000 to 300000"))]
     pub window_ms: Vec<i64>,
+    /// Which system calls the windows were made of: fingerprints of the filters of those TraceProfiles, `all` where
+    /// nothing was left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 32)))]
+    pub captures: Vec<String>,
     /// Metrics by name, decimals as text.
     #[serde(default)]
     #[schemars(extend("maxProperties" = 32))]

@@ -181,7 +181,7 @@ pub struct NodePlanStatus {
     #[serde(default)]
     pub lost: i64,
     /// `Ready`, `Reconciling`, `Stalled`, `ProbeReady`, `CaptureReady`, `SignalsReady`, `CountsComplete`,
-    /// `WithinBudget`.
+    /// `WithinBudget`, `ModelsFit`.
     #[serde(default)]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

@@ -61,6 +61,7 @@ fn milliseconds(work: impl FnOnce()) -> f64 {
 fn main() {
     let file = bytes::Bytes::from(parquet::write(&windows(), "bench", "bench").expect("writes"));
     let params = Params {
+        captures: vec![],
         name: "bench".to_owned(),
         estimators: EstimatorKind::DEFAULT.to_vec(),
         components: None,

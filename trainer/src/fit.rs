@@ -29,6 +29,14 @@ use crate::validate;
 
 /// Key of an artifact's hyperparameters: how long the windows were that it was validated on, in milliseconds.
 pub const WINDOW_MS: &str = "windowMs";
+/// What an artifact says that it was made by, each with its version.
+pub const MADE_BY: &str = concat!(
+    "vigia-trainer/",
+    env!("CARGO_PKG_VERSION"),
+    " ",
+    env!("VIGIA_CRATES")
+);
+
 /// Most windows that estimators are fitted to that need to see them all at once, and most values of those.
 pub const SAMPLE_ROWS: usize = 16_384;
 const SAMPLE_VALUES: usize = 4 << 20;
@@ -54,6 +62,8 @@ pub struct Params {
     pub created_at: String,
     /// Digest of the training data.
     pub data_digest: String,
+    /// Fingerprints of the filters by which the windows were made, where that is known.
+    pub captures: Vec<String>,
 }
 
 impl Params {
@@ -296,7 +306,8 @@ pub fn combine(mut parts: Vec<Partial>, params: &Params, holdout: &Rows) -> Resu
     metadata.data_digest.clone_from(&params.data_digest);
     metadata.seed = params.seed;
     metadata.samples = sums.rows + holdout.len() as u64;
-    metadata.made_by = concat!("vigia-trainer/", env!("CARGO_PKG_VERSION")).to_owned();
+    MADE_BY.clone_into(&mut metadata.made_by);
+    metadata.set_captures(&params.captures);
     metadata.hyperparameters = [
         ("estimator", list(&params.estimators)),
         ("workers", params.workers.to_string()),
@@ -489,7 +500,23 @@ mod tests {
             workers,
             created_at: "2026-01-01T00:00:00Z".to_owned(),
             data_digest: "sha256:00".to_owned(),
+            captures: vec![],
         }
+    }
+
+    #[test]
+    fn an_artifact_says_the_versions_that_are_locked() {
+        let lock = include_str!("../../Cargo.lock");
+        let made_by: Vec<&str> = MADE_BY.split(' ').collect();
+        assert_eq!(made_by.len(), 6);
+        for made in &made_by {
+            let (name, version) = made.split_once('/').expect("a version");
+            let locked = format!("name = \"{name}\"\nversion = \"{version}\"\n");
+            assert!(lock.contains(&locked), "{made} is not in Cargo.lock");
+        }
+        let trained = combine(parts(1), &params(1), &rows(200, 9)).expect("trains");
+        let opened = artifact::open_unsigned(&trained.artifact, Task::Anomaly).expect("opens");
+        assert_eq!(opened.metadata.made_by, MADE_BY);
     }
 
     fn parts(workers: u32) -> Vec<Partial> {

@@ -51,6 +51,8 @@ pub struct Profile {
     pub one_in: u32,
     /// Calls that windows are made of.
     pub filter: Filter,
+    /// The filter's fingerprint.
+    pub capture: String,
     /// What the probe counts beside calls.
     pub signals: BTreeSet<Signal>,
     /// Whether cgroupfs is asked, too.
@@ -226,6 +228,11 @@ fn profile(planned: &PlannedProfile) -> Result<Profile, String> {
             .clamp(2, 1000),
         filter: Filter::parse(
             Arch::NATIVE,
+            &planned.capture.syscalls.include,
+            &planned.capture.syscalls.exclude,
+        )
+        .map_err(|error| error.to_string())?,
+        capture: Filter::fingerprint(
             &planned.capture.syscalls.include,
             &planned.capture.syscalls.exclude,
         )

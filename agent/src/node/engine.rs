@@ -671,6 +671,21 @@ impl Engine {
         &self.shelf
     }
 
+    /// Profiles, with the Models whose serving version was trained on windows of other system calls.
+    #[must_use]
+    pub fn misfits(&self) -> Vec<(Key, Key)> {
+        let mut misfits = Vec::new();
+        for (name, profile) in &self.desired.profiles {
+            for model in &profile.models {
+                let serving = self.shelf.active(model);
+                if serving.is_some_and(|serving| !serving.metadata.fits(&profile.capture)) {
+                    misfits.push((name.clone(), model.clone()));
+                }
+            }
+        }
+        misfits
+    }
+
     /// Containers that are counted.
     #[must_use]
     pub fn traced(&self) -> &BTreeMap<ContainerId, Traced> {

@@ -176,6 +176,7 @@ mod tests {
 
     fn profile(mode: Mode, cores: Option<f64>) -> Profile {
         Profile {
+            capture: "all".to_owned(),
             window: EVERY,
             consecutive: 1,
             alerts_per_hour: 1.0,

@@ -435,6 +435,7 @@ impl Agent {
             lost_detail: self.engine.stats().lost_detail,
             no_detail: self.engine.no_detail(),
             no_signals: self.engine.no_signals(),
+            misfits: self.engine.misfits(),
         };
         self.status = status::build(&view, &self.status, Timestamp::now());
         self.statuses.send_if_modified(|statuses| {

@@ -235,6 +235,8 @@ impl Scorer {
                 for (loaded, mode) in versions
                     .into_iter()
                     .filter_map(|(loaded, mode)| Some((loaded?, mode)))
+                    // By the same rates such windows mean something else; the status says so.
+                    .filter(|(loaded, _)| loaded.metadata.fits(&profile.capture))
                 {
                     let Some(one) = self.one(window, profile, target, name, loaded, mode) else {
                         continue;
@@ -252,7 +254,9 @@ impl Scorer {
                 }
             }
             if amid && findings.samples.len() < SAMPLES && self.drawn(profile.sample_per_mille) {
-                findings.samples.extend(self.sample(window, above_active));
+                findings
+                    .samples
+                    .extend(self.sample(window, profile, above_active));
             }
         }
         findings.scores = sums.into_vec();
@@ -386,7 +390,12 @@ impl Scorer {
         })
     }
 
-    fn sample(&mut self, closed: &Closed<WindowKey>, above_threshold: bool) -> Option<v1::Sample> {
+    fn sample(
+        &mut self,
+        closed: &Closed<WindowKey>,
+        profile: &Profile,
+        above_threshold: bool,
+    ) -> Option<v1::Sample> {
         let schema = Schema::all().last()?;
         self.vector.resize(schema.width(), 0.0);
         schema.vector(&closed.window, &mut self.vector).ok()?;
@@ -404,7 +413,7 @@ impl Scorer {
             pairs: pairs.iter().map(|pair| u32::from(pair.id)).collect(),
             pair_counts: pairs.iter().map(|pair| pair.count).collect(),
             past: context.past().to_vec(),
-            capture: String::new(),
+            capture: profile.capture.clone(),
         })
     }
 

@@ -31,6 +31,9 @@ pub const COUNTS_COMPLETE: &str = "CountsComplete";
 /// Condition: what profiles want costs no more than their budgets.
 pub const WITHIN_BUDGET: &str = "WithinBudget";
 
+/// Condition: what scores was trained on windows of the same system calls.
+pub const MODELS_FIT: &str = "ModelsFit";
+
 /// Profiles that are named in a message.
 const NAMED: usize = 3;
 
@@ -61,6 +64,25 @@ pub struct View<'a, M> {
     pub no_detail: Option<&'a str>,
     /// What this kernel lacks of the signals that profiles want, as a sentence.
     pub no_signals: Option<&'a str>,
+    /// Profiles, with the Models that do not score their windows because they were trained on others.
+    pub misfits: Vec<(Key, Key)>,
+}
+
+/// Which profiles are traced by another filter than those that a Model of theirs was trained on.
+fn models_fit(misfits: &[(Key, Key)]) -> Wanted {
+    let Some((profile, model)) = misfits.first() else {
+        return Wanted::new(MODELS_FIT, true, "AsTrained", "");
+    };
+    let more = match misfits.len() - 1 {
+        0 => String::new(),
+        n => format!(" ({n} more like it)"),
+    };
+    let message = format!(
+        "Model {model} was trained on windows of other system calls than TraceProfile {profile} lets in, and does not \
+         score them{more}: set spec.capture.syscalls back, or let a RetrainingPolicy or a TrainingRun make a version of \
+         the new windows"
+    );
+    Wanted::new(MODELS_FIT, false, "OtherCapture", message)
 }
 
 /// The status for these facts; times of what has not changed are those of `current`.
@@ -72,6 +94,7 @@ pub fn build<M>(view: &View<'_, M>, current: &NodePlanStatus, now: Timestamp) ->
     let profiles = profiles(view, current);
     let mut wanted = conditions(view, &versions);
     wanted.push(within_budget(&profiles));
+    wanted.push(models_fit(&view.misfits));
     NodePlanStatus {
         observed_generation: view.desired.generation,
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -332,6 +355,7 @@ mod tests {
             profiles: BTreeSet::from([key("profile")]),
         };
         let profile = Profile {
+            capture: "all".to_owned(),
             window: Duration::from_secs(1),
             consecutive: 1,
             alerts_per_hour: 1.0,
@@ -394,6 +418,7 @@ mod tests {
             lost_detail: 0,
             no_detail: None,
             no_signals: None,
+            misfits: vec![],
         };
         build(&view, current, at(second))
     }
@@ -505,5 +530,13 @@ mod tests {
             ("False".to_owned(), "MissingCapability".to_owned())
         );
         assert_eq!(reason(&blind, READY).0, "False");
+    }
+
+    #[test]
+    fn a_model_of_other_calls_is_named_with_its_profile() {
+        assert_eq!(models_fit(&[]).status, Some(true));
+        let said = models_fit(&[(key("redis"), key("m")), (key("web"), key("m"))]);
+        assert_eq!((said.status, said.reason), (Some(false), "OtherCapture"));
+        assert!(said.message.contains("TraceProfile shop/redis") && said.message.contains("1 more"));
     }
 }

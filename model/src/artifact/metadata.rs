@@ -114,6 +114,27 @@ impl Metadata {
         }
     }
 
+    /// Fingerprints of the filters by which the windows were made that it was trained on, as
+    /// [`crate::syscalls::Filter::fingerprint`] gives them; none where it does not say.
+    pub fn captures(&self) -> impl Iterator<Item = &str> {
+        let said = self.labels.get(CAPTURES).map(String::as_str).unwrap_or_default();
+        said.split(' ').filter(|text| !text.is_empty())
+    }
+
+    /// Whether windows made by a filter of this fingerprint are like those that it was trained on, as far as it says.
+    pub fn fits(&self, capture: &str) -> bool {
+        let mut captures = self.captures().peekable();
+        captures.peek().is_none() || captures.any(|of| of == capture)
+    }
+
+    /// Says what [`Self::captures`] gives.
+    pub fn set_captures<S: AsRef<str>>(&mut self, captures: &[S]) {
+        if !captures.is_empty() {
+            let captures: Vec<&str> = captures.iter().map(AsRef::as_ref).collect();
+            self.labels.insert(CAPTURES.to_owned(), captures.join(" "));
+        }
+    }
+
     pub(super) fn to_bytes(&self) -> Result<Vec<u8>, ArtifactError> {
         let refuse = |why: String| Err(ArtifactError::Encode(why));
         if let Some((key, _)) = self.metrics.iter().find(|(_, v)| !v.is_finite()) {
@@ -191,6 +212,9 @@ impl Metadata {
         })
     }
 }
+
+/// Label of the filters by which windows were made. A label, so that what reads older artifacts reads these.
+const CAPTURES: &str = "captures";
 
 /// Prefix of our own keys among aprender's custom ones.
 const OWN: &str = "vigia.";

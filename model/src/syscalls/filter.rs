@@ -1,6 +1,8 @@
 //! Which system calls a window is made of, by their names and classes.
 
 use super::{Arch, Class, MAX_NUMBER, abi, class_of, name, native, number};
+use sha2::{Digest as _, Sha256};
+use std::collections::BTreeSet;
 use std::str::FromStr as _;
 
 /// A set of system calls of one architecture.
@@ -31,7 +33,54 @@ impl Default for Filter {
     }
 }
 
+/// The fingerprint of a filter that leaves out nothing.
+pub const ALL_CALLS: &str = "all";
+
+/// Hexadecimal digits of any other.
+const FINGERPRINT: usize = 32;
+
+/// Whether a text may be what [`Filter::fingerprint`] gave.
+pub fn is_fingerprint(text: &str) -> bool {
+    let hex = |text: &str| text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    text == ALL_CALLS || (text.len() == FINGERPRINT && hex(text))
+}
+
 impl Filter {
+    /// What tells windows made by these names from windows made by others: the same for every way to write the same calls,
+    /// in whichever order and by names or by classes, and on every architecture. Windows of two fingerprints mean different
+    /// things by the same rates.
+    ///
+    /// It is of the names that are left out, where none are named to be let in: a call that a later kernel adds does not
+    /// change what was meant. Else it is of those that are let in.
+    ///
+    /// # Errors
+    /// The first name that means nothing anywhere.
+    pub fn fingerprint<S: AsRef<str>>(include: &[S], exclude: &[S]) -> Result<String, UnknownCall> {
+        let mut names = BTreeSet::new();
+        for arch in Arch::ALL {
+            let filter = Self::parse(arch, include, exclude)?;
+            let told = super::all(arch).filter(|(nr, _)| filter.has_native(*nr) != include.is_empty());
+            names.extend(told.map(|(_, name)| name));
+        }
+        if include.is_empty() && names.is_empty() {
+            return Ok(ALL_CALLS.to_owned());
+        }
+        let mut hash = Sha256::new();
+        hash.update([u8::from(include.is_empty())]);
+        for name in names {
+            hash.update(name);
+            hash.update([0]);
+        }
+        let hash: [u8; 32] = hash.finalize().into();
+        let mut text = String::with_capacity(FINGERPRINT);
+        for byte in &hash[..FINGERPRINT / 2] {
+            use std::fmt::Write as _;
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+        }
+        Ok(text)
+    }
+
     /// What `include` names, or all where it names nothing, but for what `exclude` names. A call that `arch` lacks and
     /// another architecture has is passed over, so that one list serves a cluster of both.
     ///
@@ -114,6 +163,45 @@ mod tests {
     fn nothing_named_is_all_of_them() {
         let all = filter(&[], &[]);
         assert!((0..2000).chain([1 << 31, u32::MAX]).all(|nr| all.has(nr)));
+    }
+
+    fn fingerprint(include: &[&str], exclude: &[&str]) -> String {
+        Filter::fingerprint(include, exclude).expect("known names")
+    }
+
+    #[test]
+    fn a_fingerprint_is_of_what_is_let_in_and_not_of_how_it_is_written() {
+        assert_eq!(fingerprint(&[], &[]), ALL_CALLS);
+        let network: Vec<&str> = Arch::ALL
+            .into_iter()
+            .flat_map(super::super::all)
+            .map(|(_, name)| name)
+            .filter(|name| super::super::class(name) == Class::Network)
+            .collect();
+        assert_eq!(fingerprint(&["network"], &[]), fingerprint(&network, &[]));
+        assert_eq!(
+            fingerprint(&["read", "write"], &[]),
+            fingerprint(&["write", "read", "read"], &[])
+        );
+        assert_eq!(
+            fingerprint(&["read", "write"], &["write"]),
+            fingerprint(&["read"], &[])
+        );
+        let all: BTreeSet<String> = [
+            fingerprint(&[], &[]),
+            fingerprint(&[], &["futex"]),
+            fingerprint(&["futex"], &[]),
+            fingerprint(&[], &["memory"]),
+            fingerprint(&["memory"], &[]),
+            fingerprint(&["memory"], &["mmap"]),
+        ]
+        .into();
+        assert_eq!(all.len(), 6);
+        assert!(all.iter().all(|text| is_fingerprint(text)));
+        for bad in ["", "ALL", "0123", &"g".repeat(32), &"0".repeat(33)] {
+            assert!(!is_fingerprint(bad), "{bad}");
+        }
+        assert!(Filter::fingerprint(&["raed"], &[]).is_err());
     }
 
     #[test]

@@ -551,3 +551,13 @@ proptest! {
         prop_assert_eq!(artifact::open_unsigned(&bytes, Task::Anomaly).expect("opens").metadata, metadata);
     }
 }
+
+#[test]
+fn an_artifact_says_of_which_calls_its_windows_were() {
+    let mut said = metadata();
+    assert!(said.fits("all") && said.fits("other"), "it does not say");
+    said.set_captures(&["all", "c0c0"]);
+    assert_eq!(said.captures().collect::<Vec<_>>(), ["all", "c0c0"]);
+    assert!(said.fits("all") && said.fits("c0c0") && !said.fits("other"));
+    assert!(!said.fits("c0"));
+}

@@ -511,6 +511,7 @@ fn prepared() -> Prepared {
         data_digest: digest(),
         windows: 100,
         window_ms: vec![2000],
+        captures: vec![],
         created_unix_ms: 5,
     }
 }

@@ -10,6 +10,7 @@ use vigia_crds::is_digest;
 use vigia_model::context::Context;
 use vigia_model::histogram::BINS;
 use vigia_model::schema::Schema;
+use vigia_model::syscalls::{ALL_CALLS, is_fingerprint};
 use vigia_proto::v1::{ReportBatch, Sample, ScoreSummary, Verdict, VersionSpan};
 use vigia_proto::{MAX_ALERTS, MAX_SAMPLES, MAX_SCORES, MAX_SPANS};
 
@@ -238,6 +239,15 @@ fn check_sample(sample: Sample, allowed: &Allowed, clock: Clock) -> Result<Row, 
     if !WINDOW_MS.contains(&sample.window_ms) {
         return Err("BadWindow");
     }
+    // An agent of a version that did not say it is taken to let in all of them, as most do: where its profile leaves
+    // out some, its windows are not trained on.
+    let capture = match sample.capture {
+        unsaid if unsaid.is_empty() => ALL_CALLS.to_owned(),
+        said => said,
+    };
+    if !is_fingerprint(&capture) {
+        return Err("BadCapture");
+    }
     let Ok(context) = Context::counted(&sample.pairs, &sample.pair_counts, sample.past) else {
         return Err("BadContext");
     };
@@ -250,6 +260,7 @@ fn check_sample(sample: Sample, allowed: &Allowed, clock: Clock) -> Result<Row, 
         schema: sample.schema.into(),
         features: sample.features,
         above_threshold: sample.above_threshold,
+        capture: capture.into(),
         context,
     })
 }

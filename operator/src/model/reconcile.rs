@@ -66,12 +66,24 @@ async fn reconcile(model: Arc<Model>, context: Arc<Context>) -> Result<Option<Du
     let serving = status.serving.as_ref();
     let serving = serving.and_then(|s| objects.iter().find(|v| v.spec.digest == s.digest));
     let profiles = context.caches.profiles_naming(&namespace, &name);
-    wanted.push(windows::condition(serving.map(|v| &**v), &profiles));
+    let serving = serving.map(|v| &**v);
+    wanted.push(windows::condition(serving, &profiles));
+    let capture = windows::capture_fits(serving, &profiles);
+    let changed = capture.status == Some(false)
+        && conditions::find(&status.conditions, windows::CAPTURE_FITS).is_none_or(|c| c.status != "False");
+    let changed = changed.then(|| Note {
+        severity: Severity::Warning,
+        reason: "CaptureChanged",
+        action: "Score",
+        note: capture.message.clone(),
+        key: format!("capture/{}", serving.map_or("", |v| &v.spec.digest)),
+    });
+    wanted.push(capture);
     wanted.push(trust::condition(&model.spec.trust));
     status.conditions = conditions::apply(&status.conditions, &wanted, generation, now);
     let refused = tell_trace(&model, &current, &mut status, &objects, &context);
     // Before the write, so that a kill after it leaves nothing unsaid; said twice, they are one.
-    for note in next.notes.iter().chain(&refused) {
+    for note in next.notes.iter().chain(&refused).chain(&changed) {
         tracing::info!(target: "audit", action = note.reason, namespace, model = name, note = note.note);
         context.events.mention(&model.object_ref(&()), note).await;
     }

@@ -1,5 +1,5 @@
-//! Whether the windows that a version scores are as long as those that it was trained on. A profile's `spec.window` can
-//! be changed, and a profile be added, without anybody thinking of the Model.
+//! Whether the windows that a version scores are as long as those that it was trained on, and of the same system calls. A
+//! profile's `spec.window` or `spec.capture` can be changed, and a profile be added, without anybody thinking of the Model.
 
 use std::time::Duration;
 
@@ -8,6 +8,64 @@ use vigia_crds::conditions::Wanted;
 use vigia_crds::{ModelVersion, TraceProfile};
 
 use crate::store::Length;
+use crate::traceprofile::capture;
+
+/// The condition that they are of the same system calls.
+pub const CAPTURE_FITS: &str = "CaptureFits";
+
+/// Names of the profiles whose windows are made of other system calls than those that a version was trained on. None where
+/// the version does not say.
+pub fn other_capture(version: &ModelVersion, profiles: &[impl AsRef<TraceProfile>]) -> Vec<String> {
+    let trained = version.spec.provenance.as_ref().map_or(&[][..], |p| &p.captures);
+    let fits = |profile: &TraceProfile| {
+        let capture = capture::fingerprint(&profile.spec.capture);
+        trained.is_empty() || capture.is_none_or(|capture| trained.contains(&capture))
+    };
+    let profiles = profiles.iter().map(AsRef::as_ref);
+    profiles.filter(|p| !fits(p)).map(|p| p.name_any()).collect()
+}
+
+/// What there is to say of the calls that windows are made of.
+pub fn capture_fits(serving: Option<&ModelVersion>, profiles: &[impl AsRef<TraceProfile>]) -> Wanted {
+    let Some(serving) = serving else {
+        return Wanted::unknown(CAPTURE_FITS, "NoVersion", "no version serves");
+    };
+    let others = other_capture(serving, profiles);
+    if !others.is_empty() {
+        let message = format!(
+            "{} was trained on windows of other system calls than TraceProfile {} lets in, and does not score them: a \
+             RetrainingPolicy with coldStart trains on the new windows; else set spec.capture.syscalls back, give it a \
+             Model of its own, or start a TrainingRun once there are enough of the new windows",
+            serving.name_any(),
+            some(&others)
+        );
+        return Wanted::new(CAPTURE_FITS, false, "OtherCapture", message);
+    }
+    let says = serving
+        .spec
+        .provenance
+        .as_ref()
+        .is_some_and(|p| !p.captures.is_empty());
+    if says {
+        let message = "windows are made of the system calls that it was trained on";
+        Wanted::new(CAPTURE_FITS, true, "AsTrained", message)
+    } else {
+        let message = format!(
+            "ModelVersion {} does not say of which system calls the windows were that it was trained on",
+            serving.name_any()
+        );
+        Wanted::unknown(CAPTURE_FITS, "NotKnown", message)
+    }
+}
+
+/// The first three, and how many more.
+fn some(names: &[String]) -> String {
+    let shown = names.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(3) {
+        0 => shown,
+        n => format!("{shown} and {n} more"),
+    }
+}
 
 /// The condition.
 pub const WINDOWS_FIT: &str = "WindowsFit";
@@ -43,13 +101,9 @@ pub fn condition(serving: Option<&ModelVersion>, profiles: &[impl AsRef<TracePro
         let message = format!("windows are {lengths} long, as those that it was trained on");
         return Wanted::new(WINDOWS_FIT, true, "AsTrained", message);
     }
-    let shown = others.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
-    let more = match others.len().saturating_sub(3) {
-        0 => String::new(),
-        n => format!(" and {n} more"),
-    };
+    let shown = some(&others);
     let message = format!(
-        "{} was trained on windows of {lengths}, and TraceProfile {shown}{more} has windows of another length: its \
+        "{} was trained on windows of {lengths}, and TraceProfile {shown} has windows of another length: its \
          scores say little. Set its spec.window back, give it a Model of its own, or start a TrainingRun once there are \
          enough of the new windows",
         serving.name_any()
@@ -103,5 +157,34 @@ mod tests {
         );
         assert_eq!(said(&[], &both).0, "NotKnown");
         assert_eq!(condition(None, &both).reason, "NoVersion");
+    }
+
+    #[test]
+    fn profiles_of_other_calls_than_the_data_are_named() {
+        let of = |name: &str, include: &[&str]| {
+            let mut profile = profile("shop", name, 1);
+            profile.spec.capture.syscalls.include = include.iter().map(|n| (*n).to_owned()).collect();
+            Arc::new(profile)
+        };
+        let trained = |captures: &[String]| {
+            let mut version = version(&[10_000]);
+            version.spec.provenance.as_mut().expect("some").captures = captures.to_vec();
+            version
+        };
+        let both = [of("a", &[]), of("b", &["network"])];
+        let network = capture::fingerprint(&both[1].spec.capture).expect("a filter");
+        let said = |captures: &[String]| {
+            let wanted = capture_fits(Some(&trained(captures)), &both);
+            (wanted.reason, wanted.message)
+        };
+        assert_eq!(said(&["all".to_owned(), network]).0, "AsTrained");
+        let (reason, message) = said(&["all".to_owned()]);
+        assert_eq!(reason, "OtherCapture");
+        assert!(message.contains("TraceProfile b lets in"), "{message}");
+        assert_eq!(said(&[]).0, "NotKnown");
+        assert_eq!(capture_fits(None, &both).reason, "NoVersion");
+        // A profile that lets in nothing that there is traces nothing.
+        let nothing = [of("c", &["not_a_call"])];
+        assert!(other_capture(&trained(&["all".to_owned()]), &nothing).is_empty());
     }
 }

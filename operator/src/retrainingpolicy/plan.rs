@@ -15,6 +15,8 @@ pub const COLD_START: &str = "ColdStart";
 pub const DRIFT: &str = "Drift";
 /// Reason of a run that replaces a version whose artifact the store has lost.
 pub const LOST: &str = "ArtifactLost";
+/// Reason of a run after a change of what windows are made of.
+pub const CAPTURE: &str = "CaptureChanged";
 /// A run that was created may not be in the cache for so long.
 const CACHE_LAG: SignedDuration = SignedDuration::from_secs(30);
 
@@ -44,6 +46,18 @@ pub struct ModelView {
     pub lost: Option<String>,
 }
 
+/// Profiles whose windows the serving version does not score, because they are made of other system calls than those
+/// that it was trained on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unscored {
+    /// Their names.
+    pub profiles: Vec<String>,
+    /// Windows of the lookback that a run would take, of the one that has the fewest.
+    pub windows: u64,
+    /// There are no others.
+    pub all: bool,
+}
+
 /// What there is.
 #[derive(Clone, Debug)]
 pub struct Observed<'a> {
@@ -65,6 +79,8 @@ pub struct Observed<'a> {
     pub older: Option<String>,
     /// Windows of the lookback that a run would take.
     pub windows: u64,
+    /// What the serving version does not score.
+    pub unscored: Unscored,
     /// Drift of the serving version.
     pub drift: Option<Drift>,
     /// The same since [`after_change`], alerted ones too.
@@ -206,7 +222,7 @@ fn decide(o: &Observed<'_>, drift: Option<&Drift>, last: Option<&LastRun>) -> De
         (Some(serving), None) if model.lost.is_some() => {
             after_loss(o, serving, "so whether it drifts cannot be said")
         }
-        (Some(serving), None) => after_drift(o, serving, drift),
+        (Some(serving), None) => after_capture(o, serving).unwrap_or_else(|| after_drift(o, serving, drift)),
     }
 }
 
@@ -233,6 +249,34 @@ fn after_loss(o: &Observed<'_>, lost: &str, so: &str) -> Decision {
     };
     let what = format!("a version instead of {lost}, whose artifact is lost");
     anew(o, cold.min_windows, &what, LOST)
+}
+
+/// What windows are made of was changed: a version is made of the new ones as the first was. While there are too few of
+/// them, what else is scored is watched as before.
+fn after_capture(o: &Observed<'_>, serving: &str) -> Option<Decision> {
+    let unscored = &o.unscored;
+    let first = unscored.profiles.first()?;
+    let Some(cold) = &o.spec.cold_start else {
+        let message = format!(
+            "{serving} does not score the windows of TraceProfile {first}, which are made of other system calls than \
+             those that it was trained on, and spec.coldStart is absent: start a TrainingRun, or set \
+             spec.capture.syscalls back"
+        );
+        return unscored.all.then(|| wait(CAPTURE, message));
+    };
+    let least = least(o, cold.min_windows);
+    if unscored.windows >= least {
+        return Some(Decision::Start {
+            reason: CAPTURE,
+            since: lookback(o),
+        });
+    }
+    let message = format!(
+        "{} windows of the {least} for a version instead of {serving}, which was trained on windows of other system \
+         calls than TraceProfile {first} lets in now",
+        two_digits(unscored.windows)
+    );
+    unscored.all.then(|| wait("Collecting", message))
 }
 
 /// A training on what there is, without a version to compare with.

@@ -7,11 +7,13 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
-use vigia_crds::{Model, RetrainingPolicy, RunPhase, TrainingRun, conditions};
+use vigia_crds::{Model, RetrainingPolicy, RunPhase, TraceProfile, TrainingRun, conditions};
 
 use super::drifted;
 use super::history;
-use super::plan::{COLD_START, DRIFT, ModelView, Observed, RunView, after_change, includes_alerted, plan};
+use super::plan::{
+    COLD_START, DRIFT, ModelView, Observed, RunView, Unscored, after_change, includes_alerted, plan,
+};
 use crate::apply;
 use crate::context::Context;
 use crate::controller::Error;
@@ -19,6 +21,7 @@ use crate::events::{Note, Severity};
 use crate::model::choose;
 use crate::model::revoked;
 use crate::model::version::{Verdict, VersionView};
+use crate::model::windows as model_windows;
 use crate::modelversion::STORED;
 use crate::observed::drift::{self, Drift, Threshold};
 use crate::store::Kind;
@@ -67,6 +70,7 @@ pub async fn reconcile(
             .filter(|first| first.name_any() != name)
             .map(|first| first.name_any()),
         windows: windows(COLD_START, since),
+        unscored: unscored(&context, &namespace, model_name, since, now),
         drift,
         windows_since_drift: drifted.unwrap_or(0),
         store_full: context.store.health().borrow().full.clone(),
@@ -123,14 +127,44 @@ fn windows(
 ) -> u64 {
     let between = (since.as_millisecond(), until.as_millisecond());
     let profiles = context.caches.profiles_naming(namespace, model);
-    let counts = profiles.iter().map(|profile| {
-        let selection = Selection::new(profile.spec.window.into(), includes_alerted(reason));
-        let takes = |kind: Kind<'_>, alerted| selection.takes(kind, alerted);
-        context
-            .store
-            .count(namespace, &profile.name_any(), between, takes)
-    });
+    let counts = profiles
+        .iter()
+        .map(|profile| windows_of(context, namespace, profile, reason, between));
     counts.sum()
+}
+
+fn windows_of(
+    context: &Context,
+    namespace: &str,
+    profile: &TraceProfile,
+    reason: &str,
+    between: (i64, i64),
+) -> u64 {
+    let selection = Selection::of(profile, includes_alerted(reason));
+    let takes = |kind: Kind<'_>, alerted| selection.takes(kind, alerted);
+    context
+        .store
+        .count(namespace, &profile.name_any(), between, takes)
+}
+
+/// Profiles whose windows the serving version does not score, with how many of these a run would take.
+fn unscored(context: &Context, namespace: &str, model: &str, since: Timestamp, now: Timestamp) -> Unscored {
+    let profiles = context.caches.profiles_naming(namespace, model);
+    let serving = context.caches.model(namespace, model);
+    let serving = serving.and_then(|m| Some(m.status.as_ref()?.serving.as_ref()?.digest.clone()));
+    let versions = context.caches.versions_of(namespace, model);
+    let serving = versions.iter().find(|v| Some(&v.spec.digest) == serving.as_ref());
+    let names = serving.map_or(vec![], |v| model_windows::other_capture(v, &profiles));
+    let between = (since.as_millisecond(), now.as_millisecond());
+    let of = profiles.iter().filter(|p| names.contains(&p.name_any()));
+    let windows = of
+        .map(|p| windows_of(context, namespace, p, COLD_START, between))
+        .min();
+    Unscored {
+        all: names.len() == profiles.len(),
+        profiles: names,
+        windows: windows.unwrap_or(0),
+    }
 }
 
 fn runs(context: &Context, namespace: &str, model: &str) -> Vec<RunView> {

@@ -9,6 +9,7 @@
 //! | above_threshold | Boolean |
 //! | pairs, pair_counts | Lists of UInt32, of one length; files written before they were known have neither |
 //! | past | List of Float32; likewise not in every file |
+//! | capture | UTF-8; likewise, and then all calls are let in |
 //!
 //! Pages are compressed with zstd. The same rows give the same bytes. Trainers read the same columns.
 
@@ -33,6 +34,7 @@ use parquet::file::metadata::{
 use parquet::file::properties::WriterProperties;
 
 use vigia_model::context::Context;
+use vigia_model::syscalls::ALL_CALLS;
 
 use super::StoreError;
 
@@ -62,6 +64,8 @@ pub struct Kind<'a> {
     pub schema: &'a str,
     /// How long they are.
     pub length: Length,
+    /// Fingerprint of the filter that they were made by.
+    pub capture: &'a str,
 }
 
 /// One window's feature vector, checked.
@@ -83,6 +87,8 @@ pub struct Row {
     pub features: Vec<f32>,
     /// The active version raised it above the alert threshold.
     pub above_threshold: bool,
+    /// Fingerprint of the filter that it was made by.
+    pub capture: Arc<str>,
     /// What else is known of it.
     pub context: Context,
 }
@@ -93,6 +99,7 @@ impl Row {
         Kind {
             schema: &self.schema,
             length: Length::of(self.window_ms),
+            capture: &self.capture,
         }
     }
 }
@@ -111,6 +118,7 @@ fn schema() -> Arc<Schema> {
         Field::new("pairs", list(DataType::UInt32), false),
         Field::new("pair_counts", list(DataType::UInt32), false),
         Field::new("past", list(DataType::Float32), false),
+        Field::new("capture", DataType::Utf8, false),
     ]))
 }
 
@@ -128,7 +136,7 @@ fn batch<'a>(schema: &Arc<Schema>, rows: impl Iterator<Item = &'a Row>) -> Resul
     let rates = || ListBuilder::new(Float32Builder::new()).with_field(item(DataType::Float32));
     let numbers = || ListBuilder::new(UInt32Builder::new()).with_field(item(DataType::UInt32));
     let (mut features, mut past, mut pairs, mut counts) = (rates(), rates(), numbers(), numbers());
-    let mut above = BooleanBuilder::new();
+    let (mut above, mut capture) = (BooleanBuilder::new(), StringBuilder::new());
     for row in rows {
         namespace.append_value(&row.namespace);
         profile.append_value(&row.profile);
@@ -147,6 +155,7 @@ fn batch<'a>(schema: &Arc<Schema>, rows: impl Iterator<Item = &'a Row>) -> Resul
         counts.append(true);
         past.values().append_slice(row.context.past());
         past.append(true);
+        capture.append_value(&row.capture);
     }
     let columns: Vec<ArrayRef> = vec![
         Arc::new(namespace.finish()),
@@ -160,6 +169,7 @@ fn batch<'a>(schema: &Arc<Schema>, rows: impl Iterator<Item = &'a Row>) -> Resul
         Arc::new(pairs.finish()),
         Arc::new(counts.finish()),
         Arc::new(past.finish()),
+        Arc::new(capture.finish()),
     ];
     Ok(RecordBatch::try_new(schema.clone(), columns)?)
 }
@@ -224,7 +234,7 @@ fn read_rows(bytes: Bytes, mut take: impl FnMut(Row)) -> Result<(), StoreError> 
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
     places(builder.metadata())?;
     let reader = builder.with_batch_size(BATCH).build()?;
-    let mut texts = [const { None }; 3];
+    let mut texts = [const { None }; 4];
     for batch in reader {
         let batch = batch?;
         let columns = Columns::of(&batch)
@@ -262,6 +272,7 @@ struct Columns<'a> {
     features: &'a ListArray,
     above: &'a BooleanArray,
     beside: Option<Beside<'a>>,
+    capture: Option<&'a StringArray>,
 }
 
 /// The columns that not every file has.
@@ -315,11 +326,15 @@ impl<'a> Columns<'a> {
                 Some(_) => Some(Beside::of(batch)?),
                 None => None,
             },
+            capture: match batch.column_by_name("capture") {
+                Some(column) => Some(column.as_string_opt::<i32>()?),
+                None => None,
+            },
         })
     }
 
-    fn row(&self, i: usize, texts: &mut [Option<Arc<str>>; 3]) -> Result<Row, StoreError> {
-        let [namespace, profile, schema] = texts;
+    fn row(&self, i: usize, texts: &mut [Option<Arc<str>>; 4]) -> Result<Row, StoreError> {
+        let [namespace, profile, schema, capture] = texts;
         let context = match &self.beside {
             Some(beside) => beside.context(i)?,
             None => Context::default(),
@@ -338,6 +353,7 @@ impl<'a> Columns<'a> {
                 .values()
                 .to_vec(),
             above_threshold: self.above.value(i),
+            capture: shared(capture, self.capture.map_or(ALL_CALLS, |column| column.value(i))),
             context,
         })
     }
@@ -366,6 +382,11 @@ pub(crate) mod tests {
             schema: "ab".repeat(32).into(),
             features: (0..124).map(|i| (i as f32).mul_add(0.5, source as f32)).collect(),
             above_threshold: source.is_multiple_of(7),
+            capture: if source.is_multiple_of(3) {
+                "c0".repeat(16).into()
+            } else {
+                ALL_CALLS.into()
+            },
             context: Context::counted(
                 &[3, 700],
                 &[1, source as u32 | 1],

@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use prost::Message;
+use vigia_model::syscalls::ALL_CALLS;
 
 use super::StoreError;
 use super::rows::{self, Kind, Length, Row};
@@ -113,6 +114,9 @@ pub(super) struct ProfileCounts {
     /// [`Length`]; 0 in the same files.
     #[prost(int32, tag = "5")]
     pub length: i32,
+    /// Fingerprint of the filter. Empty in files of an operator that did not write it: all calls.
+    #[prost(string, tag = "6")]
+    pub capture: String,
 }
 
 /// Footer of a sample file.
@@ -150,6 +154,10 @@ impl ProfileCounts {
         Kind {
             schema: &self.schema,
             length: Length(self.length),
+            capture: match self.capture.as_str() {
+                "" => ALL_CALLS,
+                said => said,
+            },
         }
     }
 
@@ -207,6 +215,7 @@ impl Meta {
                     counts: counts.into_values().collect(),
                     schema: kind.schema.to_owned(),
                     length: kind.length.0,
+                    capture: kind.capture.to_owned(),
                 })
                 .collect(),
             ..Self::default()

@@ -45,6 +45,13 @@ pub fn known(wanted: &Capture) -> Option<Capture> {
     })
 }
 
+/// What tells a profile's windows from those of another filter, by the names of it that mean something; none where
+/// nothing is traced.
+pub fn fingerprint(wanted: &Capture) -> Option<String> {
+    let known = known(wanted)?.syscalls;
+    Filter::fingerprint(&known.include, &known.exclude).ok()
+}
+
 /// Names of system calls and classes that are like one that is none, the likest first.
 pub fn near(name: &str) -> Vec<&'static str> {
     let calls = Arch::ALL.into_iter().flat_map(all).map(|(_, name)| name);

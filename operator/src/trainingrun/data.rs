@@ -43,6 +43,9 @@ pub struct Prepared {
     /// Lengths of the windows, as their profiles have them; none in a run from before they were kept.
     #[serde(default)]
     pub window_ms: Vec<i64>,
+    /// By which filters the windows were made; none in a run from before that was kept.
+    #[serde(default)]
+    pub captures: Vec<String>,
     /// When the run was created; goes into the artifact.
     pub created_unix_ms: i64,
 }
@@ -97,6 +100,7 @@ impl Prepared {
             data_digest: data_digest.to_owned(),
             windows,
             window_ms: vec![],
+            captures: vec![],
             created_unix_ms: run
                 .metadata
                 .creation_timestamp
@@ -123,7 +127,7 @@ impl Prepared {
             submitted: false,
             estimators: self.estimators.clone(),
             components: self.components,
-            captures: vec![],
+            captures: self.captures.clone(),
         }
     }
 }

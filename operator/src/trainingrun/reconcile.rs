@@ -252,7 +252,7 @@ async fn prepare(
     );
     let profiles = context.caches.profiles_naming(&namespace, model);
     for profile in &profiles {
-        let selection = Selection::new(profile.spec.window.into(), run.spec.data.include_alerted);
+        let selection = Selection::of(profile, run.spec.data.include_alerted);
         let name = profile.name_any();
         let rows = context
             .store
@@ -263,7 +263,7 @@ async fn prepare(
     let wanted = windows::wanted(run.spec.data.min_windows, run.spec.workers);
     if rows.len() < wanted {
         let message = format!(
-            "a run can take {}, and {wanted} are wanted ({left_out} more raised an alert, or have another feature schema or another length than their profile's spec.window); wait for more, widen spec.data, or lower spec.data.minWindows in another run",
+            "a run can take {}, and {wanted} are wanted ({left_out} more raised an alert, or have another feature schema, another length than their profile's spec.window, or other system calls than its spec.capture.syscalls); wait for more, widen spec.data, or lower spec.data.minWindows in another run",
             counted(rows.len() as u64, "window")
         );
         return Ok(Err(("TooFewWindows", message)));
@@ -272,6 +272,7 @@ async fn prepare(
     let digest = windows::digest(&rows);
     let schema = Schema::syscalls_v1().hash().to_string();
     let record = Prepared {
+        captures: windows::captures(&rows),
         window_ms: windows::lengths(&rows, profiles.iter().map(|p| &**p)),
         ..Prepared::new(run, &task, &schema, &digest, rows.len() as u64)
     };

@@ -123,17 +123,17 @@ async fn make_version(
     let largest = all.iter().filter_map(version::sequence).max().unwrap_or(0);
     let remembered = now.status.as_ref().map_or(0, |s| s.last_sequence);
     let first = 1 + largest.max(u32::try_from(remembered).unwrap_or(0));
-    let window_ms = context
-        .store
-        .run_json::<Prepared>(uid, Prepared::NAME)
-        .await
+    let record = context.store.run_json::<Prepared>(uid, Prepared::NAME).await;
+    let (window_ms, captures) = record
         .map_err(failing)?
-        .map_or(vec![], |record| record.window_ms);
+        .map(|record| (record.window_ms, record.captures))
+        .unwrap_or_default();
     let provenance = Provenance {
         training_run: run.name_any(),
         data_digest: status.data_digest.clone().unwrap_or_default(),
         samples: i64::try_from(samples).unwrap_or(i64::MAX),
         window_ms,
+        captures,
         metrics: status.metrics.clone(),
     };
     for sequence in first..first.saturating_add(MAX_TAKEN) {

@@ -75,6 +75,7 @@ mod tests {
             schema: "s".into(),
             features: vec![],
             above_threshold: false,
+            capture: "all".into(),
             context: {
                 let pairs = (i < with_pairs).then_some(Pair { id: 3, count: 1 });
                 let past = vec![1.0; if i < with_past { MAX_PAST } else { LEAST_PAST - 1 }];

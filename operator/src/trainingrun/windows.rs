@@ -10,8 +10,10 @@ use kube::ResourceExt;
 use sha2::{Digest, Sha256};
 use vigia_crds::{TraceProfile, TrainingRun};
 use vigia_model::schema::Schema;
+use vigia_model::syscalls::ALL_CALLS;
 
 use crate::store::{Kind, Length, Row};
+use crate::traceprofile::capture;
 
 /// Share of windows that is held out for calibration and validation, and the least number of them.
 const HOLDOUT_SHARE: f64 = 0.25;
@@ -26,23 +28,31 @@ const MOST: usize = 200_000;
 pub struct Selection {
     schema: String,
     length: Length,
+    /// Fingerprint of the profile's filter; none where the profile lets in nothing that there is.
+    capture: Option<String>,
     include_alerted: bool,
 }
 
 impl Selection {
-    /// Those of the present feature schema that are as long as the profile's `window` is now: what is counted in ten
-    /// seconds is no example of what is counted in thirty. With `include_alerted` those that raised an alert too.
-    pub fn new(window: Duration, include_alerted: bool) -> Self {
+    /// Those of the present feature schema that are as long as the profile's `window` is now, and made of the system calls
+    /// that it lets in now: what is counted in ten seconds is no example of what is counted in thirty, and what is counted
+    /// without some calls none of what is counted with them. With `include_alerted` those that raised an alert too.
+    pub fn of(profile: &TraceProfile, include_alerted: bool) -> Self {
+        let window = Duration::from(profile.spec.window);
         Self {
             schema: Schema::syscalls_v1().hash().to_string(),
             length: Length::of(i64::try_from(window.as_millis()).unwrap_or(i64::MAX)),
+            capture: capture::fingerprint(&profile.spec.capture),
             include_alerted,
         }
     }
 
     /// Whether a window of this kind is taken that did or did not raise an alert.
     pub fn takes(&self, kind: Kind<'_>, alerted: bool) -> bool {
-        kind.schema == self.schema && kind.length.is_about(self.length) && (self.include_alerted || !alerted)
+        kind.schema == self.schema
+            && kind.length.is_about(self.length)
+            && self.capture.as_deref() == Some(kind.capture)
+            && (self.include_alerted || !alerted)
     }
 }
 
@@ -129,6 +139,16 @@ pub(super) fn lengths<'a>(rows: &[Row], profiles: impl Iterator<Item = &'a Trace
     lengths.into_iter().take(MAX_LENGTHS).collect()
 }
 
+/// By which filters windows were made, each once.
+pub(super) fn captures(rows: &[Row]) -> Vec<String> {
+    let captures: BTreeSet<&str> = rows.iter().map(|row| &*row.capture).collect();
+    captures
+        .into_iter()
+        .take(MAX_LENGTHS)
+        .map(str::to_owned)
+        .collect()
+}
+
 /// Windows, divided. No window is in two parts.
 #[derive(Debug, PartialEq)]
 pub(super) struct Division {
@@ -187,6 +207,11 @@ pub(super) fn digest(rows: &[Row]) -> String {
         for feature in &row.features {
             hash.update(feature.to_le_bytes());
         }
+        // As with what follows.
+        if *row.capture != *ALL_CALLS {
+            hash.update((row.capture.len() as u64).to_le_bytes());
+            hash.update(row.capture.as_bytes());
+        }
         // Rows of which nothing else is known have the digest that they had before anything else was kept.
         let (past, pairs) = (row.context.past(), row.context.pairs());
         if !past.is_empty() || !pairs.is_empty() {
@@ -211,6 +236,7 @@ pub(super) fn digest(rows: &[Row]) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use vigia_model::syscalls::Filter;
 
     fn row(source: u64, start_ms: i64) -> Row {
         Row {
@@ -222,6 +248,7 @@ mod tests {
             schema: Schema::syscalls_v1().hash().to_string().into(),
             features: vec![start_ms as f32, source as f32],
             above_threshold: false,
+            capture: ALL_CALLS.into(),
             context: Default::default(),
         }
     }
@@ -246,7 +273,9 @@ mod tests {
             "spec": {"modelRef": {"name": "m"}, "data": {"maxWindows": limit}},
         }))
         .expect("a TrainingRun");
-        let selection = Selection::new(Duration::from_secs(2), include_alerted);
+        let mut profile = crate::fixture::profile("shop", "redis", 1);
+        profile.spec.window = Duration::from_secs(2).into();
+        let selection = Selection::of(&profile, include_alerted);
         Gathering(Newest::new(&run), selection)
     }
 
@@ -315,6 +344,34 @@ mod tests {
         }
         assert_eq!(newest.0.left_out, 3);
         assert_eq!(newest.finish().len(), 3);
+    }
+
+    #[test]
+    fn windows_made_by_another_filter_are_left_out() {
+        let mut newest = newest(50, false);
+        let capture = |include: &[&str]| Filter::fingerprint(include, &[]).expect("names");
+        for include in [&["network"][..], &[], &["read"]] {
+            newest.take(Row {
+                capture: capture(include).into(),
+                ..row(1, include.len() as i64)
+            });
+        }
+        assert_eq!(newest.0.left_out, 2);
+        assert_eq!(newest.finish().len(), 1);
+        let mut profile = crate::fixture::profile("shop", "redis", 1);
+        profile.spec.capture.syscalls.include = vec!["network".to_owned(), "not_a_call".to_owned()];
+        let network = capture(&["network"]);
+        profile.spec.window = Duration::from_secs(2).into();
+        let one = row(1, 1);
+        let of = |capture| Kind {
+            capture,
+            ..one.kind()
+        };
+        let selection = Selection::of(&profile, false);
+        assert!(selection.takes(of(&network), false) && !selection.takes(of(ALL_CALLS), false));
+        // Nothing is left of what it lets in, so nothing is traced.
+        profile.spec.capture.syscalls.include = vec!["not_a_call".to_owned()];
+        assert!(!Selection::of(&profile, false).takes(row(1, 1).kind(), false));
     }
 
     #[tokio::test]
@@ -391,6 +448,10 @@ mod tests {
     #[test]
     fn the_digest_is_of_every_value() {
         let rows = vec![row(1, 1), row(1, 2)];
+        let mut filtered = rows.clone();
+        filtered[0].capture = "c0".repeat(16).into();
+        assert_ne!(digest(&rows), digest(&filtered));
+        assert_eq!(captures(&filtered), ["all".to_owned(), "c0".repeat(16)]);
         let mut changed = rows.clone();
         changed[1].features[0] += 1.0;
         assert!(vigia_crds::is_digest(&digest(&rows)));

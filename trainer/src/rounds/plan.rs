@@ -4,6 +4,7 @@ use sha2::{Digest as _, Sha256};
 use vigia_model::artifact::Task;
 use vigia_model::pipeline::{EstimatorKind, MAX_MEMBERS};
 use vigia_model::schema::Schema;
+use vigia_model::syscalls::is_fingerprint;
 use vigia_proto::v1::RunPlan;
 
 use super::{Config, Fault};
@@ -12,6 +13,8 @@ use crate::forest::MAX_SAMPLE;
 
 /// Most trees of a forest; as many as the model's format takes.
 const MAX_TREES: u32 = vigia_model::forest::MAX_TREES as u32;
+/// Most ways in which a run's windows may have been made.
+const MAX_CAPTURES: usize = 64;
 /// Most ranks: what a TrainingRun allows, with room.
 const MAX_WORKERS: u32 = 64;
 
@@ -68,6 +71,9 @@ impl Plan {
             Ok(kinds) => return refuse(format!("{} estimators: write at most {MAX_MEMBERS}", kinds.len())),
             Err(unknown) => return refuse(unknown.to_string()),
         };
+        if plan.captures.len() > MAX_CAPTURES || !plan.captures.iter().all(|text| is_fingerprint(text)) {
+            return refuse("what its windows were made of is not said as it should be".to_owned());
+        }
         let Ok(created) = jiff::Timestamp::from_millisecond(plan.created_unix_ms) else {
             return refuse(format!("created_unix_ms {} is no time", plan.created_unix_ms));
         };
@@ -82,6 +88,7 @@ impl Plan {
                 workers: plan.workers,
                 created_at: created.to_string(),
                 data_digest: plan.data_digest.clone(),
+                captures: plan.captures.clone(),
             },
             schema,
             fingerprint: fingerprint(plan),
@@ -109,6 +116,10 @@ fn fingerprint(plan: &RunPlan) -> [u8; 32] {
     }
     for number in [plan.workers, plan.trees, plan.sample_size, plan.components] {
         hash.update(number.to_le_bytes());
+    }
+    for capture in &plan.captures {
+        hash.update((capture.len() as u64).to_le_bytes());
+        hash.update(capture);
     }
     hash.update(plan.seed.to_le_bytes());
     hash.update(plan.created_unix_ms.to_le_bytes());

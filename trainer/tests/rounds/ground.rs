@@ -265,6 +265,7 @@ impl Ground {
             workers,
             created_at: "2026-11-21T10:00:00Z".to_owned(),
             data_digest: format!("sha256:{}", "0a".repeat(32)),
+            captures: vec![],
         };
         let plan = RunPlan {
             captures: vec![],

@@ -52,6 +52,7 @@ fn windows(count: usize, seed: u64) -> Rows {
 
 fn params(estimators: &[EstimatorKind]) -> Params {
     Params {
+        captures: vec![],
         name: "redis".to_owned(),
         estimators: estimators.to_vec(),
         components: None,

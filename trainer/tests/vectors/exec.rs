@@ -165,6 +165,7 @@ fn train(kinds: &[EstimatorKind], windows: usize, seed: u64) -> Pipeline {
     let rows = Web(Random(seed)).rows(windows);
     let (shard, holdout) = rows.hold_out((windows / 5).max(25), 42);
     let params = Params {
+        captures: vec![],
         name: "web".to_owned(),
         estimators: kinds.to_vec(),
         components: None,

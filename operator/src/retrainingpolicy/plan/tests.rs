@@ -30,6 +30,7 @@ struct World {
     /// Runs of other Models.
     others: Vec<String>,
     older: Option<String>,
+    unscored: Unscored,
     now: i64,
 }
 
@@ -46,6 +47,7 @@ impl World {
             full: None,
             others: vec![],
             older: None,
+            unscored: Unscored::default(),
             now: NOW,
         }
     }
@@ -83,6 +85,7 @@ impl World {
             taken: &self.taken(),
             older: self.older.clone(),
             windows: self.windows,
+            unscored: self.unscored.clone(),
             drift: self.drift,
             windows_since_drift: self.since_drift,
             store_full: self.full.clone(),
@@ -190,6 +193,31 @@ fn a_version_whose_artifact_is_lost_is_replaced_where_one_may_be_trained() {
     assert_eq!(world.why(), "Collecting");
     world.spec.cold_start = None;
     assert_eq!(world.why(), LOST);
+}
+
+#[test]
+fn after_a_change_of_the_filter_a_version_is_made_of_the_new_windows() {
+    let mut world = World::drifted();
+    world.drift = None;
+    let unscored = |windows, all| Unscored {
+        profiles: vec!["redis".into()],
+        windows,
+        all,
+    };
+    world.unscored = unscored(1000, true);
+    let (_, spec) = world.plan().start.expect("a run");
+    assert_eq!(
+        (spec.reason.as_str(), spec.data.include_alerted),
+        (CAPTURE, false)
+    );
+    world.unscored = unscored(10, true);
+    assert_eq!(world.why(), "Collecting");
+    // What else is scored is watched meanwhile.
+    world.unscored = unscored(10, false);
+    assert_eq!(world.why(), "Watching");
+    world.spec.cold_start = None;
+    world.unscored = unscored(1000, true);
+    assert_eq!(world.why(), CAPTURE);
 }
 
 #[test]

@@ -25,6 +25,7 @@ fn record() -> Prepared {
         data_digest: "sha256:0".into(),
         windows: 600,
         window_ms: vec![10_000],
+        captures: vec![],
         created_unix_ms: 0,
     }
 }
