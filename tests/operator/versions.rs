@@ -231,7 +231,7 @@ async fn versions_that_nobody_needs_go_and_forged_statuses_are_put_right() -> Re
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn windows_of_another_length_than_the_data_are_said() -> Result<()> {
+async fn windows_of_another_length_or_of_other_calls_than_the_data_are_said() -> Result<()> {
     let world = World::new(&["n1"]).await?;
     let v1 = artifact::signed(1);
     shop(&world.client, json!({})).await?;
@@ -243,7 +243,8 @@ async fn windows_of_another_length_than_the_data_are_said() -> Result<()> {
     let version: ModelVersion = serde_json::from_value(json!({
         "apiVersion": "vigia.dev/v1alpha1", "kind": "ModelVersion", "metadata": {"namespace": NS, "name": "m-v1"},
         "spec": {"modelRef": {"name": "m"}, "digest": artifact::digest(&v1), "source": {"configMap": {"name": "m-v1"}},
-            "provenance": {"trainingRun": "r", "dataDigest": "d", "samples": 1, "windowMs": [10_000]}}}))?;
+            "provenance": {"trainingRun": "r", "dataDigest": "d", "samples": 1, "windowMs": [10_000],
+                "captures": ["all"]}}}))?;
     let versions: Api<ModelVersion> = Api::namespaced(world.client.clone(), NS);
     versions.create(&PostParams::default(), &version).await?;
     condition("m", ("WindowsFit", "False", "OtherLength"), async || {
@@ -255,5 +256,15 @@ async fn windows_of_another_length_than_the_data_are_said() -> Result<()> {
     condition("m", ("WindowsFit", "True", "AsTrained"), async || {
         of_model(&world).await
     })
-    .await
+    .await?;
+    for (exclude, said) in [
+        (json!([]), ("CaptureFits", "True", "AsTrained")),
+        (json!(["futex"]), ("CaptureFits", "False", "OtherCapture")),
+        (json!([]), ("CaptureFits", "True", "AsTrained")),
+    ] {
+        let filter = json!({"spec": {"capture": {"syscalls": {"exclude": exclude}}}});
+        world.merge::<vigia_crds::TraceProfile>(NS, "web", filter).await?;
+        condition("m", said, async || of_model(&world).await).await?;
+    }
+    Ok(())
 }

@@ -123,6 +123,8 @@ pub struct Scorer {
     /// Containers of each profile.
     containers: BTreeMap<Key, usize>,
     beside: Beside,
+    /// Fingerprints of the profiles' filters.
+    captures: BTreeMap<Key, String>,
     /// Key of the hash that stands for a container in samples.
     secret: [u8; 32],
     draw: u64,
@@ -139,6 +141,7 @@ impl Scorer {
             pools: BTreeMap::new(),
             containers: BTreeMap::new(),
             beside: Beside::default(),
+            captures: BTreeMap::new(),
             secret,
             draw: seed | 1,
         }
@@ -265,6 +268,7 @@ impl Scorer {
 
     /// Forgets what is no longer wanted: containers, profiles of a container, Models of a profile.
     pub fn retain(&mut self, desired: &Desired) {
+        self.begin_anew(desired);
         let scores = |profile: &Key, model: &Key| {
             let profile = desired.profiles.get(profile);
             profile.is_some_and(|profile| profile.models.contains(model))
@@ -285,6 +289,25 @@ impl Scorer {
         for ((profile, _), pool) in &mut self.pools {
             pool.shared_by(self.containers.get(profile).copied().unwrap_or_default());
         }
+    }
+
+    /// What windows of other system calls were like is nothing to go by for those that come: where a profile's filter
+    /// changed, it is forgotten. What is spent of its alert budget stays spent.
+    fn begin_anew(&mut self, desired: &Desired) {
+        let changed = |profile: &Key| {
+            let (was, is) = (self.captures.get(profile), desired.profiles.get(profile));
+            was.zip(is).is_some_and(|(was, is)| *was != is.capture)
+        };
+        self.beside.retain(|key| !changed(&key.profile));
+        for ((key, _), stream) in &mut self.streams {
+            if changed(&key.profile) {
+                *stream = Stream::new(*stream.keeper());
+            }
+        }
+        let captures = desired.profiles.iter();
+        self.captures = captures
+            .map(|(key, p)| (key.clone(), p.capture.clone()))
+            .collect();
     }
 
     fn one(

@@ -13,4 +13,5 @@ mod operator;
 mod planned;
 mod probe;
 mod process;
+mod score;
 mod world;

@@ -24,6 +24,11 @@ impl Signed {
 
 /// A model of what is normal in these vectors: one half to learn from, the other to calibrate on.
 pub fn signed(name: &str, vectors: &[Vec<f32>], key: &SigningKey) -> Signed {
+    signed_of(name, vectors, key, &[])
+}
+
+/// The same, of windows that were made by filters of these fingerprints.
+pub fn signed_of(name: &str, vectors: &[Vec<f32>], key: &SigningKey, captures: &[&str]) -> Signed {
     let schema = Schema::syscalls_v1();
     let (learn, hold) = vectors.split_at(vectors.len() / 2);
     let mut moments = Moments::new(schema.width());
@@ -33,7 +38,9 @@ pub fn signed(name: &str, vectors: &[Vec<f32>], key: &SigningKey) -> Signed {
     let deviation = Deviation::from_moments(&moments).expect("enough vectors");
     let spec = PipelineSpec::calibrate(schema, deviation, vec![EstimatorSpec::Deviation], &hold.concat())
         .expect("calibrated");
-    let unsigned = encode(&Metadata::new(name, Task::Anomaly, schema), &spec).expect("encoded");
+    let mut metadata = Metadata::new(name, Task::Anomaly, schema);
+    metadata.set_captures(captures);
+    let unsigned = encode(&metadata, &spec).expect("encoded");
     Signed::of(sign(&unsigned, key).expect("signed"))
 }
 

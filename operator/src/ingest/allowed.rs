@@ -2,9 +2,11 @@
 //! then; after a restart of the operator too.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use prost::Message;
-use vigia_crds::NodePlanSpec;
+use vigia_crds::{NodePlanSpec, SyscallFilter};
+use vigia_model::syscalls::{ALL_CALLS, Filter};
 
 /// What a plan no longer names may still be spoken of for so long: an agent that was cut off delivers then.
 pub(super) const GRACE_MS: i64 = 86_400_000;
@@ -15,6 +17,8 @@ const MAX_NAMED: usize = 4096;
 #[derive(Clone, Debug, Default)]
 pub struct Allowed {
     profiles: HashMap<(String, String), i64>,
+    /// Filters of profiles that leave out something, with their fingerprints.
+    captures: HashMap<(String, String), Arc<(SyscallFilter, String)>>,
     versions: HashMap<(String, String, String), i64>,
 }
 
@@ -27,9 +31,11 @@ impl Allowed {
         for profile in &plan.profiles {
             if self.profiles.len() < MAX_NAMED {
                 let key = (profile.namespace.clone(), profile.name.clone());
+                self.filtered(&key, &profile.capture.syscalls);
                 self.profiles.insert(key, until);
             }
         }
+        self.captures.retain(|key, _| self.profiles.contains_key(key));
         for model in &plan.models {
             for version in &model.versions {
                 if self.versions.len() < MAX_NAMED {
@@ -40,6 +46,22 @@ impl Allowed {
                     );
                     self.versions.insert(key, until);
                 }
+            }
+        }
+    }
+
+    /// Reports come often and filters change seldom: a fingerprint is made where one did.
+    fn filtered(&mut self, key: &(String, String), filter: &SyscallFilter) {
+        if self.captures.get(key).is_some_and(|known| known.0 == *filter) {
+            return;
+        }
+        match Filter::fingerprint(&filter.include, &filter.exclude) {
+            Ok(made) if made != ALL_CALLS => {
+                self.captures
+                    .insert(key.clone(), Arc::new((filter.clone(), made)));
+            }
+            _ => {
+                self.captures.remove(key);
             }
         }
     }
@@ -100,6 +122,14 @@ impl Allowed {
     pub(super) fn profile(&self, namespace: &str, name: &str) -> bool {
         self.profiles
             .contains_key(&(namespace.to_owned(), name.to_owned()))
+    }
+
+    /// Whether its windows of a profile may be made by a filter of this fingerprint: by that which it was told last, or by
+    /// none, as an agent has it that was not told yet or that does not say. Each is counted apart, so there must not be as
+    /// many as a node can think of.
+    pub(super) fn capture(&self, namespace: &str, name: &str, fingerprint: &str) -> bool {
+        let planned = || self.captures.get(&(namespace.to_owned(), name.to_owned()));
+        fingerprint == ALL_CALLS || planned().is_some_and(|planned| planned.1 == fingerprint)
     }
 
     /// Whether it may speak of a version of a Model.

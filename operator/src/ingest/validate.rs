@@ -248,6 +248,9 @@ fn check_sample(sample: Sample, allowed: &Allowed, clock: Clock) -> Result<Row, 
     if !is_fingerprint(&capture) {
         return Err("BadCapture");
     }
+    if !allowed.capture(&sample.namespace, &sample.profile, &capture) {
+        return Err("NotPlanned");
+    }
     let Ok(context) = Context::counted(&sample.pairs, &sample.pair_counts, sample.past) else {
         return Err("BadContext");
     };

@@ -218,6 +218,7 @@ mod tests {
             size_bytes: 1,
             stored: true,
             lacking: vec![],
+            silent: false,
             age: (None, 0, name.to_owned()),
             verdict,
         }

@@ -66,6 +66,8 @@ pub fn target(
                 .filter(|v| floor.is_none_or(|floor| v.age >= *floor))
                 // One that some nodes cannot get is no better than what serves.
                 .filter(|v| v.lacking.is_empty() || serving.is_some_and(|s| s.digest == v.digest))
+                // Nor is one that would score nothing.
+                .filter(|v| !v.silent || serving.is_none_or(|s| s.digest == v.digest))
                 .max_by(|a, b| a.age.cmp(&b.age));
             match newest {
                 Some(newest) => Target::Version(newest.served()),
@@ -113,6 +115,7 @@ mod tests {
             size_bytes: 1,
             stored: true,
             lacking: vec![],
+            silent: false,
             age: (None, n, String::new()),
             verdict,
         }
@@ -178,6 +181,13 @@ mod tests {
         assert_eq!(target(&auto, 1, &lost, None, &[]).digest(), Some("d2"));
         let there = lost[2].served();
         assert_eq!(target(&auto, 1, &lost, Some(&there), &[]).digest(), Some("d10"));
+        // Nor one that would score nothing.
+        let mut silent = versions.clone();
+        silent[2].silent = true;
+        let old = silent[1].served();
+        assert_eq!(target(&auto, 1, &silent, Some(&old), &[]).digest(), Some("d2"));
+        assert_eq!(target(&auto, 1, &silent, Some(&there), &[]).digest(), Some("d10"));
+        assert_eq!(target(&auto, 1, &silent, None, &[]).digest(), Some("d10"));
         // Not back to an older one than the one that serves.
         let serving = versions[2].served();
         assert_eq!(

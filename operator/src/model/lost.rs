@@ -89,6 +89,7 @@ mod tests {
             verdict: Verdict::Good,
             stored,
             lacking: vec![],
+            silent: false,
         }
     }
 

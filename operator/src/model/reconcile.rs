@@ -42,6 +42,8 @@ async fn reconcile(model: Arc<Model>, context: Arc<Context>) -> Result<Option<Du
     let revoked = context.revocations.with(Some(&current), &namespace, &name);
     revoked::latch(&mut versions, &revoked);
     lost::mark(&mut versions, &nodes);
+    let profiles = context.caches.profiles_naming(&namespace, &name);
+    windows::mark(&mut versions, &objects, &profiles);
     confirm_absence(&current, &versions, &namespace, &context).await?;
     let generation = model.metadata.generation.unwrap_or(0);
     let now = Timestamp::now();
@@ -65,10 +67,11 @@ async fn reconcile(model: Arc<Model>, context: Arc<Context>) -> Result<Option<Du
     let mut wanted = super::conditions::of(&status, &next.target, &versions, &nodes);
     let serving = status.serving.as_ref();
     let serving = serving.and_then(|s| objects.iter().find(|v| v.spec.digest == s.digest));
-    let profiles = context.caches.profiles_naming(&namespace, &name);
     let serving = serving.map(|v| &**v);
     wanted.push(windows::condition(serving, &profiles));
-    let capture = windows::capture_fits(serving, &profiles);
+    let rolled_out = status.rollout.as_ref().filter(|r| is_forward(r.phase));
+    let rolled_out = rolled_out.and_then(|r| objects.iter().find(|v| v.spec.digest == r.version.digest));
+    let capture = windows::capture_fits(serving, rolled_out.map(|v| &**v), &profiles);
     let changed = capture.status == Some(false)
         && conditions::find(&status.conditions, windows::CAPTURE_FITS).is_none_or(|c| c.status != "False");
     let changed = changed.then(|| Note {

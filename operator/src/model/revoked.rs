@@ -88,6 +88,7 @@ mod tests {
             size_bytes: 1,
             stored: true,
             lacking: vec![],
+            silent: false,
             age: (None, 0, String::new()),
             verdict: Verdict::Good,
         });

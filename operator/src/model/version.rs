@@ -46,6 +46,8 @@ pub struct VersionView {
     pub stored: bool,
     /// Nodes that cannot get it: see [`super::lost`].
     pub lacking: Vec<String>,
+    /// It would score no window of any profile: see [`super::windows`].
+    pub silent: bool,
 }
 
 impl VersionView {
@@ -64,6 +66,7 @@ impl VersionView {
             verdict: verdict(version),
             stored: !is_lost(version),
             lacking: vec![],
+            silent: false,
             name,
         }
     }

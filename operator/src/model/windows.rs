@@ -7,6 +7,7 @@ use kube::ResourceExt;
 use vigia_crds::conditions::Wanted;
 use vigia_crds::{ModelVersion, TraceProfile};
 
+use super::version::VersionView;
 use crate::store::Length;
 use crate::traceprofile::capture;
 
@@ -25,8 +26,40 @@ pub fn other_capture(version: &ModelVersion, profiles: &[impl AsRef<TraceProfile
     profiles.filter(|p| !fits(p)).map(|p| p.name_any()).collect()
 }
 
-/// What there is to say of the calls that windows are made of.
-pub fn capture_fits(serving: Option<&ModelVersion>, profiles: &[impl AsRef<TraceProfile>]) -> Wanted {
+/// Whether there are profiles, and a version scores the windows of none of them.
+pub fn scores_nothing(version: &ModelVersion, profiles: &[impl AsRef<TraceProfile>]) -> bool {
+    !profiles.is_empty() && other_capture(version, profiles).len() == profiles.len()
+}
+
+/// Marks versions that score nothing.
+pub fn mark(
+    versions: &mut [VersionView],
+    objects: &[impl AsRef<ModelVersion>],
+    profiles: &[impl AsRef<TraceProfile>],
+) {
+    for version in versions {
+        let mut objects = objects.iter().map(AsRef::as_ref);
+        let object = objects.find(|object| object.spec.digest == version.digest);
+        version.silent = object.is_some_and(|object| scores_nothing(object, profiles));
+    }
+}
+
+/// What there is to say of the calls that windows are made of, for the version that serves and the one that is rolled out.
+pub fn capture_fits(
+    serving: Option<&ModelVersion>,
+    rolled_out: Option<&ModelVersion>,
+    profiles: &[impl AsRef<TraceProfile>],
+) -> Wanted {
+    // Nodes that have it already score nothing, and gates wait for what it scores.
+    if let Some(next) = rolled_out.filter(|next| scores_nothing(next, profiles)) {
+        let message = format!(
+            "{} is rolled out and was trained on windows of other system calls than any TraceProfile lets in, so it \
+             scores none and gates wait: set spec.capture.syscalls back, delete or revoke it, or let a \
+             RetrainingPolicy or a TrainingRun make a newer one",
+            next.name_any()
+        );
+        return Wanted::new(CAPTURE_FITS, false, "OtherCapture", message);
+    }
     let Some(serving) = serving else {
         return Wanted::unknown(CAPTURE_FITS, "NoVersion", "no version serves");
     };
@@ -174,15 +207,32 @@ mod tests {
         let both = [of("a", &[]), of("b", &["network"])];
         let network = capture::fingerprint(&both[1].spec.capture).expect("a filter");
         let said = |captures: &[String]| {
-            let wanted = capture_fits(Some(&trained(captures)), &both);
+            let wanted = capture_fits(Some(&trained(captures)), None, &both);
             (wanted.reason, wanted.message)
         };
-        assert_eq!(said(&["all".to_owned(), network]).0, "AsTrained");
+        assert_eq!(said(&["all".to_owned(), network.clone()]).0, "AsTrained");
         let (reason, message) = said(&["all".to_owned()]);
         assert_eq!(reason, "OtherCapture");
         assert!(message.contains("TraceProfile b lets in"), "{message}");
         assert_eq!(said(&[]).0, "NotKnown");
-        assert_eq!(capture_fits(None, &both).reason, "NoVersion");
+        assert_eq!(capture_fits(None, None, &both).reason, "NoVersion");
+        // One that is rolled out and scores something does no harm; one that scores nothing does.
+        let (all, other) = (trained(&["all".to_owned()]), trained(&["c0".repeat(16)]));
+        let fits = trained(&["all".to_owned(), network]);
+        assert_eq!(capture_fits(Some(&fits), Some(&all), &both).reason, "AsTrained");
+        for serving in [None, Some(&fits)] {
+            let wanted = capture_fits(serving, Some(&other), &both);
+            assert_eq!((wanted.status, wanted.reason), (Some(false), "OtherCapture"));
+            assert!(wanted.message.contains("is rolled out"), "{}", wanted.message);
+        }
+        let objects = [Arc::new(other.clone())];
+        let mut views = [VersionView::of(&other)];
+        for (profiles, silent) in [(&both[..], true), (&[][..], false)] {
+            mark(&mut views, &objects, profiles);
+            assert_eq!(views[0].silent, silent);
+        }
+        let none: [Arc<TraceProfile>; 0] = [];
+        assert!(!scores_nothing(&other, &none) && !scores_nothing(&trained(&[]), &both));
         // A profile that lets in nothing that there is traces nothing.
         let nothing = [of("c", &["not_a_call"])];
         assert!(other_capture(&trained(&["all".to_owned()]), &nothing).is_empty());

@@ -52,7 +52,8 @@ pub struct ModelView {
 pub struct Unscored {
     /// Their names.
     pub profiles: Vec<String>,
-    /// Windows of the lookback that a run would take, of the one that has the fewest.
+    /// Windows that a run would take, of the one that has the most: of the lookback, and since the last run that was
+    /// started for their sake. One that comes to nothing is not tried again on the same windows.
     pub windows: u64,
     /// There are no others.
     pub all: bool,
@@ -277,6 +278,13 @@ fn after_capture(o: &Observed<'_>, serving: &str) -> Option<Decision> {
         two_digits(unscored.windows)
     );
     unscored.all.then(|| wait("Collecting", message))
+}
+
+/// From when on windows that are not scored have not been tried to train on: a run that came to nothing, or took none of
+/// them, would do so again.
+pub(super) fn untried(status: &RetrainingPolicyStatus, since: Timestamp) -> Timestamp {
+    let last = status.last_run.as_ref().filter(|run| run.reason == CAPTURE);
+    last.map_or(since, |run| since.max(run.started_at.0))
 }
 
 /// A training on what there is, without a version to compare with.

@@ -7,12 +7,14 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
-use vigia_crds::{Model, RetrainingPolicy, RunPhase, TraceProfile, TrainingRun, conditions};
+use vigia_crds::{
+    Model, RetrainingPolicy, RetrainingPolicyStatus, RunPhase, TraceProfile, TrainingRun, conditions,
+};
 
 use super::drifted;
 use super::history;
 use super::plan::{
-    COLD_START, DRIFT, ModelView, Observed, RunView, Unscored, after_change, includes_alerted, plan,
+    COLD_START, DRIFT, ModelView, Observed, RunView, Unscored, after_change, includes_alerted, plan, untried,
 };
 use crate::apply;
 use crate::context::Context;
@@ -70,7 +72,7 @@ pub async fn reconcile(
             .filter(|first| first.name_any() != name)
             .map(|first| first.name_any()),
         windows: windows(COLD_START, since),
-        unscored: unscored(&context, &namespace, model_name, since, now),
+        unscored: unscored(&context, &namespace, model_name, &status, (since, now)),
         drift,
         windows_since_drift: drifted.unwrap_or(0),
         store_full: context.store.health().borrow().full.clone(),
@@ -148,18 +150,25 @@ fn windows_of(
 }
 
 /// Profiles whose windows the serving version does not score, with how many of these a run would take.
-fn unscored(context: &Context, namespace: &str, model: &str, since: Timestamp, now: Timestamp) -> Unscored {
+fn unscored(
+    context: &Context,
+    namespace: &str,
+    model: &str,
+    status: &RetrainingPolicyStatus,
+    (since, now): (Timestamp, Timestamp),
+) -> Unscored {
     let profiles = context.caches.profiles_naming(namespace, model);
     let serving = context.caches.model(namespace, model);
     let serving = serving.and_then(|m| Some(m.status.as_ref()?.serving.as_ref()?.digest.clone()));
     let versions = context.caches.versions_of(namespace, model);
     let serving = versions.iter().find(|v| Some(&v.spec.digest) == serving.as_ref());
     let names = serving.map_or(vec![], |v| model_windows::other_capture(v, &profiles));
+    let since = untried(status, since);
     let between = (since.as_millisecond(), now.as_millisecond());
     let of = profiles.iter().filter(|p| names.contains(&p.name_any()));
     let windows = of
         .map(|p| windows_of(context, namespace, p, COLD_START, between))
-        .min();
+        .max();
     Unscored {
         all: names.len() == profiles.len(),
         profiles: names,
@@ -215,6 +224,8 @@ fn view(model: &Model, namespace: &str, context: &Context) -> ModelView {
         .revocations
         .with(Some(&status), namespace, &model.name_any());
     revoked::latch(&mut views, &revoked);
+    let profiles = context.caches.profiles_naming(namespace, &model.name_any());
+    model_windows::mark(&mut views, &versions, &profiles);
     views.sort_by(|a, b| a.age.cmp(&b.age));
     let serving = status.serving.as_ref();
     let place = serving.and_then(|s| views.iter().position(|v| v.digest == s.digest));
@@ -222,10 +233,10 @@ fn view(model: &Model, namespace: &str, context: &Context) -> ModelView {
     let generation = model.metadata.generation.unwrap_or(0);
     let failed = |digest: &String| choose::is_out(&status.failed, digest, generation);
     let could = |v: &&VersionView| !matches!(v.verdict, Verdict::Bad { .. }) && !failed(&v.digest);
-    // What the store has lost will not come to serve by itself.
+    // What the store has lost will not come to serve by itself, nor what would score nothing since a filter changed.
     let candidate = newer
         .clone()
-        .rfind(|v| could(v) && v.stored)
+        .rfind(|v| could(v) && v.stored && !v.silent)
         .map(|v| v.name.clone());
     let lost = match serving {
         Some(serving) => is_lost(model, context).then(|| serving.name.clone()),

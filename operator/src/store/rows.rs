@@ -382,11 +382,7 @@ pub(crate) mod tests {
             schema: "ab".repeat(32).into(),
             features: (0..124).map(|i| (i as f32).mul_add(0.5, source as f32)).collect(),
             above_threshold: source.is_multiple_of(7),
-            capture: if source.is_multiple_of(3) {
-                "c0".repeat(16).into()
-            } else {
-                ALL_CALLS.into()
-            },
+            capture: ALL_CALLS.into(),
             context: Context::counted(
                 &[3, 700],
                 &[1, source as u32 | 1],
@@ -407,14 +403,16 @@ pub(crate) mod tests {
         #[test]
         fn rows_survive_the_round_trip(
             rows in prop::collection::vec(
-                ("[a-z]{1,8}", any::<u64>(), any::<i64>(), prop::collection::vec(-1e30f32..1e30, 0..130), any::<bool>()),
+                ("[a-z]{1,8}", any::<u64>(), any::<i64>(), prop::collection::vec(-1e30f32..1e30, 0..130), any::<bool>(),
+                    "all|[0-9a-f]{32}"),
                 0..40,
             )
         ) {
             let rows: Vec<Row> = rows
                 .into_iter()
-                .map(|(name, source, start_ms, features, above_threshold)| Row {
-                    profile: name.into(), source, start_ms, features, above_threshold, ..row("p", 1, 0)
+                .map(|(name, source, start_ms, features, above_threshold, capture)| Row {
+                    profile: name.into(), source, start_ms, features, above_threshold, capture: capture.into(),
+                    ..row("p", 1, 0)
                 })
                 .collect();
             let bytes = encode(&rows, vec![("k".into(), "v".into())]).unwrap();
@@ -463,6 +461,23 @@ pub(crate) mod tests {
             }
         }
         assert!(!Length(0).is_about(Length::of(1)));
+    }
+
+    #[test]
+    fn files_of_before_filters_were_said_are_of_all_calls() {
+        let rows: Vec<Row> = (0..3).map(|i| row("p", i, i as i64)).collect();
+        let whole = batch(&schema(), rows.iter()).unwrap();
+        let without = whole.num_columns() - 1;
+        let old = |columns: usize| {
+            let columns: Vec<usize> = (0..columns).collect();
+            let batch = whole.project(&columns).unwrap();
+            let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap();
+            writer.write(&batch).unwrap();
+            read(writer.into_inner().unwrap().into())
+        };
+        assert_eq!(old(without), rows);
+        // Before anything was kept beside the vector.
+        assert!(old(without - 3).iter().all(|row| *row.capture == *ALL_CALLS));
     }
 
     #[test]

@@ -293,6 +293,18 @@ mod tests {
     }
 
     #[test]
+    fn rows_of_another_filter_are_counted_apart() {
+        let mut rows = vec![row("a", 7, 12_000), row("a", 8, 14_000)];
+        rows[1].capture = "c0".repeat(16).into();
+        let mut meta = Meta::of_rows(&rows);
+        let captures: Vec<&str> = meta.profiles.iter().map(|p| p.kind().capture).collect();
+        assert_eq!(captures, [ALL_CALLS, &*"c0".repeat(16)]);
+        // A file from before it was said.
+        meta.profiles[0].capture.clear();
+        assert_eq!(meta.profiles[0].kind().capture, ALL_CALLS);
+    }
+
+    #[test]
     fn old_counts_are_put_into_hours_and_lose_no_row() {
         let rows: Vec<Row> = (0..2000).map(|i| row("a", i, i as i64 * 5_000)).collect();
         let mut profile = Meta::of_rows(&rows).profiles.remove(0);

@@ -3,6 +3,7 @@ use crate::ingest::allowed::GRACE_MS;
 use proptest::prelude::*;
 use prost::Message;
 use vigia_crds::{NodePlanSpec, PlannedModel, PlannedProfile, PlannedVersion, Task, VersionMode};
+use vigia_model::syscalls::Filter;
 use vigia_proto::v1::Driver;
 
 pub(crate) const NOW: i64 = 1_800_000_000_000;
@@ -291,4 +292,41 @@ proptest! {
             let _ = check(batch, "n1", &allowed(), NOW);
         }
     }
+}
+
+#[test]
+fn windows_are_of_the_filter_that_was_planned_or_of_none() {
+    let of = |exclude: &[&str]| Filter::fingerprint(&[], exclude).expect("names");
+    let mut plan = plan();
+    let told = |allowed: &Allowed, capture: String| {
+        let mut batch = batch(1);
+        batch.samples = vec![Sample {
+            capture,
+            ..sample(NOW - 4000)
+        }];
+        let report = check(batch, "n1", allowed, NOW).expect("a batch");
+        let rows = report.rows.iter();
+        (
+            rows.map(|row| row.capture.to_string()).collect::<Vec<_>>(),
+            report.left_out,
+        )
+    };
+    let left = |reason| BTreeMap::from([(reason, 1)]);
+    let mut allowed = allowed();
+    assert_eq!(told(&allowed, String::new()).0, [ALL_CALLS]);
+    assert_eq!(told(&allowed, of(&["futex"])), (vec![], left("NotPlanned")));
+    assert_eq!(told(&allowed, "futex".to_owned()), (vec![], left("BadCapture")));
+    for exclude in ["futex", "read"] {
+        plan.profiles[0].capture.syscalls.exclude = vec![exclude.to_owned()];
+        allowed.refresh(&plan, NOW);
+        assert_eq!(told(&allowed, of(&[exclude])).0, [of(&[exclude])]);
+        // An agent that has not heard of it yet, or does not know what to say.
+        assert_eq!(told(&allowed, ALL_CALLS.to_owned()).0, [ALL_CALLS]);
+        assert_eq!(told(&allowed, String::new()).0, [ALL_CALLS]);
+        assert_eq!(told(&allowed, of(&["futex", "read"])).1, left("NotPlanned"));
+    }
+    assert_eq!(told(&allowed, of(&["futex"])).1, left("NotPlanned"));
+    // A pod that is gone: its last windows may come yet.
+    allowed.refresh(&NodePlanSpec::default(), NOW + 1);
+    assert_eq!(told(&allowed, of(&["read"])).0, [of(&["read"])]);
 }

@@ -32,7 +32,14 @@ pub(super) fn go_forward(observed: &Observed<'_>, next: &mut Next, mut rollout: 
         let why = format!("node {} refused it ({reason}): {message}", node.name);
         return turn_back(observed, next, rollout, Some("Refused"), why);
     }
-    let lost = version::find(observed.versions, &rollout.version.digest).and_then(lost::sentence);
+    let rolled = version::find(observed.versions, &rollout.version.digest);
+    let lost = rolled.and_then(lost::sentence);
+    let silent = rolled.filter(|v| v.silent).map(|v| {
+        format!(
+            "no TraceProfile lets in the system calls that {} was trained on",
+            v.name
+        )
+    });
     match next.target.clone() {
         Target::Version(target) if target.digest == rollout.version.digest => {}
         // Under Auto a version that is looked at again is not chosen, and nothing is said against it.
@@ -41,7 +48,9 @@ pub(super) fn go_forward(observed: &Observed<'_>, next: &mut Next, mut rollout: 
                 && observed.spec.promotion.mode == PromotionMode::Auto
                 && version::good(observed.versions, &rollout.version.digest).is_none() => {}
         Target::Version(target) if next.status.serving.as_ref() == Some(&target) => {
-            let why = lost.unwrap_or_else(|| format!("{} was chosen again", target.name));
+            let why = lost
+                .or(silent)
+                .unwrap_or_else(|| format!("{} was chosen again", target.name));
             return turn_back(observed, next, rollout, None, why);
         }
         Target::Version(target) => {

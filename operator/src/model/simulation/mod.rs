@@ -179,6 +179,7 @@ impl Sim {
             size_bytes: 1,
             stored: true,
             lacking: vec![],
+            silent: false,
             age: (None, n as i64, String::new()),
             verdict: Verdict::Good,
         });

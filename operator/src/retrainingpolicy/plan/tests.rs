@@ -218,6 +218,20 @@ fn after_a_change_of_the_filter_a_version_is_made_of_the_new_windows() {
     world.spec.cold_start = None;
     world.unscored = unscored(1000, true);
     assert_eq!(world.why(), CAPTURE);
+    let mut status = RetrainingPolicyStatus::default();
+    assert_eq!(untried(&status, at(NOW)), at(NOW));
+    for (reason, started, since) in [
+        (DRIFT, NOW + 9, NOW),
+        (CAPTURE, NOW + 9, NOW + 9),
+        (CAPTURE, NOW - 9, NOW),
+    ] {
+        status.last_run = Some(LastRun {
+            name: "p-1".into(),
+            reason: reason.into(),
+            started_at: Time(at(started)),
+        });
+        assert_eq!(untried(&status, at(NOW)), at(since));
+    }
 }
 
 #[test]
