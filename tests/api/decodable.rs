@@ -49,7 +49,7 @@ fn whole() -> [Value; 5] {
             "ModelVersion",
             json!({
                 "modelRef": {"name": "m"}, "digest": digest, "source": {"configMap": {"name": "c", "key": "model.apr"}},
-                "provenance": {"trainingRun": "r", "dataDigest": digest, "samples": 100, "windowMs": [10000], "metrics": {"a": "1"}},
+                "provenance": {"trainingRun": "r", "dataDigest": digest, "samples": 100, "windowMs": [10000], "captures": ["all"], "metrics": {"a": "1"}},
                 "revoked": false,
             }),
         ),
