@@ -78,7 +78,7 @@ pub fn verdict() {
     };
     let mut engine = Engine::new(config, BTreeMap::new(), Scorer::new([0; 32], 1));
     let planned = spec(&pods.iter().collect::<Vec<_>>(), &[(&model, VersionMode::Active)]);
-    engine.plan(Desired::parse(&planned, 1));
+    engine.plan(Desired::parse(&planned, 1), Duration::ZERO);
     let trusted = Pinned::default()
         .admit(&[key().public().to_base64()])
         .expect("a key");

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::path::{container_id, may_hold_pods, pod_uid};
-use crate::probe::Hierarchy;
+use super::resources::beside;
+use crate::probe::{Hierarchy, HierarchyKind};
 
 /// Folders above a pod's, at most: a root of the kubelet's own, `kubepods`, the QoS class, and room.
 const DEPTH: usize = 8;
@@ -93,13 +94,26 @@ impl Finder {
     }
 }
 
-/// Whether a process is in a container's cgroup or in any below, as cgroup v2 says. None of v1: it lists processes alone,
-/// and only those that the reader's namespace knows.
+/// Whether a process is in a container's cgroup or in any below; none where that is not known.
+///
+/// Version 2 says so itself. Version 1 does not, and its `cgroup.procs` leaves out the processes that the reader's PID
+/// namespace does not know, which for an agent are all of them. But its controller of numbers of processes counts them
+/// whoever asks, under the same path in a hierarchy of its own.
 #[must_use]
-pub fn is_inhabited(folder: &Path) -> Option<bool> {
-    let events = fs::read_to_string(folder.join("cgroup.events")).ok()?;
-    let populated = events.lines().find_map(|line| line.strip_prefix("populated "))?;
-    Some(populated != "0")
+pub fn is_inhabited(hierarchy: &Hierarchy, folder: &Path) -> Option<bool> {
+    match hierarchy.kind {
+        HierarchyKind::V2 => {
+            let events = fs::read_to_string(folder.join("cgroup.events")).ok()?;
+            let populated = events.lines().find_map(|line| line.strip_prefix("populated "))?;
+            Some(populated != "0")
+        }
+        HierarchyKind::V1 => {
+            let path = folder.strip_prefix(&hierarchy.root).ok()?;
+            let file = beside(&hierarchy.root, "pids")?.join(path).join("pids.current");
+            let count: u64 = fs::read_to_string(file).ok()?.trim().parse().ok()?;
+            Some(count != 0)
+        }
+    }
 }
 
 fn still_there(found: &Found) -> bool {
@@ -227,16 +241,42 @@ mod tests {
 
     #[test]
     fn the_kernel_says_whether_anything_runs_in_one() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        assert_eq!(is_inhabited(folder.path()), None, "version 1 has no such file");
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let folder = root.path().join("x");
+        fs::create_dir(&folder).expect("a folder");
+        let v2 = Hierarchy {
+            kind: HierarchyKind::V2,
+            root: root.path().to_owned(),
+        };
+        assert_eq!(is_inhabited(&v2, &folder), None, "there is no such file");
         let said = [
             ("populated 1\nfrozen 0\n", Some(true)),
             ("populated 0\nfrozen 0\n", Some(false)),
             ("frozen 0\n", None),
         ];
         for (events, inhabited) in said {
-            fs::write(folder.path().join("cgroup.events"), events).expect("a file");
-            assert_eq!(is_inhabited(folder.path()), inhabited);
+            fs::write(folder.join("cgroup.events"), events).expect("a file");
+            assert_eq!(is_inhabited(&v2, &folder), inhabited);
+        }
+    }
+
+    #[test]
+    fn of_version_1_the_count_of_processes_says_so() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let v1 = Hierarchy {
+            kind: HierarchyKind::V1,
+            root: root.path().join("memory"),
+        };
+        let (folder, counted) = (v1.root.join("pod/x"), root.path().join("pids/pod/x"));
+        for folder in [&folder, &counted] {
+            fs::create_dir_all(folder).expect("folders");
+        }
+        // Empty, since the reader's namespace knows none of them: nothing to go by.
+        fs::write(folder.join("cgroup.procs"), "").expect("a file");
+        assert_eq!(is_inhabited(&v1, &folder), None, "nobody counts them");
+        for (count, inhabited) in [("2\n", Some(true)), ("0\n", Some(false)), ("", None)] {
+            fs::write(counted.join("pids.current"), count).expect("a file");
+            assert_eq!(is_inhabited(&v1, &folder), inhabited);
         }
     }
 

@@ -124,7 +124,7 @@ impl Resources {
 }
 
 /// The root of another controller's hierarchy of v1.
-fn beside(root: &Path, controller: &str) -> Option<PathBuf> {
+pub(super) fn beside(root: &Path, controller: &str) -> Option<PathBuf> {
     Some(root.parent()?.join(controller))
 }
 

@@ -156,11 +156,11 @@ impl Engine {
         }
     }
 
-    /// Takes a plan; gives what is to be obtained or forgotten for it.
-    pub fn plan(&mut self, desired: Desired) -> Vec<Step> {
+    /// Takes a plan at this time of the monotonic clock; gives what is to be obtained or forgotten for it.
+    pub fn plan(&mut self, desired: Desired, now: Duration) -> Vec<Step> {
         let steps = self.shelf.want(&desired.models);
         self.shelf.swap(&desired.models);
-        self.scorer.retain(&desired);
+        self.scorer.retain(&desired, now);
         self.meter.plan(&desired.profiles);
         self.desired = desired;
         self.scan_at = Duration::ZERO;
@@ -168,10 +168,10 @@ impl Engine {
         steps
     }
 
-    /// What is spent of alert budgets.
+    /// What is spent of alert budgets at this time of the monotonic clock.
     #[must_use]
-    pub fn spent(&self) -> Spent {
-        self.scorer.spent(&self.desired)
+    pub fn spent(&self, now: Duration) -> Spent {
+        self.scorer.spent(&self.desired, now)
     }
 
     /// Takes a version that was obtained, or why not. True where what serves has changed.
@@ -563,9 +563,12 @@ impl Engine {
 
     /// Ends the windows of containers in which something ran and no longer does, and whose folders are still there.
     fn end_of_the_dead(&mut self, now: Now, totals: &Totals) -> Vec<Closed<WindowKey>> {
+        let Some(hierarchy) = &self.hierarchy else {
+            return Vec::new();
+        };
         let mut dead = BTreeSet::new();
         for (id, folder) in &self.folders {
-            match is_inhabited(folder) {
+            match is_inhabited(hierarchy, folder) {
                 Some(true) => {
                     self.inhabited.insert(id.clone());
                 }

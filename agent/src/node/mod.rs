@@ -11,6 +11,7 @@ pub mod desired;
 pub mod duty;
 pub mod engine;
 pub mod governor;
+pub mod grace;
 pub mod http;
 pub mod meter;
 pub mod metrics;

@@ -37,6 +37,9 @@ use crate::window::Now;
 /// How long the last reports may take when the agent is told to end.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// How often artifacts that are kept beside those of the plan are looked through.
+const SWEEP: Duration = Duration::from_secs(300);
+
 /// Why the agent cannot start. Once it runs, nothing ends it but a signal.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -102,6 +105,10 @@ struct Agent {
     followed: Option<LastPlan>,
     /// The API server has been heard since the start.
     heard: bool,
+    /// Digests of the versions of the plan.
+    listed: BTreeSet<String>,
+    /// When old artifacts are looked for next.
+    sweep_at: Duration,
 }
 
 impl Agent {
@@ -127,7 +134,7 @@ impl Agent {
         if let Some(last) = state.spent() {
             // A clock that was set back brings nothing back.
             let hours = wall_ms().saturating_sub(last.at_ms) as f64 / 3.6e6;
-            scorer.restore(last.spent, hours);
+            scorer.restore(last.spent, hours, Duration::ZERO);
         }
         let engine = Engine::new(engine_config, state.serving(), scorer);
         let operator = Operator::new(config.operator());
@@ -170,6 +177,8 @@ impl Agent {
             trace: Trace::default(),
             followed: None,
             heard: false,
+            listed: BTreeSet::new(),
+            sweep_at: SWEEP,
         };
         if let Some(plan) = agent.state.plan() {
             tracing::info!(
@@ -223,6 +232,9 @@ impl Agent {
         }
         self.tell(tick);
         self.tell_trace();
+        if self.clock.elapsed() >= self.sweep_at {
+            self.sweep();
+        }
         self.publish();
         self.health.turned();
     }
@@ -250,8 +262,7 @@ impl Agent {
                 score = one.score, "no alert: the alert budget is spent"
             );
         }
-        let profiles = &self.engine.desired().profiles;
-        self.withheld.turn(&tick.scored, profiles, self.clock.elapsed());
+        self.withheld.turn(&tick.scored, self.clock.elapsed());
         // Rare, by what it keeps: an alert that was begun must not be forgotten by a crash.
         if tick.scored.iter().any(|one| one.told == Told::Begins) {
             self.keep_spent();
@@ -348,7 +359,8 @@ impl Agent {
             .collect();
         self.metrics
             .keep_pods(|namespace, pod| pods.contains(&(namespace, pod)));
-        for step in self.engine.plan(desired) {
+        let before = std::mem::take(&mut self.listed);
+        for step in self.engine.plan(desired, self.clock.elapsed()) {
             match step {
                 Step::Forget(key) => self.fetcher.forget(&key),
                 Step::Obtain(key, version) => {
@@ -361,17 +373,26 @@ impl Agent {
                 }
             }
         }
-        let listed: BTreeSet<&str> = models
-            .values()
-            .flat_map(|model| &model.versions)
-            .map(|version| version.digest.as_str())
-            .collect();
-        if let Err(error) = self.cache.retain(&listed) {
-            tracing::warn!(%error, "old artifacts stay");
+        let listed = models.values().flat_map(|model| &model.versions);
+        self.listed = listed.map(|version| version.digest.clone()).collect();
+        for digest in before.difference(&self.listed) {
+            if let Err(error) = self.cache.leave(digest, SystemTime::now()) {
+                tracing::warn!(%error, digest, "that an artifact left the plan is not noted: it may go sooner");
+            }
         }
+        self.sweep();
         self.keep_serving();
         self.metrics.containers.retain(self.engine.desired());
         self.followed = Some(plan.clone());
+    }
+
+    /// Deletes artifacts that left the plan long ago.
+    fn sweep(&mut self) {
+        self.sweep_at = self.clock.elapsed() + SWEEP;
+        let listed = self.listed.iter().map(String::as_str).collect();
+        if let Err(error) = self.cache.retain(&listed, SystemTime::now()) {
+            tracing::warn!(%error, "old artifacts stay");
+        }
     }
 
     fn take(&mut self, key: &VersionKey, result: Result<Arc<Loaded>, Refusal>) {
@@ -393,7 +414,7 @@ impl Agent {
     fn keep_spent(&self) {
         let spent = LastSpent {
             at_ms: wall_ms(),
-            spent: self.engine.spent(),
+            spent: self.engine.spent(self.clock.elapsed()),
         };
         if let Err(error) = self.state.keep_spent(&spent) {
             tracing::warn!(%error, "what is spent of alert budgets cannot be kept for a restart");

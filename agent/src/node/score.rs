@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -26,6 +26,7 @@ use vigia_proto::v1;
 use crate::containers::ContainerId;
 use crate::node::beside::Beside;
 use crate::node::desired::{Desired, Key, Profile, Target};
+use crate::node::grace::{GRACE, Grace};
 use crate::node::models::load::Loaded;
 use crate::node::models::shelf::Shelf;
 use crate::node::report::{Findings, Sums};
@@ -110,6 +111,9 @@ struct SpentPool {
     profile: Key,
     model: Key,
     kept: Kept<Pool>,
+    /// Seconds for which it is kept, where its profile has left the plan.
+    #[serde(default)]
+    away_s: Option<u64>,
 }
 
 /// Scores windows and remembers what was told of each container.
@@ -120,6 +124,8 @@ pub struct Scorer {
     streams: BTreeMap<(WindowKey, Key), Stream>,
     /// By profile and Model.
     pools: BTreeMap<(Key, Key), Pool>,
+    /// Those of what has left the plan: whoever can make a pod end must not thereby fill its pool.
+    away: Grace<(Key, Key), Pool>,
     /// Containers of each profile.
     containers: BTreeMap<Key, usize>,
     beside: Beside,
@@ -139,6 +145,7 @@ impl Scorer {
             vector: Vec::new(),
             streams: BTreeMap::new(),
             pools: BTreeMap::new(),
+            away: Grace::default(),
             containers: BTreeMap::new(),
             beside: Beside::default(),
             captures: BTreeMap::new(),
@@ -147,8 +154,9 @@ impl Scorer {
         }
     }
 
-    /// Takes over what another life had spent of alert budgets, this many hours ago.
-    pub fn restore(&mut self, spent: Spent, hours: f64) {
+    /// Takes over what another life had spent of alert budgets, this many hours ago; now is by the monotonic clock.
+    pub fn restore(&mut self, spent: Spent, hours: f64, now: Duration) {
+        let since = Duration::try_from_secs_f64(hours * 3600.0).unwrap_or_default();
         for one in spent.streams {
             let window = WindowKey {
                 container: ContainerId {
@@ -161,13 +169,20 @@ impl Scorer {
             self.streams.insert((window, one.model), stream);
         }
         for one in spent.pools {
-            self.pools.insert((one.profile, one.model), one.kept.after(hours));
+            let (key, pool) = ((one.profile, one.model), one.kept.after(hours));
+            match one.away_s.map(|left| Duration::from_secs(left).min(GRACE)) {
+                None => {
+                    self.pools.insert(key, pool);
+                }
+                Some(left) if left > since => self.away.keep(key, pool, now + (left - since)),
+                Some(_) => {}
+            }
         }
     }
 
-    /// What is spent of alert budgets: what has all of its own is left out.
+    /// What is spent of alert budgets at this time of the monotonic clock: what has all of its own is left out.
     #[must_use]
-    pub fn spent(&self, desired: &Desired) -> Spent {
+    pub fn spent(&self, desired: &Desired, now: Duration) -> Spent {
         let per_hour = |profile: &Key| Some(desired.profiles.get(profile)?.alerts_per_hour);
         let streams = self
             .streams
@@ -194,11 +209,25 @@ impl Scorer {
                     left: *pool,
                     per_hour: per_hour(profile)? * containers as f64,
                 },
+                away_s: None,
             })
         });
+        let away = self
+            .away
+            .iter(now)
+            .map(|((profile, model), pool, left)| SpentPool {
+                profile: profile.clone(),
+                model: model.clone(),
+                // No container runs that could earn anything.
+                kept: Kept {
+                    left: *pool,
+                    per_hour: 0.0,
+                },
+                away_s: Some(left.as_secs()),
+            });
         Spent {
             streams: streams.collect(),
-            pools: pools.collect(),
+            pools: pools.chain(away).collect(),
         }
     }
 
@@ -266,8 +295,9 @@ impl Scorer {
         (findings, all)
     }
 
-    /// Forgets what is no longer wanted: containers, profiles of a container, Models of a profile.
-    pub fn retain(&mut self, desired: &Desired) {
+    /// Forgets what is no longer wanted: containers, profiles of a container, Models of a profile. What containers
+    /// share is kept for a while, for those that come after them. Now is by the monotonic clock.
+    pub fn retain(&mut self, desired: &Desired, now: Duration) {
         self.begin_anew(desired);
         let scores = |profile: &Key, model: &Key| {
             let profile = desired.profiles.get(profile);
@@ -277,7 +307,22 @@ impl Scorer {
             let target = desired.targets.get(&key.container);
             target.is_some_and(|target| target.profiles.contains(&key.profile)) && scores(&key.profile, model)
         });
-        self.pools.retain(|(profile, model), _| scores(profile, model));
+        let (here, gone): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.pools)
+            .into_iter()
+            .partition(|((profile, model), _)| scores(profile, model));
+        self.pools = here;
+        for (key, pool) in gone {
+            self.away.keep(key, pool, now + GRACE);
+        }
+        for (profile, settings) in &desired.profiles {
+            for model in &settings.models {
+                let key = (profile.clone(), model.clone());
+                if let Some(pool) = self.away.take(&key, now) {
+                    self.pools.entry(key).or_insert(pool);
+                }
+            }
+        }
+        self.away.turn(now);
         self.beside.retain(|key| {
             let target = desired.targets.get(&key.container);
             target.is_some_and(|target| target.profiles.contains(&key.profile))

@@ -405,7 +405,7 @@ mod tests {
         let costs = BTreeMap::from([(key("profile"), (Level::Kept(Mode::Counts), usage))]);
         let mut withheld = Withheld::default();
         let scored = vec![Scored::of(key("profile"), Told::Withheld); 3];
-        withheld.turn(&scored, &desired.profiles, Duration::ZERO);
+        withheld.turn(&scored, Duration::ZERO);
         let view = View {
             desired: &desired,
             shelf,

@@ -5,25 +5,35 @@ use std::time::Duration;
 
 use vigia_model::budget::Told;
 
-use super::desired::{Key, Profile};
+use super::desired::Key;
 use super::score::Scored;
 
 /// This long after the last one, it is no longer said. A status that says so at once would change with each window.
 pub const QUIET: Duration = Duration::from_secs(3600);
+/// Profiles of which it is known at once; those whose last one is longest ago make room.
+const MOST: usize = 1024;
 
 /// Windows that would have been alerts, of each profile, and when the last of them was.
 #[derive(Debug, Default)]
 pub struct Withheld(BTreeMap<Key, (u64, Duration)>);
 
 impl Withheld {
-    /// Takes in what was scored up to now, by the monotonic clock, and forgets what is long ago or no longer planned.
-    pub fn turn(&mut self, scored: &[Scored], profiles: &BTreeMap<Key, Profile>, now: Duration) {
-        self.0
-            .retain(|key, (_, last)| profiles.contains_key(key) && now.saturating_sub(*last) < QUIET);
+    /// Takes in what was scored up to now, by the monotonic clock, and forgets what is long ago. A profile that leaves
+    /// the plan is not forgotten: it does so whenever its only pod on the node is replaced, and whoever can make a pod
+    /// end must not thereby remove the trace.
+    pub fn turn(&mut self, scored: &[Scored], now: Duration) {
+        self.0.retain(|_, (_, last)| now.saturating_sub(*last) < QUIET);
         for one in scored.iter().filter(|one| one.told == Told::Withheld) {
             let (count, last) = self.0.entry(one.profile.clone()).or_default();
             *count = count.saturating_add(1);
             *last = now;
+        }
+        while self.0.len() > MOST {
+            let first = self.0.iter().min_by_key(|(_, (_, last))| *last);
+            let Some(first) = first.map(|(key, _)| key.clone()) else {
+                return;
+            };
+            self.0.remove(&first);
         }
     }
 
@@ -37,34 +47,14 @@ impl Withheld {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::desired::Desired;
     use crate::node::desired::key;
-    use vigia_crds::{NodePlanSpec, PlannedProfile};
-
-    fn profiles(names: &[&str]) -> BTreeMap<Key, Profile> {
-        let planned = names.iter().map(|name| PlannedProfile {
-            namespace: "shop".to_owned(),
-            name: (*name).to_owned(),
-            window_ms: 1000,
-            consecutive_windows: 1,
-            alerts_per_hour: "1".to_owned(),
-            ..PlannedProfile::default()
-        });
-        let spec = NodePlanSpec {
-            profiles: planned.collect(),
-            models: vec![],
-        };
-        let desired = Desired::parse(&spec, 1);
-        assert_eq!(desired.problems, Vec::<String>::new());
-        desired.profiles
-    }
 
     #[test]
     fn what_is_held_back_counts_until_an_hour_has_none() {
-        let (both, mut withheld) = (profiles(&["a", "b"]), Withheld::default());
+        let mut withheld = Withheld::default();
         let at = Duration::from_secs;
         let told = [Told::Begins, Told::GoesOn, Told::Nothing].map(|told| Scored::of(key("a"), told));
-        withheld.turn(&told, &both, at(0));
+        withheld.turn(&told, at(0));
         assert_eq!(
             withheld.of(&key("a")),
             0,
@@ -72,24 +62,25 @@ mod tests {
         );
 
         let one = Scored::of(key("a"), Told::Withheld);
-        withheld.turn(&[one.clone(), one.clone()], &both, at(10));
-        withheld.turn(std::slice::from_ref(&one), &both, at(3600));
+        withheld.turn(&[one.clone(), one.clone()], at(10));
+        withheld.turn(std::slice::from_ref(&one), at(3600));
         assert_eq!((withheld.of(&key("a")), withheld.of(&key("b"))), (3, 0));
-        withheld.turn(&[], &both, at(7199));
+        withheld.turn(&[], at(7199));
         assert_eq!(withheld.of(&key("a")), 3, "the last one is not an hour ago");
-        withheld.turn(&[], &both, at(7200));
+        withheld.turn(&[], at(7200));
         assert_eq!(withheld.of(&key("a")), 0);
-        withheld.turn(std::slice::from_ref(&one), &both, at(9000));
+        withheld.turn(std::slice::from_ref(&one), at(9000));
         assert_eq!(withheld.of(&key("a")), 1, "it begins anew");
     }
 
     #[test]
-    fn a_profile_that_goes_takes_its_count_with_it() {
-        let (both, mut withheld) = (profiles(&["a", "b"]), Withheld::default());
-        let scored = ["a", "b"].map(|name| Scored::of(key(name), Told::Withheld));
-        withheld.turn(&scored, &both, Duration::ZERO);
-        withheld.turn(&[], &profiles(&["b"]), Duration::ZERO);
-        withheld.turn(&[], &both, Duration::ZERO);
-        assert_eq!((withheld.of(&key("a")), withheld.of(&key("b"))), (0, 1));
+    fn however_many_profiles_come_and_go_what_is_known_is_bounded() {
+        let mut withheld = Withheld::default();
+        for number in 0..MOST as u64 + 1 {
+            let one = Scored::of(key(&format!("p{number}")), Told::Withheld);
+            withheld.turn(&[one], Duration::from_millis(number));
+        }
+        let of = |number: usize| withheld.of(&key(&format!("p{number}")));
+        assert_eq!((withheld.0.len(), of(0), of(1), of(MOST)), (MOST, 0, 1, 1));
     }
 }

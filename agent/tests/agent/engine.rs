@@ -8,7 +8,7 @@ use vigia_agent::node::engine::{Engine, EngineConfig, ProbeHealth, Tick};
 use vigia_agent::node::governor::Level;
 use vigia_agent::node::models::load::{Pinned, load};
 use vigia_agent::node::models::shelf::{Step, VersionKey};
-use vigia_agent::node::score::Scorer;
+use vigia_agent::node::score::{Scorer, Spent};
 use vigia_agent::probe::{HierarchyKind, Mode, Tally};
 use vigia_agent::window::{Detail, Now};
 use vigia_crds::{CaptureMode, OnExceed, SignalKind, Task, TraceBudget, VersionMode};
@@ -48,7 +48,7 @@ impl Node {
         self.generation += 1;
         let desired = Desired::parse(&self.pod.spec(1000, versions), self.generation);
         assert!(desired.problems.is_empty(), "{:?}", desired.problems);
-        self.engine.plan(desired)
+        self.engine.plan(desired, Duration::from_secs(self.seconds))
     }
 
     fn obtain(&mut self, artifact: &Signed) {
@@ -169,9 +169,9 @@ fn the_alert_budget_is_held_whatever_comes_and_over_a_restart() {
     let withheld = ten.iter().filter(|one| **one == (0, Told::Withheld)).count();
     assert!((2..=3).contains(&begun) && begun + withheld == 10, "{ten:?}");
 
-    let spent = node.engine.spent();
+    let spent = node.engine.spent(now(&node));
     let mut scorer = Scorer::new([1; 32], 43);
-    scorer.restore(spent.clone(), 0.0);
+    scorer.restore(spent.clone(), 0.0, now(&node));
     let serving = node.engine.shelf().serving().clone();
     let config = EngineConfig {
         cgroup_root: ground.cgroup_root.clone(),
@@ -179,13 +179,65 @@ fn the_alert_budget_is_held_whatever_comes_and_over_a_restart() {
     };
     node.engine = Engine::new(config, serving, scorer);
     node.plan(&[(&model, VersionMode::Active)]);
-    assert_eq!(node.engine.spent(), spent);
+    assert_eq!(node.engine.spent(now(&node)), spent);
     node.obtain(&model);
     node.tick();
     for _ in 0..3 {
         node.window(1000, 0);
     }
     assert_eq!(told(&mut node), (0, Told::Withheld));
+}
+
+#[test]
+fn a_pod_that_replaces_the_only_one_of_its_node_finds_the_budget_as_it_is() {
+    let ground = grounds().remove(0);
+    let mut node = Node::new(&ground);
+    node.plan(&[]);
+    let model = signed("m", &baseline(&mut node), &key());
+    let begun = |node: &mut Node| {
+        node.plan(&[(&model, VersionMode::Active)]);
+        node.obtain(&model);
+        node.tick();
+        for _ in 0..3 {
+            node.window(1000, 0);
+        }
+        let ten = (0..10).map(|_| {
+            let told = node.window(1000, 5000).scored[0].told;
+            node.window(1000, 0);
+            told
+        });
+        ten.filter(|told| *told == Told::Begins).count()
+    };
+    let first = begun(&mut node);
+    assert!((2..=3).contains(&first), "{first} begun");
+
+    // Meanwhile nothing of it is planned, and the agent starts anew.
+    node.pod.container.take().expect("is there").remove();
+    node.engine.plan(Desired::default(), now(&node));
+    node.tick();
+    let spent = node.engine.spent(now(&node));
+    let restart = |node: &mut Node, hours| {
+        let mut scorer = Scorer::new([1; 32], 43);
+        scorer.restore(spent.clone(), hours, now(node));
+        let config = EngineConfig {
+            cgroup_root: ground.cgroup_root.clone(),
+            tallies: 4096,
+        };
+        node.engine = Engine::new(config, BTreeMap::new(), scorer);
+    };
+    restart(&mut node, 1.1);
+    assert_eq!(node.engine.spent(now(&node)), Spent::default(), "too long ago");
+    restart(&mut node, 0.9);
+    assert_ne!(node.engine.spent(now(&node)), Spent::default());
+
+    node.pod.container = Some(node.pod.folder.nested(&id()));
+    let second = begun(&mut node);
+    assert!(first + second <= 3, "{first} begun, and {second} more");
+}
+
+/// What a node's monotonic clock says.
+fn now(node: &Node) -> Duration {
+    Duration::from_secs(node.seconds)
 }
 
 #[test]
@@ -263,7 +315,7 @@ fn the_window_in_which_a_container_ended_is_its_last_and_teaches_nothing() {
         resident.kill().expect("is there");
         resident.wait().expect("ends");
         let ended = end_of(&node.window(9, 0));
-        if ground.kind == HierarchyKind::V2 {
+        if ground.tells_the_end() {
             assert_eq!(ended, (3, true, 0));
         }
         let (age, ..) = ended;
@@ -297,7 +349,7 @@ fn a_node_without_cgroups_says_so_and_goes_on() {
         cpu: "1m".to_owned(),
         on_exceed: OnExceed::Degrade,
     });
-    engine.plan(Desired::parse(&pod.spec(1000, &[]), 1));
+    engine.plan(Desired::parse(&pod.spec(1000, &[]), 1), Duration::ZERO);
     engine.tick(Now {
         mono: Duration::from_secs(1),
         wall_ms: 0,

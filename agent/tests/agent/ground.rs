@@ -50,6 +50,11 @@ pub fn grounds() -> Vec<Ground> {
 }
 
 impl Ground {
+    /// Whether its kernel says that nothing runs in a cgroup any more.
+    pub fn tells_the_end(&self) -> bool {
+        self.kind == HierarchyKind::V2 || counted(&self.root).is_some()
+    }
+
     pub fn cgroup(&self, name: &str) -> Cgroup {
         Cgroup::make(self.root.join(name))
     }
@@ -58,7 +63,17 @@ impl Ground {
 impl Drop for Ground {
     fn drop(&mut self) {
         remove(&self.root);
+        if let Some(counted) = counted(&self.root) {
+            remove(&counted);
+        }
     }
+}
+
+/// The place of a cgroup of the memory controller's hierarchy in the one that counts processes.
+fn counted(folder: &Path) -> Option<PathBuf> {
+    let path = folder.strip_prefix("/sys/fs/cgroup/memory").ok()?;
+    let pids = Path::new("/sys/fs/cgroup/pids");
+    pids.is_dir().then(|| pids.join(path))
 }
 
 fn remove(folder: &Path) {
@@ -90,13 +105,18 @@ impl Cgroup {
         remove(&self.0);
     }
 
-    /// A process that is in it until it is told to end, and makes no call meanwhile.
+    /// A process that is in it until it is told to end, and makes no call meanwhile. With cgroup v1 it is in the
+    /// hierarchy that counts processes, too, as a runtime would have it.
     pub fn inhabit(&self) -> Child {
         let child = Command::new("sleep")
             .arg("3600")
             .spawn()
             .expect("sleep can be run");
         fs::write(self.procs(), child.id().to_string()).expect("it can be moved");
+        if let Some(counted) = counted(&self.0) {
+            fs::create_dir_all(&counted).expect("a cgroup can be made");
+            fs::write(counted.join("cgroup.procs"), child.id().to_string()).expect("it can be moved");
+        }
         child
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use vigia_crds::conditions::is_true;
-use vigia_crds::{VersionMode, VersionState};
+use vigia_crds::{NodePlanSpec, VersionMode, VersionState};
 use vigia_model::artifact::digest;
 use vigia_proto::v1;
 
@@ -157,7 +157,7 @@ async fn an_agent_killed_at_any_moment_of_a_swap_comes_back_to_the_right_version
             &artifacts[round as usize % 2],
             &artifacts[(round as usize + 1) % 2],
         );
-        // In every other pair of rounds the former one is let go, so that it must be fetched the next time.
+        // In every other pair of rounds the former one is let go, and deleted: it must be fetched the next time.
         let mut versions = vec![(next, VersionMode::Active)];
         if round / 2 % 2 == 0 {
             versions.push((former, VersionMode::Prefetch));
@@ -195,5 +195,41 @@ async fn an_agent_killed_at_any_moment_of_a_swap_comes_back_to_the_right_version
             .count();
         assert_eq!(active, 1);
         world.end(libc::SIGKILL).await;
+        if versions.len() == 1 {
+            let file = format!("state/models/{}.apr", &former.digest[7..]);
+            // In the first rounds it was not there yet.
+            let _ = std::fs::remove_file(world.setup.folder.path().join(file));
+        }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_left_the_plan_for_a_moment_comes_back_without_the_operator() {
+    let ground = grounds().remove(0);
+    let mut world = World::new(&ground).await;
+    let model = signed("one", &quiet(), &key());
+    world.setup.fake.with(|seen| {
+        seen.artifacts.insert(model.digest.clone(), model.bytes.clone());
+    });
+    let plan = world.pod.spec(WINDOW_MS, &[(&model, VersionMode::Active)]);
+    world.api.plan(plan.clone());
+    world.start();
+    world
+        .work_until("it serves", 0, |world| {
+            world.state(&model) == Some(VersionState::Active)
+        })
+        .await;
+
+    // The operator's store is lost, and the only pod of the node is replaced.
+    world.setup.fake.with(|seen| seen.artifacts.clear());
+    world.api.plan(NodePlanSpec::default());
+    world
+        .work_until("nothing is listed", 0, |world| world.state(&model).is_none())
+        .await;
+    world.api.plan(plan);
+    world
+        .work_until("it serves again", 0, |world| {
+            world.state(&model) == Some(VersionState::Active)
+        })
+        .await;
 }

@@ -1,6 +1,7 @@
 //! What the scorer makes of windows, without a kernel: which versions score those of a profile's filter.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use vigia_agent::containers::ContainerId;
 use vigia_agent::node::desired::{Desired, Key};
@@ -122,7 +123,7 @@ impl Node {
             );
         }
         shelf.swap(&desired.models);
-        self.scorer.retain(&desired);
+        self.scorer.retain(&desired, Duration::ZERO);
         self.age += 1;
         let (findings, scored) = self
             .scorer
