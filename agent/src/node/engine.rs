@@ -30,6 +30,9 @@ const SCAN: Duration = Duration::from_secs(1);
 /// How often a probe that could not be loaded is tried again.
 const RETRY: Duration = Duration::from_secs(30);
 
+/// Windows after which a container's start is over.
+const STARTED: u32 = 2;
+
 /// What the engine is told once.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
@@ -95,6 +98,8 @@ pub struct Engine {
     hierarchy: Option<Hierarchy>,
     /// Those of them in which a process was seen to run.
     inhabited: BTreeSet<ContainerId>,
+    /// Those that ran in a former life already, and for how long at least they did before this one.
+    elders: (BTreeSet<ContainerId>, Duration),
     windows: Windows<WindowKey>,
     shelf: Shelf<Arc<Loaded>>,
     scorer: Scorer,
@@ -137,6 +142,7 @@ impl Engine {
             folders: BTreeMap::new(),
             hierarchy: None,
             inhabited: BTreeSet::new(),
+            elders: (BTreeSet::new(), Duration::ZERO),
             windows: Windows::default(),
             shelf: Shelf::new(serving),
             scorer,
@@ -154,6 +160,11 @@ impl Engine {
             stats: ProbeStats::default(),
             unbound: 0,
         }
+    }
+
+    /// Containers of this plan ran for at least so long before this life began: what they do now is not how they start.
+    pub fn recall(&mut self, desired: &Desired, age: Duration) {
+        self.elders = (desired.targets.keys().cloned().collect(), age);
     }
 
     /// Takes a plan at this time of the monotonic clock; gives what is to be obtained or forgotten for it.
@@ -552,6 +563,7 @@ impl Engine {
             .filter_map(|key| self.windows.end(key, now, totals))
             .collect();
         self.folders.remove(id);
+        self.elders.0.remove(id);
         if let (Some(traced), Some(probe)) = (self.traced.remove(id), &mut self.probe) {
             self.leaving.insert(id.clone(), traced.slot);
             if let Err(error) = probe.remove_target(traced.slot) {
@@ -573,6 +585,7 @@ impl Engine {
                     self.inhabited.insert(id.clone());
                 }
                 Some(false) if self.inhabited.contains(id) => {
+                    self.elders.0.remove(id);
                     dead.insert(id.clone());
                 }
                 // Not yet, or not known.
@@ -647,7 +660,12 @@ impl Engine {
             self.windows.end(&key, now, totals);
         }
         for (key, slot, length) in wanted {
-            self.windows.open(key, slot, length, now, totals);
+            let first = self.windows.open(key.clone(), slot, length, now, totals);
+            if first && self.elders.0.contains(&key.container) {
+                let windows = self.elders.1.as_millis() / length.as_millis().max(1);
+                let windows = u32::try_from(windows).unwrap_or(STARTED);
+                self.windows.aged(&key, windows.min(STARTED));
+            }
         }
     }
 

@@ -345,6 +345,10 @@ impl Agent {
             models = desired.models.len(),
             "plan"
         );
+        if is_known {
+            self.engine
+                .recall(&desired, self.state.plan_age(SystemTime::now()));
+        }
         let models = desired.models.clone();
         self.trace.plan(&models, is_known, wall_us());
         let pods: BTreeSet<(&str, &str)> = desired

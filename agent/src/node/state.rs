@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use prost::Message as _;
 use serde::de::DeserializeOwned;
@@ -19,6 +20,7 @@ use vigia_proto::v1::ReportBatch;
 use super::desired::Key;
 use super::score::Spent;
 
+const PLAN: &str = "plan.json";
 const REPORTS: &str = "reports.pb";
 
 /// The plan as it was seen last.
@@ -74,7 +76,15 @@ impl State {
     /// The plan that was seen last.
     #[must_use]
     pub fn plan(&self) -> Option<LastPlan> {
-        self.read("plan.json")
+        self.read(PLAN)
+    }
+
+    /// For how long the plan has been what it is; no time where that is not known.
+    #[must_use]
+    pub fn plan_age(&self, now: SystemTime) -> Duration {
+        let written = fs::metadata(self.folder.join(PLAN)).and_then(|file| file.modified());
+        let age = written.ok().and_then(|written| now.duration_since(written).ok());
+        age.unwrap_or_default()
     }
 
     /// Keeps a plan.
@@ -83,7 +93,7 @@ impl State {
     ///
     /// When it cannot be written.
     pub fn keep_plan(&self, plan: &LastPlan) -> io::Result<()> {
-        self.write("plan.json", plan)
+        self.write(PLAN, plan)
     }
 
     /// What served last, by Model.
@@ -218,7 +228,12 @@ mod tests {
             generation: 3,
             spec: NodePlanSpec::default(),
         };
+        let long_ago = SystemTime::UNIX_EPOCH;
+        assert_eq!(state.plan_age(SystemTime::now()), Duration::ZERO, "there is none");
         state.keep_plan(&plan).expect("kept");
+        let soon = SystemTime::now() + Duration::from_secs(60);
+        assert!(state.plan_age(soon) >= Duration::from_secs(59));
+        assert_eq!(state.plan_age(long_ago), Duration::ZERO, "the clock was set back");
         let serving = BTreeMap::from([(
             Key {
                 namespace: "a".into(),

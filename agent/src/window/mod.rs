@@ -124,10 +124,13 @@ impl<K: Ord + Clone> Default for Windows<K> {
 
 impl<K: Ord + Clone> Windows<K> {
     /// Opens the first window of `key`, counting from `totals` on. One that is open already goes on, but for its
-    /// length, which holds from the next window on.
-    pub fn open(&mut self, key: K, slot: Slot, length: Duration, now: Now, totals: &Totals) {
+    /// length, which holds from the next window on. True where it is the first.
+    pub fn open(&mut self, key: K, slot: Slot, length: Duration, now: Now, totals: &Totals) -> bool {
         match self.open.get_mut(&key) {
-            Some(open) if open.slot == slot => open.length = length,
+            Some(open) if open.slot == slot => {
+                open.length = length;
+                false
+            }
             _ => {
                 let open = Open {
                     slot,
@@ -140,7 +143,15 @@ impl<K: Ord + Clone> Windows<K> {
                     age: 0,
                 };
                 self.open.insert(key, open);
+                true
             }
+        }
+    }
+
+    /// So many windows of a container came before the one that is open: another life saw them.
+    pub fn aged(&mut self, key: &K, age: u32) {
+        if let Some(open) = self.open.get_mut(key) {
+            open.age = age;
         }
     }
 

@@ -329,6 +329,30 @@ fn the_window_in_which_a_container_ended_is_its_last_and_teaches_nothing() {
     }
 }
 
+#[test]
+fn a_container_that_ran_before_a_restart_is_no_beginner_and_one_made_anew_is() {
+    let ground = grounds().remove(0);
+    let mut node = Node::new(&ground);
+    let known = Desired::parse(&node.pod.spec(1000, &[]), 1);
+    for (ran, age) in [(900, 0), (1000, 1), (3_600_000, 2)] {
+        let config = EngineConfig {
+            cgroup_root: ground.cgroup_root.clone(),
+            tallies: 4096,
+        };
+        node.engine = Engine::new(config, BTreeMap::new(), Scorer::new([1; 32], 43));
+        node.engine.recall(&known, Duration::from_millis(ran));
+        node.plan(&[]);
+        node.tick();
+        let ages = [(); 2].map(|()| end_of(&node.window(9, 0)).0);
+        assert_eq!(ages, [age, age + 1], "it ran for {ran} ms");
+    }
+    node.pod.container.take().expect("is there").remove();
+    node.pod.container = Some(node.pod.folder.nested(&id()));
+    node.seconds += 1;
+    assert!(end_of(&node.tick()).1, "the former one's last window");
+    assert_eq!(end_of(&node.window(9, 0)).0, 0);
+}
+
 /// Age of a tick's one window, whether it is the last, and how many samples were taken.
 fn end_of(tick: &Tick) -> (u32, bool, usize) {
     assert_eq!(tick.windows, 1);
