@@ -141,17 +141,20 @@ pub struct Trace {
     /// of one length.
     #[arg(long, value_name = "TIME", value_parser = window)]
     pub window: Option<Duration>,
-    /// Record whole windows: .parquet for `vigia train`, .jsonl for `vigia train` and people.
+    /// Record windows: .parquet for `vigia train`, .jsonl for `vigia train` and people. The first window of a command that
+    /// is started here and the last say how it begins and ends: nothing is learnt from them, nor from one that was cut
+    /// short. Lines have them, marked; Parquet leaves them out, and a trace that has no others fails (3).
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// At the end, train a model on the whole windows of this trace, as `vigia train` does; 50 are the least.
+    /// At the end, train a model on the windows of this trace from which something can be learnt (see --output), as
+    /// `vigia train` does; 50 are the least.
     #[arg(long, value_name = "FILE")]
     pub save_model: Option<PathBuf>,
     /// At the end, compare with a recorded run: rates, times, new system calls. A file that `--output run.jsonl` wrote, or
-    /// `-c --format json > run.json`, which has times.
+    /// `-c --format json > run.json`, which has times. Runs are compared whole, with how they begin and end.
     #[arg(long, value_name = "FILE")]
     pub baseline: Option<PathBuf>,
-    /// Score each whole window with this model and say what is odd. Your own file needs no key if it is not signed and
+    /// Score each whole window with this model and say what is odd; a command's start is, and is called its start. Your own file needs no key if it is not signed and
     /// nobody else may write to it.
     #[arg(long = "load-model", visible_alias = "model", value_name = "FILE")]
     pub model: Option<PathBuf>,

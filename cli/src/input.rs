@@ -17,7 +17,7 @@ use vigia_trainer::parquet;
 
 use crate::args::Trusted;
 use crate::error::Failure;
-use crate::record::Record;
+use crate::record::{Edge, Record};
 use crate::say::{self, Out};
 use crate::vector::Vector;
 
@@ -31,7 +31,17 @@ pub enum Windows {
     /// Vectors; the windows themselves are gone.
     Rows(Rows),
     /// Windows with their system calls.
-    Whole(Vec<(Window, String)>),
+    Whole(Vec<Seen>),
+}
+
+/// A window with its system calls.
+pub struct Seen {
+    /// What was counted.
+    pub window: Window,
+    /// Of what.
+    pub target: String,
+    /// See [`Record::edge`].
+    pub edge: Option<Edge>,
 }
 
 /// Reads a file of windows by its extension.
@@ -92,7 +102,11 @@ fn json_lines(path: &Path, schema: &'static Schema) -> Result<Windows, Failure> 
         if record.partial {
             continue;
         }
-        windows.push((record.window().map_err(at)?, record.target));
+        windows.push(Seen {
+            window: record.window().map_err(at)?,
+            target: record.target,
+            edge: record.edge,
+        });
     }
     Ok(if rows.is_empty() {
         Windows::Whole(windows)
@@ -101,7 +115,7 @@ fn json_lines(path: &Path, schema: &'static Schema) -> Result<Windows, Failure> 
     })
 }
 
-/// Reads files of windows as vectors, in the order of time.
+/// Reads files of windows as vectors, in the order of time; those in which a command began or ended are left out.
 ///
 /// # Errors
 /// As [`windows`].
@@ -112,9 +126,12 @@ pub fn rows(paths: &[PathBuf], schema: &'static Schema) -> Result<Rows, Failure>
         match windows(path, schema)? {
             Windows::Rows(rows) => all.append(&rows).map_err(|error| Failure::read(path, error))?,
             Windows::Whole(windows) => {
-                for (window, target) in &windows {
-                    let context = pasts.before(schema, window, target);
-                    push(&mut all, window, target, context).map_err(|error| Failure::read(path, error))?;
+                for seen in &windows {
+                    let context = pasts.before(schema, seen);
+                    if seen.edge.is_none() {
+                        push(&mut all, &seen.window, &seen.target, context)
+                            .map_err(|error| Failure::read(path, error))?;
+                    }
                 }
             }
         }
@@ -136,14 +153,17 @@ pub struct Pasts(HashMap<String, Past>);
 
 impl Pasts {
     /// What is known of a target's next window beside its counts.
-    pub fn before(&mut self, schema: &Schema, window: &Window, target: &str) -> Context {
-        let past = match self.0.get_mut(target) {
+    pub fn before(&mut self, schema: &Schema, seen: &Seen) -> Context {
+        let past = match self.0.get_mut(&seen.target) {
             Some(past) => past,
-            None => self.0.entry(target.to_owned()).or_default(),
+            None => self.0.entry(seen.target.clone()).or_default(),
         };
         let mut context = Context::default();
-        context.observe(schema, window.arch, [], past);
-        past.push(window);
+        context.observe(schema, seen.window.arch, [], past);
+        // How a command began says nothing of what comes after.
+        if seen.edge.is_none() {
+            past.push(&seen.window);
+        }
         context
     }
 }

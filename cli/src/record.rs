@@ -31,6 +31,9 @@ pub struct Record {
     /// Too short for its rates to mean anything: the target came or went within it.
     #[serde(default)]
     pub partial: bool,
+    /// The traced command began or ended in it, which is like nothing in between: nothing is learnt from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edge: Option<Edge>,
     /// All calls.
     pub calls: u64,
     /// All that failed.
@@ -40,6 +43,16 @@ pub struct Record {
     /// What a model says of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Opinion>,
+}
+
+/// What of a command is in a window beside its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Edge {
+    /// How it began: it is loaded, and loads its libraries.
+    Start,
+    /// How it ended.
+    End,
 }
 
 /// One system call of a window.
@@ -180,11 +193,19 @@ impl Record {
             target: target.to_owned(),
             lost: window.lost,
             partial,
+            edge: None,
             calls: window.total(),
             errors: window.calls.iter().fold(0, |sum, c| sum.saturating_add(c.errors)),
             syscalls: entries,
             verdict: None,
         }
+    }
+
+    /// The same of a window in which a command began or ended.
+    #[must_use]
+    pub const fn at(mut self, edge: Option<Edge>) -> Self {
+        self.edge = edge;
+        self
     }
 
     /// The same with how long calls took, those first that took longest.

@@ -8,16 +8,29 @@ use vigia_trainer::fit::WINDOW_MS;
 use crate::args::{Format, Score};
 use crate::error::{Failure, NO};
 use crate::input::{self, Pasts, Windows};
-use crate::record::Opinion;
+use crate::record::{Edge, Opinion};
 use crate::say::{self, Out};
 
 #[derive(Serialize)]
 struct Line<'a> {
-    started_ms: i64,
-    window_ms: u32,
-    target: &'a str,
+    #[serde(flatten)]
+    of: &'a Of<'a>,
     #[serde(flatten)]
     opinion: Opinion,
+}
+
+/// Which window a verdict is of.
+#[derive(Serialize)]
+pub struct Of<'a> {
+    /// Milliseconds since the Unix epoch.
+    pub started_ms: i64,
+    /// Its length.
+    pub window_ms: u32,
+    /// What was traced.
+    pub target: &'a str,
+    /// See [`crate::record::Record::edge`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub edge: Option<Edge>,
 }
 
 /// Windows by severity.
@@ -43,22 +56,33 @@ pub fn run(args: &Score) -> Result<u8, Failure> {
                 lengths.extend(rows.about().iter().map(|about| about.window_ms));
                 for (i, about) in rows.about().iter().enumerate() {
                     let scored = pipeline.score_vector(rows.row(i), &rows.contexts()[i]);
-                    let target = format!("{:016x}", about.source);
+                    let of = Of {
+                        started_ms: about.started_ms,
+                        window_ms: about.window_ms,
+                        target: &format!("{:016x}", about.source),
+                        edge: None,
+                    };
                     tally
-                        .take(args, scored, about.started_ms, about.window_ms, &target)
+                        .take(args, scored, &of)
                         .map_err(|error| Failure::read(path, error))?;
                 }
             }
             Windows::Whole(windows) => {
-                lengths.extend(windows.iter().map(|(window, _)| window.duration_ms));
+                let whole = windows.iter().filter(|seen| seen.edge.is_none());
+                lengths.extend(whole.map(|seen| seen.window.duration_ms));
                 let mut scratch = Scratch::default();
                 let mut pasts = Pasts::default();
-                for (window, target) in &windows {
-                    let context = pasts.before(pipeline.schema(), window, target);
-                    let scored = pipeline.score_within(window, &context, &mut scratch);
-                    let started = i64::try_from(window.started_ms).unwrap_or(i64::MAX);
+                for seen in &windows {
+                    let context = pasts.before(pipeline.schema(), seen);
+                    let scored = pipeline.score_within(&seen.window, &context, &mut scratch);
+                    let of = Of {
+                        started_ms: i64::try_from(seen.window.started_ms).unwrap_or(i64::MAX),
+                        window_ms: seen.window.duration_ms,
+                        target: &seen.target,
+                        edge: seen.edge,
+                    };
                     tally
-                        .take(args, scored, started, window.duration_ms, target)
+                        .take(args, scored, &of)
                         .map_err(|error| Failure::read(path, error))?;
                 }
             }
@@ -110,19 +134,17 @@ impl Tally {
         &mut self,
         args: &Score,
         scored: Result<Verdict, ScoreError>,
-        started_ms: i64,
-        window_ms: u32,
-        target: &str,
+        of: &Of<'_>,
     ) -> Result<(), ScoreError> {
         match scored {
-            Ok(verdict) => self.add(args, &verdict, started_ms, window_ms, target),
+            Ok(verdict) => self.add(args, &verdict, of),
             Err(ScoreError::Silent) => self.silent += 1,
             Err(error) => return Err(error),
         }
         Ok(())
     }
 
-    fn add(&mut self, args: &Score, verdict: &Verdict, started_ms: i64, window_ms: u32, target: &str) {
+    fn add(&mut self, args: &Score, verdict: &Verdict, of: &Of<'_>) {
         self.windows += 1;
         self.by[verdict.severity as usize] += 1;
         if verdict.severity < args.from {
@@ -130,24 +152,24 @@ impl Tally {
         }
         let opinion = Opinion::from(verdict);
         match args.format {
-            Format::Json => say::json_line(&Line {
-                started_ms,
-                window_ms,
-                target,
-                opinion,
-            }),
-            Format::Text => Out::Stdout.line(&verdict_line(verdict.severity, &opinion, started_ms, target)),
+            Format::Json => say::json_line(&Line { of, opinion }),
+            Format::Text => Out::Stdout.line(&verdict_line(verdict.severity, &opinion, of)),
         }
     }
 }
 
 /// One verdict for people.
-pub fn verdict_line(severity: Severity, opinion: &Opinion, started_ms: i64, target: &str) -> String {
+pub fn verdict_line(severity: Severity, opinion: &Opinion, of: &Of<'_>) -> String {
     let style = say::style(severity);
     format!(
-        "{} {} {style}{:<6}{style:#} score {:.2} p {:.1e}: {}",
-        say::time(started_ms),
-        say::plain(target),
+        "{} {}{} {style}{:<6}{style:#} score {:.2} p {:.1e}: {}",
+        say::time(of.started_ms),
+        say::plain(of.target),
+        match of.edge {
+            Some(Edge::Start) => " (its start)",
+            Some(Edge::End) => " (its end)",
+            None => "",
+        },
         opinion.severity,
         opinion.score,
         opinion.p_value,

@@ -139,7 +139,11 @@ fn can_learn(estimators: &[EstimatorKind], rows: &Rows) -> Result<(), Failure> {
     ))
 }
 
-fn held_out(windows: usize) -> Result<usize, Failure> {
+/// How many of so many windows are held out of training.
+///
+/// # Errors
+/// They are too few to be divided.
+pub fn held_out(windows: usize) -> Result<usize, Failure> {
     let held = ((windows as f64 * HOLDOUT) as usize).max(MIN_HOLDOUT);
     if held * 2 > windows {
         let least = 2 * MIN_HOLDOUT;

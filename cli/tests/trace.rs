@@ -394,7 +394,6 @@ fn a_cgroup_is_traced_for_a_while() {
 }
 
 #[test]
-#[ignore = "fails since samples hold the start of the traced command, which teaches what its children do"]
 fn recorded_windows_train_a_model_that_scores_live() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name).to_str().expect("text").to_owned();
@@ -532,6 +531,89 @@ fn a_trace_makes_a_model_that_another_is_scored_with() {
         .expect("runs");
     assert_eq!(few.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&few.stderr).contains("windows are too few"));
+}
+
+#[test]
+fn how_a_command_begins_and_ends_is_recorded_and_teaches_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).to_str().expect("text").to_owned();
+    let record = |to: &str, more: &[&str]| {
+        let output = vigia()
+            .args(["trace", "-c", "--output", to])
+            .args(more)
+            .output()
+            .expect("runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), said)
+    };
+    let (code, said) = record(&at("short.parquet"), &["--", "sh", "-c", "exit 7"]);
+    assert_eq!(code, Some(3), "{said}");
+    assert!(
+        said.contains("short.parquet: nothing to learn from in 1 window")
+            && said.contains("--window shorter than 2 s"),
+        "{said}"
+    );
+    assert!(!folder.path().join("short.parquet").exists());
+    let (code, said) = record(&at("short.jsonl"), &["--", "sh", "-c", "exit 7"]);
+    assert_eq!(code, Some(7), "{said}");
+    assert!(
+        said.contains("warning: ") && said.contains("nothing to learn from"),
+        "{said}"
+    );
+
+    let windows = |name: &str| -> Vec<Value> {
+        let lines = fs::read_to_string(at(name)).expect("a file");
+        let lines = lines
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("json"));
+        lines.collect()
+    };
+    let (long, many) = (
+        ["--window", "100ms", "--", "sh", "-c", "sleep 1"],
+        at("long.jsonl"),
+    );
+    let (code, said) = record(&many, &long);
+    assert_eq!(code, Some(0), "{said}");
+    let seen = windows("long.jsonl");
+    let edge = |window: &Value| window["edge"].as_str().map(str::to_owned);
+    assert_eq!(edge(&seen[0]).as_deref(), Some("start"), "{seen:#?}");
+    assert_eq!(edge(&seen[seen.len() - 1]).as_deref(), Some("end"), "{seen:#?}");
+    let between = &seen[1..seen.len() - 1];
+    assert!(
+        between.len() > 5 && between.iter().all(|window| edge(window).is_none()),
+        "{seen:#?}"
+    );
+    // Neither a model nor Parquet has more of them, whichever way the windows go.
+    let converted = vigia()
+        .args(["convert", &many, &at("long.parquet")])
+        .output()
+        .expect("runs");
+    let said = String::from_utf8_lossy(&converted.stderr).into_owned();
+    assert!(said.contains(&format!("{} windows in ", between.len())), "{said}");
+    let few = vigia()
+        .args(["train", "--input", &many, "-o", &at("m.apr")])
+        .output()
+        .expect("runs");
+    let said = String::from_utf8_lossy(&few.stderr).into_owned();
+    assert!(
+        said.contains(&format!("{} windows are too few", between.len())),
+        "{said}"
+    );
+
+    // What runs already neither begins nor ends.
+    let shell = Shell::start();
+    let pid = shell.0.id().to_string();
+    let (code, said) = record(
+        &at("running.jsonl"),
+        &["--window", "100ms", "--duration", "600ms", "-p", &pid],
+    );
+    assert_eq!(code, Some(0), "{said}");
+    let seen = windows("running.jsonl");
+    assert!(
+        seen.len() > 3 && seen.iter().all(|window| edge(window).is_none()),
+        "{seen:#?}"
+    );
+    drop(shell);
 }
 
 #[test]

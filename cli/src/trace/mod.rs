@@ -2,6 +2,7 @@
 
 mod by_ptrace;
 mod engine;
+mod lesson;
 mod sink;
 pub mod spawn;
 mod table;
@@ -167,18 +168,17 @@ fn follow(
         if let Some(live) = &mut live {
             live.take(&snapshot.times).iter().for_each(|odd| sink.odd(odd));
         }
-        for closed in windows.close_due(clock.now(), &snapshot.totals) {
-            sink.window(
-                &closed.window,
-                &times::since(&times, &snapshot.times),
-                closed.partial,
-            )?;
+        // The window in which the target ended is its last, also where it is due.
+        let closed = if ended.is_some() {
+            Vec::from_iter(windows.end(&(), clock.now(), &snapshot.totals))
+        } else {
+            windows.close_due(clock.now(), &snapshot.totals)
+        };
+        for closed in closed {
+            sink.window(&closed, &times::since(&times, &snapshot.times))?;
             times.clone_from(&snapshot.times);
         }
         if let Some(end) = ended {
-            if let Some(last) = windows.end(&(), clock.now(), &snapshot.totals) {
-                sink.window(&last.window, &times::since(&times, &snapshot.times), last.partial)?;
-            }
             return Ok(end);
         }
     }

@@ -1,37 +1,30 @@
-//! Where windows go: to the report, to a file, to a model.
+//! Where windows go: to the report, to a model that scores them, to what is recorded.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::json;
-use vigia_model::artifact::{Artifact, write_atomic};
+use vigia_agent::window::Closed;
+use vigia_model::artifact::Artifact;
 use vigia_model::calibration::Severity;
 use vigia_model::context::Context;
 use vigia_model::pipeline::{ScoreError, Scratch};
 use vigia_model::schema::Schema;
 use vigia_model::syscalls::Arch;
 use vigia_model::window::{Calls, Window};
-use vigia_trainer::data::Rows;
-use vigia_trainer::parquet;
 
+use super::lesson::{self, Lesson};
 use super::{table, target};
 use crate::analysis::baseline::{self, Difference, Run};
 use crate::analysis::realtime::Odd;
 use crate::analysis::{self, Analysis};
 use crate::args::{Format, Trace};
 use crate::error::Failure;
+use crate::input::{self, Seen};
 use crate::record::{Opinion, Record};
 use crate::say::{self, Out};
+use crate::score::{self, Of};
 use crate::times::{self, Times};
-use crate::{input, score, train};
-
-enum Recorder {
-    Parquet(PathBuf, Rows),
-    Lines(PathBuf, BufWriter<File>),
-}
 
 /// See the module's head.
 pub struct Sink<'a> {
@@ -39,9 +32,7 @@ pub struct Sink<'a> {
     target: String,
     out: Out,
     model: Option<(Artifact, Scratch)>,
-    recorder: Option<Recorder>,
-    /// Windows to train on.
-    lesson: Option<Rows>,
+    lesson: Lesson<'a>,
     baseline: Option<Run>,
     pasts: input::Pasts,
     total: Total,
@@ -71,14 +62,12 @@ struct Summary<'a> {
 impl<'a> Sink<'a> {
     /// Opens what can be opened before the target starts.
     pub fn new(args: &'a Trace, model: Option<Artifact>) -> Result<Self, Failure> {
-        let recorder = args.output.as_deref().map(recorder).transpose()?;
         Ok(Self {
             args,
             target: target::name(args),
             out: args.out(),
             model: model.map(|model| (model, Scratch::default())),
-            recorder,
-            lesson: lesson(args)?,
+            lesson: Lesson::new(args)?,
             baseline: args.baseline.as_deref().map(baseline::read).transpose()?,
             pasts: input::Pasts::default(),
             total: Total::default(),
@@ -86,20 +75,27 @@ impl<'a> Sink<'a> {
     }
 
     /// Takes a window that has ended.
-    pub fn window(&mut self, window: &Window, times: &Times, partial: bool) -> Result<(), Failure> {
+    pub fn window(&mut self, closed: &Closed<()>, times: &Times) -> Result<(), Failure> {
+        let edge = lesson::edge(!self.args.command.is_empty(), closed);
+        let seen = Seen {
+            window: closed.window.clone(),
+            target: self.target.clone(),
+            edge,
+        };
+        let window = &seen.window;
         self.total.add(window, times);
-        let mut record = Record::new(window, &self.target, partial);
+        let mut record = Record::new(window, &self.target, closed.partial).at(edge);
         if self.args.wants_times() {
             record = record.with_times(times);
         }
         let mut severity = Severity::None;
-        let context = if partial {
+        let context = if closed.partial {
             Context::default()
         } else {
-            self.pasts.before(Schema::syscalls_v1(), window, &self.target)
+            self.pasts.before(Schema::syscalls_v1(), &seen)
         };
         if let Some((model, scratch)) = &mut self.model
-            && !partial
+            && !closed.partial
         {
             match model.pipeline.score_within(window, &context, scratch) {
                 Ok(verdict) => {
@@ -111,19 +107,7 @@ impl<'a> Sink<'a> {
                 Err(error) => return Err(Failure::tracing(error.to_string())),
             }
         }
-        if let (Some(rows), false) = (&mut self.lesson, partial) {
-            input::push(rows, window, &self.target, context.clone()).map_err(Failure::tracing)?;
-        }
-        match &mut self.recorder {
-            Some(Recorder::Parquet(path, rows)) if !partial => {
-                input::push(rows, window, &self.target, context)
-                    .map_err(|error| Failure::write(path, error))?;
-            }
-            Some(Recorder::Lines(path, file)) => {
-                write_line(file, &record).map_err(|error| Failure::write(path, error))?
-            }
-            _ => {}
-        }
+        self.lesson.take(&seen, &record, context)?;
         // Of a run that is compared, the comparison is what was asked for.
         let quiet = self.args.summary || self.args.prints_lines() || self.compares_only();
         if !quiet {
@@ -140,9 +124,13 @@ impl<'a> Sink<'a> {
         match (self.args.format, &record.verdict) {
             (Format::Json, _) => say::json_line(record),
             (Format::Text, Some(opinion)) => {
-                let started = i64::try_from(record.started_ms).unwrap_or(i64::MAX);
-                self.out
-                    .line(&score::verdict_line(severity, opinion, started, &self.target));
+                let of = Of {
+                    started_ms: i64::try_from(record.started_ms).unwrap_or(i64::MAX),
+                    window_ms: record.duration_ms,
+                    target: &self.target,
+                    edge: record.edge,
+                };
+                self.out.line(&score::verdict_line(severity, opinion, &of));
             }
             // With a model, verdicts are what was asked for, and a partial window has none.
             (Format::Text, None) if self.model.is_some() => {}
@@ -194,82 +182,8 @@ impl<'a> Sink<'a> {
                 say::count(total.lost)
             ));
         }
-        if let (Some(rows), Some(path)) = (self.lesson, &self.args.save_model) {
-            learn(rows, path, &self.target)?;
-        }
-        match self.recorder {
-            Some(Recorder::Parquet(path, rows)) => {
-                let bytes =
-                    parquet::write(&rows, "", &self.target).map_err(|error| Failure::write(&path, error))?;
-                write_atomic(&path, &bytes).map_err(|error| Failure::write(&path, error))?;
-                Out::Stderr.line(&format!("{} in {}", say::windows(rows.len()), path.display()));
-            }
-            Some(Recorder::Lines(path, mut file)) => {
-                file.flush().map_err(|error| Failure::write(&path, error))?
-            }
-            None => {}
-        }
-        Ok(())
+        self.lesson.end(&self.target)
     }
-}
-
-/// What is written at the end needs a folder that is there, which should be known at the beginning.
-fn in_a_folder(path: &Path) -> Result<(), Failure> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
-    if folder.unwrap_or(Path::new(".")).is_dir() {
-        Ok(())
-    } else {
-        Err(Failure::write(path, "its folder is not there"))
-    }
-}
-
-fn lesson(args: &Trace) -> Result<Option<Rows>, Failure> {
-    let Some(path) = &args.save_model else {
-        return Ok(None);
-    };
-    in_a_folder(path)?;
-    Ok(Some(Rows::new(Schema::syscalls_v1())))
-}
-
-fn learn(mut rows: Rows, path: &Path, target: &str) -> Result<(), Failure> {
-    rows.sort();
-    let bar = say::progress(&format!("training on {}", say::windows(rows.len())));
-    let fitted = train::fit_rows(&rows, train::usual(target))?;
-    bar.finish_and_clear();
-    write_atomic(path, &fitted.trained.artifact).map_err(|error| Failure::write(path, error))?;
-    Out::Stderr.line(&format!(
-        "{}: a model of {}, unsigned",
-        path.display(),
-        say::windows(rows.len())
-    ));
-    Ok(())
-}
-
-fn recorder(path: &Path) -> Result<Recorder, Failure> {
-    match path.extension().and_then(|e| e.to_str()) {
-        Some("parquet") => {
-            in_a_folder(path)?;
-            Ok(Recorder::Parquet(
-                path.to_owned(),
-                Rows::new(Schema::syscalls_v1()),
-            ))
-        }
-        Some("jsonl") => {
-            let file = File::create(path).map_err(|error| Failure::write(path, error))?;
-            Ok(Recorder::Lines(path.to_owned(), BufWriter::new(file)))
-        }
-        _ => {
-            Err(Failure::write(path, "not .parquet and not .jsonl")
-                .next("end the name with .parquet or .jsonl"))
-        }
-    }
-}
-
-fn write_line(file: &mut BufWriter<File>, record: &Record) -> std::io::Result<()> {
-    serde_json::to_writer(&mut *file, record)?;
-    file.write_all(b"\n")?;
-    // A window is seconds apart from the next: whoever follows the file wants it now.
-    file.flush()
 }
 
 impl Total {

@@ -1,0 +1,208 @@
+//! What of a trace is recorded, and what there is to learn from it: its whole windows, but none in which a command
+//! began or ended. To a model that has learnt how a program is loaded, whatever is started later is nothing new.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use vigia_agent::window::Closed;
+use vigia_model::artifact::write_atomic;
+use vigia_model::context::Context;
+use vigia_model::schema::Schema;
+use vigia_trainer::data::Rows;
+use vigia_trainer::parquet;
+
+use super::WINDOW;
+use crate::args::Trace;
+use crate::error::Failure;
+use crate::input::{self, Seen};
+use crate::record::{Edge, Record};
+use crate::say::{self, Out};
+use crate::train;
+
+/// What of a command is in a window beside its work: nothing, where those that are traced ran before and after.
+pub fn edge(of_command: bool, closed: &Closed<()>) -> Option<Edge> {
+    match (of_command, closed.age, closed.last) {
+        (true, 0, _) => Some(Edge::Start),
+        (true, _, true) => Some(Edge::End),
+        _ => None,
+    }
+}
+
+enum Recorder {
+    Parquet(PathBuf),
+    Lines(PathBuf, BufWriter<File>),
+}
+
+/// See the module's head.
+pub struct Lesson<'a> {
+    args: &'a Trace,
+    file: Option<Recorder>,
+    /// Kept where they are needed at the end.
+    rows: Option<Rows>,
+    windows: usize,
+    /// Of which something can be learnt.
+    whole: usize,
+}
+
+impl<'a> Lesson<'a> {
+    /// Opens what can be opened before the target starts.
+    pub fn new(args: &'a Trace) -> Result<Self, Failure> {
+        let file = args.output.as_deref().map(open).transpose()?;
+        if let Some(path) = &args.save_model {
+            in_a_folder(path)?;
+        }
+        let keeps = args.save_model.is_some() || matches!(file, Some(Recorder::Parquet(_)));
+        Ok(Self {
+            args,
+            file,
+            rows: keeps.then(|| Rows::new(Schema::syscalls_v1())),
+            windows: 0,
+            whole: 0,
+        })
+    }
+
+    /// Takes a window, the line that says it, and what is known beside.
+    pub fn take(&mut self, seen: &Seen, record: &Record, context: Context) -> Result<(), Failure> {
+        self.windows += 1;
+        if let Some(Recorder::Lines(path, file)) = &mut self.file {
+            write_line(file, record).map_err(|error| Failure::write(path, error))?;
+        }
+        if record.partial || seen.edge.is_some() {
+            return Ok(());
+        }
+        self.whole += 1;
+        match &mut self.rows {
+            Some(rows) => input::push(rows, &seen.window, &seen.target, context).map_err(Failure::tracing),
+            None => Ok(()),
+        }
+    }
+
+    /// Closes the file, and trains, where that was asked for.
+    pub fn end(mut self, target: &str) -> Result<(), Failure> {
+        match &mut self.file {
+            Some(Recorder::Lines(path, file)) => {
+                file.flush().map_err(|error| Failure::write(path, error))?;
+            }
+            Some(Recorder::Parquet(path))
+                if self.whole > 0
+                    && let Some(rows) = &self.rows =>
+            {
+                let bytes = parquet::write(rows, "", target).map_err(|error| Failure::write(path, error))?;
+                write_atomic(path, &bytes).map_err(|error| Failure::write(path, error))?;
+                Out::Stderr.line(&format!("{} in {}", say::windows(self.whole), path.display()));
+            }
+            _ => {}
+        }
+        if self.args.save_model.is_some() {
+            train::held_out(self.whole).map_err(|few| few.next(self.longer()))?;
+        }
+        if let (Some(path), Some(rows)) = (&self.args.save_model, &mut self.rows) {
+            rows.sort();
+            learn(rows, path, target)?;
+        }
+        match &self.file {
+            Some(Recorder::Parquet(path)) if self.whole == 0 => Err(self.nothing(path)),
+            // For people, or to compare with, lines are good all the same.
+            Some(Recorder::Lines(path, _)) if self.whole == 0 => {
+                Out::Stderr.line(&format!(
+                    "warning: {}; {}",
+                    self.nothing(path).what(),
+                    self.longer()
+                ));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn nothing(&self, path: &Path) -> Failure {
+        let windows = say::windows(self.windows);
+        Failure::input(format!("{}: nothing to learn from in {windows}", path.display())).next(self.longer())
+    }
+
+    /// What to do where there were too few windows.
+    fn longer(&self) -> String {
+        let length = self.args.window.unwrap_or(WINDOW).as_secs_f64();
+        let why = if self.args.command.is_empty() {
+            "windows that were cut short"
+        } else {
+            "the window in which a command begins and that in which it ends"
+        };
+        format!("trace for longer, or with a --window shorter than {length} s: {why} teach nothing")
+    }
+}
+
+/// What is written at the end needs a folder that is there, which should be known at the beginning.
+fn in_a_folder(path: &Path) -> Result<(), Failure> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+    if folder.unwrap_or(Path::new(".")).is_dir() {
+        Ok(())
+    } else {
+        Err(Failure::write(path, "its folder is not there"))
+    }
+}
+
+fn learn(rows: &Rows, path: &Path, target: &str) -> Result<(), Failure> {
+    let bar = say::progress(&format!("training on {}", say::windows(rows.len())));
+    let fitted = train::fit_rows(rows, train::usual(target))?;
+    bar.finish_and_clear();
+    write_atomic(path, &fitted.trained.artifact).map_err(|error| Failure::write(path, error))?;
+    Out::Stderr.line(&format!(
+        "{}: a model of {}, unsigned",
+        path.display(),
+        say::windows(rows.len())
+    ));
+    Ok(())
+}
+
+fn open(path: &Path) -> Result<Recorder, Failure> {
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("parquet") => {
+            in_a_folder(path)?;
+            Ok(Recorder::Parquet(path.to_owned()))
+        }
+        Some("jsonl") => {
+            let file = File::create(path).map_err(|error| Failure::write(path, error))?;
+            Ok(Recorder::Lines(path.to_owned(), BufWriter::new(file)))
+        }
+        _ => {
+            Err(Failure::write(path, "not .parquet and not .jsonl")
+                .next("end the name with .parquet or .jsonl"))
+        }
+    }
+}
+
+fn write_line(file: &mut BufWriter<File>, record: &Record) -> std::io::Result<()> {
+    serde_json::to_writer(&mut *file, record)?;
+    file.write_all(b"\n")?;
+    // A window is seconds apart from the next: whoever follows the file wants it now.
+    file.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vigia_agent::window::Detail;
+    use vigia_model::syscalls::Arch;
+    use vigia_model::window::Window;
+
+    #[test]
+    fn a_commands_start_and_end_are_no_work_and_those_of_a_trace_alone_are() {
+        let closed = |age, last| Closed {
+            key: (),
+            window: Window::new(Arch::NATIVE, 0, 1000, []),
+            detail: Detail::default(),
+            partial: false,
+            age,
+            last,
+        };
+        let edges = |of_command| {
+            [(0, false), (0, true), (1, false), (1, true)]
+                .map(|(age, last)| edge(of_command, &closed(age, last)))
+        };
+        let (start, end) = (Some(Edge::Start), Some(Edge::End));
+        assert_eq!(edges(true), [start, start, None, end]);
+        assert_eq!(edges(false), [None; 4]);
+    }
+}
