@@ -12,9 +12,11 @@ part() {
     printf 'test: %s took %d s\n' "$what" $((SECONDS - from)) >&2
 }
 
-part 'the images' scripts/build-images.sh
 part 'lint' scripts/lint.sh
-part 'compiling the tests' cargo test --quiet --workspace --no-run
+part 'compiling the tests' cargo build --quiet --workspace --bins --tests
+part 'the images' scripts/build-images.sh --unoptimised
+VIGIA_IMAGES=$(realpath "${CARGO_TARGET_DIR:-target}")/debug/images
+export VIGIA_IMAGES
 part 'the tests' cargo nextest run --workspace
 part 'the doc tests' cargo test --quiet --workspace --doc
 printf 'test: all is well after %d s\n' $((SECONDS - started)) >&2

@@ -24,6 +24,11 @@ fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
+/// Where `scripts/build-images.sh` put the images and the `vigia` command: `VIGIA_IMAGES`, or those that ship.
+fn images() -> PathBuf {
+    std::env::var_os("VIGIA_IMAGES").map_or_else(|| target().join("images"), PathBuf::from)
+}
+
 /// A cluster that Vigía is installed on.
 pub struct World {
     pub cluster: Cluster,
@@ -35,7 +40,7 @@ impl World {
         let cluster = Cluster::up(Config::for_test(nodes)).await?;
         let world = Self { cluster };
         for image in ["agent", "operator", "trainer", "demo-workload"] {
-            let archive = target().join(format!("images/{image}.tar"));
+            let archive = images().join(format!("{image}.tar"));
             ensure!(archive.is_file(), "{} is missing: make images", archive.display());
             world.cluster.load_image(&archive)?;
         }
@@ -168,10 +173,18 @@ impl World {
             .collect())
     }
 
-    /// Whether the Model redis is served by that version, with no rollout under way.
-    pub fn serves(&self, version: &str) -> Result<bool> {
+    /// The version that serves the Model redis, with no rollout under way.
+    pub fn serving(&self) -> Result<Option<String>> {
         let status = &self.get("model", "redis")?["status"];
-        Ok(status["serving"]["name"] == version && status["rollout"]["phase"] == "Complete")
+        let name = status["serving"]["name"].as_str();
+        Ok(name
+            .filter(|_| status["rollout"]["phase"] == "Complete")
+            .map(str::to_owned))
+    }
+
+    /// Whether that version is it.
+    pub fn serves(&self, version: &str) -> Result<bool> {
+        Ok(self.serving()?.as_deref() == Some(version))
     }
 
     /// The digest that each node serves for the Model redis.
@@ -226,8 +239,7 @@ impl World {
 
     /// The `vigia` command, as it was built with the images.
     pub fn vigia_command(&self) -> Command {
-        let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-        Command::new(target().join(triple).join("release/vigia"))
+        Command::new(images().join("vigia"))
     }
 
     /// A folder for a test's files; it goes with the cluster.
