@@ -34,6 +34,7 @@ pub fn of_runs(held_out: &[f64], normal: &[f64]) -> Result<Row> {
             score: calibrated(p),
             counts: true,
             settled: true,
+            started_ms: 0,
         };
         let one = stream.window(&rule, &mut pool, &window);
         told += usize::from(one.is_alert());

@@ -172,8 +172,22 @@ fn note(verdict: &Verdict, by: &str) -> Note {
                 because
             },
         ),
-        // Another system call in front is another thing to look at.
-        key: format!("{ONGOING}{}/{}/{grade}/{first}", verdict.container, verdict.model),
+        // Each alert is told in its own words, and another system call in front of it is another thing to look at.
+        key: format!(
+            "{ONGOING}{}/{}/{}/{grade}/{first}",
+            verdict.container,
+            verdict.model,
+            began(verdict)
+        ),
+    }
+}
+
+/// What tells an alert apart from the others of its container and Model. An agent of a version that does not say it has
+/// each of its windows told.
+const fn began(verdict: &Verdict) -> i64 {
+    match verdict.began_unix_ms {
+        0 => verdict.window_start_unix_ms,
+        began => began,
     }
 }
 
@@ -241,8 +255,22 @@ mod tests {
         other.drivers.truncate(2);
         other.score = 0.99;
         assert_eq!(note(&verdict(), "a").key, note(&other, "b").key);
+        other.window_start_unix_ms += 10_000;
+        other.began_unix_ms = 7;
+        let first = Verdict {
+            began_unix_ms: 7,
+            ..verdict()
+        };
+        assert_eq!(note(&first, "a").key, note(&other, "b").key, "it goes on");
+        other.began_unix_ms = 8;
+        assert_ne!(
+            note(&first, "a").key,
+            note(&other, "b").key,
+            "the next alert has words of its own"
+        );
+        other.began_unix_ms = 7;
         other.drivers[0].syscall = "ptrace".to_owned();
-        assert_ne!(note(&verdict(), "a").key, note(&other, "b").key);
+        assert_ne!(note(&first, "a").key, note(&other, "b").key);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, PostParams};
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use vigia_crds::conditions::READY;
@@ -28,8 +29,9 @@ async fn of_profile(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn profiles_reach_nodes_and_say_what_is_wrong() -> Result<()> {
-    let world = World::new(&["n1", "n2"]).await?;
-    let client = || world.client.clone();
+    let mut world = World::new(&["n1", "n2"]).await?;
+    let own = world.client.clone();
+    let client = || own.clone();
     let ns = "shop";
     objects::namespace(&world.client, ns).await?;
     let profiles: Api<TraceProfile> = Api::namespaced(client(), ns);
@@ -204,7 +206,7 @@ async fn profiles_reach_nodes_and_say_what_is_wrong() -> Result<()> {
     .await?;
     // What its agent still has to say about it is heard.
     alert::publish(&world.operator(), &verdict(&first, "connect"), "n1").await?;
-    Ok(())
+    flood(&mut world, ns).await
 }
 
 fn verdict(pod: &Pod, syscall: &str) -> Verdict {
@@ -275,6 +277,74 @@ async fn withheld(world: &World, ns: &str) -> Result<()> {
     .await
 }
 
+/// How often each Event of a pod's alerts was said: those told one by one, and how many had no room for that.
+async fn counts(world: &World, ns: &str, pod: &str) -> Result<(Vec<i32>, i32)> {
+    let events: Api<Event> = Api::namespaced(world.client.clone(), ns);
+    let events = events
+        .list(&ListParams::default().fields(&format!("reason={}", alert::REASON)))
+        .await?;
+    let of = events.into_iter().filter(|event| {
+        let about = event.regarding.as_ref().and_then(|r| r.name.as_deref());
+        about == Some(pod)
+    });
+    let (mut told, mut others) = (vec![], 0);
+    for event in of {
+        let count = event.series.map_or(1, |s| s.count);
+        match event.note.unwrap_or_default() {
+            note if note.starts_with("more of these than") => others += count,
+            _ => told.push(count),
+        }
+    }
+    told.sort_unstable();
+    Ok((told, others))
+}
+
+/// Waits until a pod's alerts are counted like that.
+async fn counted(world: &World, ns: &str, pod: &str, wanted: (&[i32], i32)) -> Result<()> {
+    eventually("every alert is counted", || async {
+        let (told, others) = counts(world, ns, pod).await?;
+        Ok(if (told.as_slice(), others) == wanted {
+            Ok(())
+        } else {
+            Err(format!("{told:?} and {others}"))
+        })
+    })
+    .await
+}
+
+/// What a pod has no room for is counted and said, and a life of the operator counts on where the one before it stood.
+async fn flood(world: &mut World, ns: &str) -> Result<()> {
+    let client = world.client.clone();
+    let pod = objects::pod(&client, ns, "loud", "n2", "default", &[("app", "web")], &["app"]).await?;
+    let alert_of = |began: i64| Verdict {
+        began_unix_ms: began,
+        ..verdict(&pod, "connect")
+    };
+    let known = async |world: &World| {
+        let operator = world.operator();
+        eventually("the operator knows the pod", || async {
+            let pods = operator.caches.pods.on_node("n2");
+            Ok(if pods.iter().any(|p| p.name == "loud") {
+                Ok(())
+            } else {
+                Err("no pod loud".to_owned())
+            })
+        })
+        .await
+    };
+    known(world).await?;
+    for began in 1..=14 {
+        alert::publish(&world.operator(), &alert_of(began), "n2").await?;
+    }
+    counted(world, ns, "loud", (&[1; 10], 4)).await?;
+
+    world.kill().await;
+    world.start().await?;
+    known(world).await?;
+    alert::publish(&world.operator(), &alert_of(1), "n2").await?;
+    counted(world, ns, "loud", (&[1, 1, 1, 1, 1, 1, 1, 1, 1, 2], 4)).await
+}
+
 async fn alerts(world: &World, ns: &str, pod: &Pod) -> Result<()> {
     let operator = world.operator();
     // Not of a node that the pod is not on, nor of a container that it does not have.
@@ -300,6 +370,21 @@ async fn alerts(world: &World, ns: &str, pod: &Pod) -> Result<()> {
         "{notes:?}"
     );
 
+    // The next alert is told in its own words although the same call is in front of it, and each window of one counts.
+    let mut next = verdict(pod, "connect");
+    next.drivers[0].observed_per_second = 7.0;
+    next.began_unix_ms = 8000;
+    for _ in 0..3 {
+        alert::publish(&operator, &next, "n1").await?;
+    }
+    let notes = world.events(ns, "web-1", alert::REASON).await?;
+    assert_eq!(notes.len(), 3, "{notes:?}");
+    assert!(
+        notes.iter().any(|n| n.contains("connect 7.00/s (expected 0/s)")),
+        "{notes:?}"
+    );
+    counted(world, ns, "web-1", (&[1, 3, 5], 0)).await?;
+
     // A profile that wants no Events gets none.
     world
         .merge::<TraceProfile>(ns, "webby", json!({"spec": {"outputs": {"events": false}}}))
@@ -317,7 +402,7 @@ async fn alerts(world: &World, ns: &str, pod: &Pod) -> Result<()> {
     })
     .await?;
     alert::publish(&operator, &verdict(pod, "ptrace"), "n1").await?;
-    assert_eq!(world.events(ns, "web-1", alert::REASON).await?.len(), 2);
+    assert_eq!(world.events(ns, "web-1", alert::REASON).await?.len(), 3);
     world
         .merge::<TraceProfile>(ns, "webby", json!({"spec": {"outputs": {"events": true}}}))
         .await?;

@@ -376,7 +376,8 @@ impl Scorer {
 
         let rule = rule(profile);
         let above = verdict.score >= rule.threshold();
-        let (told, consecutive) = if mode == VersionMode::Active {
+        let started = i64::try_from(window.started_ms).unwrap_or(i64::MAX);
+        let (told, consecutive, began) = if mode == VersionMode::Active {
             let containers = self.containers.get(&key.profile).copied().unwrap_or_default();
             let stream = self.streams.entry((key.clone(), model.clone()));
             let stream = stream.or_insert_with(|| Stream::fresh(&rule));
@@ -386,15 +387,15 @@ impl Scorer {
                 score: verdict.score,
                 counts: closed.age > 0,
                 settled: closed.age > 1 && !closed.last,
+                started_ms: started,
             };
             let told = stream.window(&rule, pool.or_insert_with(|| Pool::new(containers)), &scored);
-            (told, stream.streak())
+            (told, stream.streak(), stream.began_ms())
         } else {
-            (Told::Nothing, 0)
+            (Told::Nothing, 0, None)
         };
         let alert = told.is_alert().then_some(verdict.severity);
 
-        let started = i64::try_from(window.started_ms).unwrap_or(i64::MAX);
         let mut histogram = ScoreHistogram::default();
         histogram.add(verdict.score);
         let summary = v1::ScoreSummary {
@@ -438,6 +439,7 @@ impl Scorer {
                 })
                 .collect(),
             consecutive,
+            began_unix_ms: began.unwrap_or(started),
         });
         let scored = Scored {
             profile: key.profile.clone(),

@@ -128,11 +128,12 @@ impl Overview {
         section(
             &mut lines,
             "LAST ALERTS",
-            &["AT", "NAMESPACE", "POD", "WHAT"],
+            &["AT", "NAMESPACE", "POD", "TIMES", "WHAT"],
             &self.alerts,
             |a| {
                 let at = a.at.map_or_else(String::new, |at| say::time(at.as_millisecond()));
-                vec![at, a.namespace.clone(), a.pod.clone(), a.note.clone()]
+                let times = a.times.to_string();
+                vec![at, a.namespace.clone(), a.pod.clone(), times, a.note.clone()]
             },
         );
         lines

@@ -112,6 +112,8 @@ pub(super) struct Alert {
     pub(super) at: Option<Timestamp>,
     pub(super) namespace: String,
     pub(super) pod: String,
+    /// Windows that it was told for, or alerts that had no room to be told one by one.
+    pub(super) times: i32,
     pub(super) note: String,
 }
 
@@ -326,6 +328,7 @@ fn alerts(seen: &Seen<Event>) -> Part<Alert> {
             at: last.or_else(|| event.event_time.as_ref().map(|time| time.0)),
             namespace: event.namespace().unwrap_or_default(),
             pod: pod.and_then(|pod| pod.name.clone()).unwrap_or_default(),
+            times: event.series.as_ref().map_or(1, |series| series.count),
             note: event.note.clone().unwrap_or_default(),
         }
     });
@@ -374,6 +377,8 @@ mod tests {
                 "conditions": [condition("False", "a gate\u{1b}[2J waits")],
             },
         }));
+        let mut goes_on = event("2026-11-21T11:00:00.000000Z", "second");
+        goes_on.series = object(json!({"count": 4, "lastObservedTime": "2026-11-21T11:00:30.000000Z"}));
         let node = |name: &str, status: &str| {
             object(json!({
                 "metadata": {"name": name}, "spec": {},
@@ -393,10 +398,7 @@ mod tests {
             profiles: listed(vec![profile]),
             runs: Err("runs is forbidden".to_owned()),
             nodes: listed(vec![node("n1", "True"), node("n2", "False")]),
-            alerts: listed(vec![
-                event("2026-11-21T10:00:00.000000Z", "first"),
-                event("2026-11-21T11:00:00.000000Z", "second"),
-            ]),
+            alerts: listed(vec![event("2026-11-21T10:00:00.000000Z", "first"), goes_on]),
         }
     }
 
@@ -424,9 +426,9 @@ TO LOOK AT
   TraceProfile  shop       web   AlertsTold  Because  2 windows would have been told
 
 LAST ALERTS
-  AT                    NAMESPACE  POD         WHAT
-  2026-11-21T11:00:00Z  shop       checkout-1  second
-  2026-11-21T10:00:00Z  shop       checkout-1  first";
+  AT                    NAMESPACE  POD         TIMES  WHAT
+  2026-11-21T11:00:30Z  shop       checkout-1  4      second
+  2026-11-21T10:00:00Z  shop       checkout-1  1      first";
         assert_eq!(text, expected);
     }
 

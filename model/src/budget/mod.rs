@@ -64,6 +64,8 @@ pub struct Scored {
     pub counts: bool,
     /// It may be an alert by itself.
     pub settled: bool,
+    /// When it started, by any clock in milliseconds: an alert is told apart by that of its first window.
+    pub started_ms: i64,
 }
 
 /// What becomes of a window.
@@ -91,7 +93,7 @@ impl Told {
 pub struct Stream {
     keeper: Keeper,
     streak: u32,
-    telling: bool,
+    telling: Option<i64>,
 }
 
 impl Stream {
@@ -100,7 +102,7 @@ impl Stream {
         Self {
             keeper,
             streak: 0,
-            telling: false,
+            telling: None,
         }
     }
 
@@ -112,6 +114,11 @@ impl Stream {
     /// What is left of its budget.
     pub const fn keeper(&self) -> &Keeper {
         &self.keeper
+    }
+
+    /// When the first window that was told of the alert that goes on started.
+    pub const fn began_ms(&self) -> Option<i64> {
+        self.telling
     }
 
     /// Windows in a row above the threshold until now.
@@ -127,17 +134,17 @@ impl Stream {
         } else {
             0
         };
-        self.telling &= above;
+        self.telling = self.telling.filter(|_| above);
         self.keeper = self.keeper.adjusted(rule.share);
         pool.earn(rule.share);
         let odd = rule.alerts(window, self.streak);
-        let asks = odd && !self.telling && pool.is_open();
+        let asks = odd && self.telling.is_none() && pool.is_open();
         let begins = self.keeper.alarm(if asks { window.p } else { 1.0 });
         if begins {
             pool.spend();
-            self.telling = true;
+            self.telling = Some(window.started_ms);
         }
-        match (odd, self.telling) {
+        match (odd, self.telling.is_some()) {
             (false, _) => Told::Nothing,
             (true, true) if begins => Told::Begins,
             (true, true) => Told::GoesOn,
@@ -225,6 +232,7 @@ mod tests {
             score: crate::calibration::calibrated(p),
             counts: true,
             settled: true,
+            started_ms: 0,
         }
     }
 
@@ -272,6 +280,27 @@ mod tests {
         assert_eq!(told[0], Told::Begins);
         assert!(told[1..500].iter().all(|one| *one == Told::GoesOn));
         assert_eq!(told[501], Told::Begins, "the long one has cost one alert");
+    }
+
+    #[test]
+    fn an_alert_is_told_apart_by_its_first_window() {
+        let rule = Rule::new(&RULE_BUDGET, 1.0, 1);
+        let (mut stream, mut pool) = (Stream::fresh(&rule), Pool::new(1));
+        let mut began = |p, started_ms| {
+            let one = Scored {
+                started_ms,
+                ..scored(p)
+            };
+            stream.window(&rule, &mut pool, &one);
+            stream.began_ms()
+        };
+        let told = [
+            began(1e-12, 10),
+            began(1e-12, 20),
+            began(0.5, 30),
+            began(1e-12, 40),
+        ];
+        assert_eq!(told, [Some(10), Some(10), None, Some(40)]);
     }
 
     #[test]

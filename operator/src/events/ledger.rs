@@ -4,30 +4,45 @@ use std::collections::{BTreeMap, HashMap};
 
 use jiff::{SignedDuration, Timestamp};
 
-/// A thing that is not repeated for so long has ended; the next time it is a new Event.
+/// A series of which nothing is heard for so long is forgotten where there is no room; it is found again by its name.
 const SERIES_ENDS: SignedDuration = SignedDuration::from_mins(10);
 /// A series is written at most so often.
-const SERIES_WRITES: SignedDuration = SignedDuration::from_secs(10);
+pub(super) const SERIES_WRITES: SignedDuration = SignedDuration::from_secs(10);
 /// New Events of one object: so many at once, and one more in each period after.
-const BURST: f64 = 10.0;
+pub(super) const BURST: u32 = 10;
 const REFILL: SignedDuration = SignedDuration::from_secs(60);
+/// What an object has no room for is one Event in each of these.
+const BEYOND: SignedDuration = SignedDuration::from_mins(10);
 /// Objects and series that are remembered.
 const REMEMBERED: usize = 20_000;
 
 /// UID of what it regards, reason, key.
 pub(super) type Key = (String, &'static str, String);
 
-/// Keys that start with this are alerts: they may go on, and begin anew when they have ended.
+/// Keys that start with this are alerts: they may go on, and none may be lost without a word.
 pub(crate) const ONGOING: &str = "ongoing:";
+
+/// Whether a key is of something that may go on.
+pub(super) fn goes_on(key: &Key) -> bool {
+    key.2.starts_with(ONGOING)
+}
+
+/// The key under which that is counted which an object has no room for.
+pub(super) fn beyond((uid, reason, _): &Key, now: Timestamp) -> Key {
+    let span = now.as_second().div_euclid(BEYOND.as_secs());
+    (uid.clone(), reason, format!("{ONGOING}beyond/{span}"))
+}
 
 /// What to do with something that is said.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Decision {
-    /// It is new. `since` is a part of its name where it may begin anew.
-    Create { since: Option<Timestamp> },
+    /// It is new.
+    Create,
     /// It goes on, and is worth a write.
-    Continue { since: Option<Timestamp>, count: i32 },
-    /// It goes on, but was written a moment ago, or is said for ever.
+    Continue { count: i32 },
+    /// It goes on and was written a moment ago: what it has come to is worth a write after this.
+    Later { after: SignedDuration },
+    /// It goes on and is to be written later, or is said for ever.
     Hold,
     /// The object's budget is used up.
     Suppress,
@@ -35,9 +50,10 @@ pub(super) enum Decision {
 
 #[derive(Debug)]
 struct Series {
-    since: Option<Timestamp>,
     last: Timestamp,
     written: Timestamp,
+    /// It is to be written later.
+    waits: bool,
     count: i32,
 }
 
@@ -57,48 +73,65 @@ pub(super) struct Ledger {
 impl Ledger {
     /// What to do with a thing that is said now.
     pub fn decide(&mut self, key: &Key, now: Timestamp) -> Decision {
-        let ongoing = key.2.starts_with(ONGOING);
-        if let Some(series) = self.series.get_mut(key) {
-            if !ongoing {
-                return Decision::Hold;
-            }
-            if now.duration_since(series.last) < SERIES_ENDS {
-                series.count = series.count.saturating_add(1);
-                series.last = now;
-                if now.duration_since(series.written) < SERIES_WRITES {
-                    return Decision::Hold;
-                }
-                series.written = now;
-                return Decision::Continue {
-                    since: series.since,
-                    count: series.count,
-                };
-            }
-        }
-        if !self.spend(&key.0, now) {
+        if !self.series.contains_key(key) && !self.spend(&key.0, now) {
             return Decision::Suppress;
         }
-        self.make_room(now);
-        let since = ongoing.then_some(now);
-        self.series.insert(
-            key.clone(),
-            Series {
-                since,
+        self.count(key, now)
+    }
+
+    /// The same, without a look at the budget.
+    pub fn count(&mut self, key: &Key, now: Timestamp) -> Decision {
+        let Some(series) = self.series.get_mut(key) else {
+            self.make_room(now);
+            let series = Series {
                 last: now,
                 written: now,
+                waits: false,
                 count: 1,
-            },
-        );
-        Decision::Create { since }
+            };
+            self.series.insert(key.clone(), series);
+            return Decision::Create;
+        };
+        if !goes_on(key) {
+            return Decision::Hold;
+        }
+        series.count = series.count.saturating_add(1);
+        series.last = now;
+        let since = now.duration_since(series.written);
+        if since >= SERIES_WRITES {
+            series.written = now;
+            return Decision::Continue { count: series.count };
+        }
+        if std::mem::replace(&mut series.waits, true) {
+            return Decision::Hold;
+        }
+        Decision::Later {
+            after: SERIES_WRITES - since.max(SignedDuration::ZERO),
+        }
+    }
+
+    /// What a series that was to be written later has come to; it is written now.
+    pub fn settle(&mut self, key: &Key, now: Timestamp) -> Option<i32> {
+        let series = self.series.get_mut(key)?;
+        series.waits = false;
+        series.written = now;
+        Some(series.count)
+    }
+
+    /// A series that seemed new was counted up to `told` by a life before this one: what it has come to.
+    pub fn resume(&mut self, key: &Key, told: i32) -> Option<i32> {
+        let series = self.series.get_mut(key)?;
+        series.count = series.count.saturating_add(told.max(1));
+        Some(series.count)
     }
 
     fn spend(&mut self, uid: &str, now: Timestamp) -> bool {
         let budget = self.budgets.entry(uid.to_owned()).or_insert(Budget {
-            tokens: BURST,
+            tokens: f64::from(BURST),
             at: now,
         });
         let refill = now.duration_since(budget.at).as_secs_f64() / REFILL.as_secs_f64();
-        budget.tokens = (budget.tokens + refill.max(0.0)).min(BURST);
+        budget.tokens = (budget.tokens + refill.max(0.0)).min(f64::from(BURST));
         budget.at = now;
         if budget.tokens < 1.0 {
             return false;
@@ -121,7 +154,7 @@ impl Ledger {
             self.series.clear();
         }
         if self.budgets.len() >= REMEMBERED {
-            let full = SignedDuration::from_secs(REFILL.as_secs() * BURST as i64);
+            let full = SignedDuration::from_secs(REFILL.as_secs() * i64::from(BURST));
             self.budgets.retain(|_, b| now.duration_since(b.at) < full);
         }
     }
@@ -142,34 +175,55 @@ mod tests {
     #[test]
     fn a_thing_that_happened_is_said_once() {
         let mut ledger = Ledger::default();
-        assert_eq!(
-            ledger.decide(&key("u", "v1"), at(0)),
-            Decision::Create { since: None }
-        );
+        assert_eq!(ledger.decide(&key("u", "v1"), at(0)), Decision::Create);
         assert_eq!(ledger.decide(&key("u", "v1"), at(100_000)), Decision::Hold);
-        assert_eq!(
-            ledger.decide(&key("u", "v2"), at(100_001)),
-            Decision::Create { since: None }
-        );
+        assert_eq!(ledger.decide(&key("u", "v2"), at(100_001)), Decision::Create);
     }
 
     #[test]
-    fn a_thing_that_goes_on_is_a_series_and_begins_anew_after_its_end() {
+    fn a_thing_that_goes_on_is_a_series_and_each_time_is_written() {
         let mut ledger = Ledger::default();
         let alert = key("u", "ongoing:app");
-        let since = Some(at(0));
-        assert_eq!(ledger.decide(&alert, at(0)), Decision::Create { since });
-        assert_eq!(ledger.decide(&alert, at(2)), Decision::Hold);
+        assert_eq!(ledger.decide(&alert, at(0)), Decision::Create);
+        let after = SignedDuration::from_secs(8);
+        assert_eq!(ledger.decide(&alert, at(2)), Decision::Later { after });
+        assert_eq!(ledger.decide(&alert, at(4)), Decision::Hold);
         assert_eq!(
-            ledger.decide(&alert, at(12)),
-            Decision::Continue { since, count: 3 }
+            ledger.settle(&alert, at(10)),
+            Some(3),
+            "what was held back is written"
         );
-        assert_eq!(ledger.decide(&alert, at(14)), Decision::Hold);
-        let later = at(14 + SERIES_ENDS.as_secs());
-        assert_eq!(
-            ledger.decide(&alert, later),
-            Decision::Create { since: Some(later) }
-        );
+        assert_eq!(ledger.decide(&alert, at(12)), Decision::Later { after });
+        assert_eq!(ledger.settle(&alert, at(20)), Some(4));
+        assert_eq!(ledger.decide(&alert, at(9000)), Decision::Continue { count: 5 });
+    }
+
+    #[test]
+    fn a_series_goes_on_after_a_restart() {
+        let mut ledger = Ledger::default();
+        let alert = key("u", "ongoing:app");
+        assert_eq!(ledger.decide(&alert, at(0)), Decision::Create);
+        assert_eq!(ledger.resume(&alert, 7), Some(8));
+        assert_eq!(ledger.decide(&alert, at(11)), Decision::Continue { count: 9 });
+        assert_eq!(ledger.resume(&key("u", "other"), 7), None);
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_counted_in_one_place() {
+        let mut ledger = Ledger::default();
+        let alert = |n: i64| key("u", &format!("ongoing:{n}"));
+        for n in 0..i64::from(BURST) {
+            assert_eq!(ledger.decide(&alert(n), at(0)), Decision::Create);
+        }
+        assert_eq!(ledger.decide(&alert(10), at(1)), Decision::Suppress);
+        assert_eq!(ledger.decide(&alert(11), at(1)), Decision::Suppress);
+        let place = beyond(&alert(10), at(1));
+        assert_eq!(place, beyond(&alert(11), at(599)));
+        assert_ne!(place, beyond(&alert(11), at(600)));
+        assert!(goes_on(&place));
+        assert_eq!(ledger.count(&place, at(1)), Decision::Create);
+        assert!(matches!(ledger.count(&place, at(1)), Decision::Later { .. }));
+        assert_eq!(ledger.settle(&place, at(11)), Some(2));
     }
 
     #[test]
@@ -178,17 +232,17 @@ mod tests {
         for i in 0..10 {
             assert!(matches!(
                 ledger.decide(&key("noisy", &i.to_string()), at(0)),
-                Decision::Create { .. }
+                Decision::Create
             ));
         }
         assert_eq!(ledger.decide(&key("noisy", "11"), at(0)), Decision::Suppress);
         assert!(matches!(
             ledger.decide(&key("quiet", "1"), at(0)),
-            Decision::Create { .. }
+            Decision::Create
         ));
         assert!(matches!(
             ledger.decide(&key("noisy", "11"), at(61)),
-            Decision::Create { .. }
+            Decision::Create
         ));
         assert_eq!(ledger.decide(&key("noisy", "12"), at(62)), Decision::Suppress);
     }
@@ -198,9 +252,6 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.decide(&key("u", "v1"), at(0));
         ledger.forget(&key("u", "v1"));
-        assert_eq!(
-            ledger.decide(&key("u", "v1"), at(1)),
-            Decision::Create { since: None }
-        );
+        assert_eq!(ledger.decide(&key("u", "v1"), at(1)), Decision::Create);
     }
 }

@@ -4,14 +4,15 @@
 //! different alerts of one pod would be one. Here the caller gives the key. An Event's name is
 //! derived from what it regards and its key: what was said before a restart is not said again, and
 //! a thing that goes on is one Event with a series. One noisy object cannot fill etcd: each has a
-//! budget of new Events, and a series is written at most every ten seconds.
+//! budget of new Events, and a series is written at most every ten seconds. Of what goes on nothing
+//! is lost: what an object has no room for is counted in an Event that says so.
 
 mod counted;
 mod ledger;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::{Event, EventSeries};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
@@ -22,7 +23,7 @@ use sha2::{Digest, Sha256};
 
 pub use self::counted::counted;
 pub(crate) use self::ledger::ONGOING;
-use self::ledger::{Decision, Key, Ledger};
+use self::ledger::{BURST, Decision, Key, Ledger, SERIES_WRITES, beyond, goes_on};
 use crate::apply::FIELD_MANAGER;
 use crate::metrics::{Metrics, ReasonLabels};
 
@@ -30,6 +31,8 @@ use crate::metrics::{Metrics, ReasonLabels};
 const CONTROLLER: &str = "vigia.dev/operator";
 /// Longest note that the API server takes.
 const NOTE_MAX: usize = 1024;
+/// What could not be written later is tried again so often: the API server may be away for some minutes.
+const LATE_TRIES: usize = 30;
 
 /// Whether an Event is good or bad news.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,21 +87,48 @@ impl Events {
         let uid = regarding.uid.clone().unwrap_or_default();
         let key = (uid, note.reason, note.key.clone());
         let decision = self.ledger().decide(&key, now);
-        let result = match &decision {
-            Decision::Hold => return Ok(()),
-            Decision::Suppress => {
-                self.metrics.events_suppressed.inc();
-                tracing::warn!(
-                    reason = note.reason,
-                    note = note.note,
-                    "Event not published: too many of one object"
-                );
+        if decision != Decision::Suppress {
+            return self.carry_out(decision, regarding, note, key, now).await;
+        }
+        self.metrics.events_suppressed.inc();
+        tracing::warn!(
+            reason = note.reason,
+            note = note.note,
+            "Event not published: too many of one object"
+        );
+        if !goes_on(&key) {
+            return Ok(());
+        }
+        let key = beyond(&key, now);
+        let note = Note {
+            note: format!(
+                "more of these than are told one by one ({BURST} at once, then one a minute): this Event counts the \
+                 others of its ten minutes, of which the first was: {}",
+                note.note
+            ),
+            ..note.clone()
+        };
+        let decision = self.ledger().count(&key, now);
+        self.carry_out(decision, regarding, &note, key, now).await
+    }
+
+    async fn carry_out(
+        &self,
+        decision: Decision,
+        regarding: &ObjectReference,
+        note: &Note,
+        key: Key,
+        now: Timestamp,
+    ) -> kube::Result<()> {
+        let result = match decision {
+            Decision::Hold | Decision::Suppress => return Ok(()),
+            Decision::Later { after } => {
+                let later = self.clone().later(regarding.clone(), note.clone(), key, after);
+                tokio::spawn(later);
                 return Ok(());
             }
-            Decision::Create { since } => self.create(regarding, note, &key, *since).await,
-            Decision::Continue { since, count } => {
-                self.go_on(regarding, note, &key, *since, *count, now).await
-            }
+            Decision::Create => self.create(regarding, note, &key, now).await,
+            Decision::Continue { count } => self.go_on(regarding, note, &key, count, now).await,
         };
         match result {
             Ok(()) => {
@@ -110,6 +140,24 @@ impl Events {
                 self.ledger().forget(&key);
                 Err(error)
             }
+        }
+    }
+
+    /// Writes what a series has come to after a while, such that the last times of it are not lost.
+    async fn later(self, regarding: ObjectReference, note: Note, key: Key, mut after: SignedDuration) {
+        for _ in 0..LATE_TRIES {
+            tokio::time::sleep(after.unsigned_abs()).await;
+            let now = Timestamp::now();
+            let Some(count) = self.ledger().settle(&key, now) else {
+                return;
+            };
+            match self.go_on(&regarding, &note, &key, count, now).await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::warn!(reason = note.reason, note = note.note, count, %error, "series of an Event not written");
+                }
+            }
+            after = SERIES_WRITES;
         }
     }
 
@@ -137,17 +185,18 @@ impl Events {
         regarding: &ObjectReference,
         note: &Note,
         key: &Key,
-        since: Option<Timestamp>,
+        now: Timestamp,
     ) -> kube::Result<()> {
         let (api, namespace) = self.api(regarding);
+        let name = event_name(regarding, key);
         let event = Event {
             metadata: ObjectMeta {
-                name: Some(event_name(regarding, key, since)),
+                name: Some(name.clone()),
                 namespace: Some(namespace),
                 ..ObjectMeta::default()
             },
             action: Some(note.action.to_owned()),
-            event_time: Some(MicroTime(since.unwrap_or_else(Timestamp::now))),
+            event_time: Some(MicroTime(now)),
             note: Some(cut(&note.note)),
             reason: Some(note.reason.to_owned()),
             regarding: Some(regarding.clone()),
@@ -157,6 +206,17 @@ impl Events {
             ..Event::default()
         };
         match api.create(&PostParams::default(), &event).await {
+            Err(kube::Error::Api(status)) if status.code == 409 && goes_on(key) => {
+                // A patch of nothing reads what is there, and the operator needs no right to read all Events.
+                let nothing: Patch<&serde_json::Value> = Patch::Merge(&json!({}));
+                let there = api.patch(&name, &PatchParams::default(), &nothing).await?;
+                let told = there.series.map_or(1, |series| series.count);
+                let count = self.ledger().resume(key, told);
+                match count {
+                    Some(count) => write_series(&api, &name, count, now).await,
+                    None => Ok(()),
+                }
+            }
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
             other => other.map(|_| ()),
         }
@@ -167,41 +227,38 @@ impl Events {
         regarding: &ObjectReference,
         note: &Note,
         key: &Key,
-        since: Option<Timestamp>,
         count: i32,
         now: Timestamp,
     ) -> kube::Result<()> {
         let (api, _) = self.api(regarding);
-        let series = EventSeries {
-            count,
-            last_observed_time: MicroTime(now),
-        };
-        let params = PatchParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
-        let patch = Patch::Merge(json!({"series": series}));
-        match api
-            .patch(&event_name(regarding, key, since), &params, &patch)
-            .await
-        {
+        match write_series(&api, &event_name(regarding, key), count, now).await {
             // It outlived its time to live: say it anew.
             Err(kube::Error::Api(status)) if status.code == 404 => {
-                self.create(regarding, note, key, since).await
+                self.create(regarding, note, key, now).await
             }
-            other => other.map(|_| ()),
+            other => other,
         }
     }
 }
 
-fn event_name(regarding: &ObjectReference, (uid, reason, key): &Key, since: Option<Timestamp>) -> String {
+async fn write_series(api: &Api<Event>, name: &str, count: i32, now: Timestamp) -> kube::Result<()> {
+    let series = EventSeries {
+        count,
+        last_observed_time: MicroTime(now),
+    };
+    let params = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    let patch = Patch::Merge(json!({"series": series}));
+    api.patch(name, &params, &patch).await.map(|_| ())
+}
+
+fn event_name(regarding: &ObjectReference, (uid, reason, key): &Key) -> String {
     let mut hash = Sha256::new();
     for part in [uid.as_str(), reason, key] {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
-    }
-    if let Some(since) = since {
-        hash.update(since.as_millisecond().to_le_bytes());
     }
     let hex: String = hash
         .finalize()
@@ -240,15 +297,11 @@ mod tests {
             name: Some("a".repeat(253)),
             ..ObjectReference::default()
         };
-        let name = event_name(&pod, &key("u", "k"), None);
+        let name = event_name(&pod, &key("u", "k"));
         assert!(name.len() <= 253 && !name.contains(".."));
-        assert_eq!(name, event_name(&pod, &key("u", "k"), None));
-        assert_ne!(name, event_name(&pod, &key("u", "l"), None));
-        assert_ne!(name, event_name(&pod, &key("v", "k"), None));
-        assert_ne!(
-            name,
-            event_name(&pod, &key("u", "k"), Some(Timestamp::UNIX_EPOCH))
-        );
+        assert_eq!(name, event_name(&pod, &key("u", "k")));
+        assert_ne!(name, event_name(&pod, &key("u", "l")));
+        assert_ne!(name, event_name(&pod, &key("v", "k")));
         assert!(cut(&"é".repeat(2000)).len() <= NOTE_MAX);
     }
 }

@@ -98,6 +98,7 @@ pub(crate) fn alert() -> Verdict {
             expected_per_second: 0.0,
         }],
         consecutive: 2,
+        began_unix_ms: 0,
     }
 }
 
