@@ -120,10 +120,11 @@ pub(crate) fn duration_schema(_: &mut schemars::SchemaGenerator) -> schemars::Sc
     schemars::json_schema!({"type": "string", "maxLength": 32})
 }
 
-/// A rule that a text is a Go duration of at least and at most so much.
+/// A rule that a text is a Go duration of at least and at most so much. So few digits and parts that `duration()` can
+/// read it, or the API server would refuse it in words of its own; it holds 292 years.
 pub(crate) fn between(least: &str, most: &str) -> kube::core::Rule {
     kube::core::Rule::new(format!(
-        "self.matches('^([0-9]+([.][0-9]+)?(ns|us|µs|ms|s|m|h))+$') && duration(self) >= duration('{least}') && duration(self) <= duration('{most}')"
+        "self.matches('^([0-9]{{1,5}}([.][0-9]+)?h|[0-9]{{1,7}}([.][0-9]+)?m|[0-9]{{1,9}}([.][0-9]+)?s|[0-9]{{1,12}}([.][0-9]+)?(ns|us|µs|ms)){{1,8}}$') && duration(self) >= duration('{least}') && duration(self) <= duration('{most}')"
     ))
 }
 

@@ -117,7 +117,7 @@ pub struct Estimator {
     pub sample_size: i32,
     /// The same data and seed give the same bytes.
     #[serde(default = "default_seed")]
-    pub seed: i32,
+    pub seed: i64,
 }
 
 fn default_types() -> Vec<EstimatorType> {
@@ -136,7 +136,7 @@ fn default_sample_size() -> i32 {
     256
 }
 
-fn default_seed() -> i32 {
+fn default_seed() -> i64 {
     42
 }
 

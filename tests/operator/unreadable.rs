@@ -160,6 +160,17 @@ async fn what_cannot_be_read_keeps_the_operator_from_nothing() -> Result<()> {
             &objects::profile(NS, "web", "web", &["m"])?,
         )
         .await?;
+    profiles
+        .create(
+            &PostParams::default(),
+            &objects::profile(NS, "of-steps", "other", &["steps"])?,
+        )
+        .await?;
+    let of_steps = async || {
+        let status = world.profile(NS, "of-steps").await?.status.unwrap_or_default();
+        Ok(status.conditions)
+    };
+    condition("of-steps", (READY, "False", "ModelUnreadable"), of_steps).await?;
     let models: Api<vigia_crds::Model> = Api::namespaced(world.client.clone(), NS);
     models
         .create(&PostParams::default(), &objects::model(NS, "m", json!({}))?)

@@ -12,6 +12,8 @@ use vigia_crds::{Model, ModelVersion, NodePlan, RunPhase, TraceProfile, Training
 
 use super::{Cluster, Seen};
 
+/// Reason of a Model's `Ready` where some of its nodes serve and others do not.
+const PARTLY: &str = "ServingPartly";
 /// Alerts that are shown, the last ones.
 const ALERTS: usize = 10;
 /// Nodes that are not ready and shown one by one.
@@ -147,7 +149,8 @@ fn all<K>(seen: &Seen<K>) -> impl Iterator<Item = &K> {
     seen.iter().flat_map(|seen| &seen.objects)
 }
 
-/// The conditions of objects that somebody should look at. `Ready` and what belongs to it is told where the object is.
+/// The conditions of objects that somebody should look at. `Ready` and what belongs to it is told where the object is,
+/// but for what is ready in part alone.
 fn attention<'a, K>(
     seen: &'a Seen<K>,
     conditions: impl Fn(&K) -> Option<&Vec<Condition>> + 'a,
@@ -156,7 +159,8 @@ where
     K: Resource<DynamicType = ()>,
 {
     let bad = |condition: &&Condition| match condition.type_.as_str() {
-        READY | RECONCILING | STALLED => false,
+        READY => condition.status == "True" && condition.reason == PARTLY,
+        RECONCILING | STALLED => false,
         "Drifted" => condition.status == "True",
         _ => condition.status == "False",
     };
@@ -430,6 +434,27 @@ LAST ALERTS
   2026-11-21T11:00:30Z  shop       checkout-1  4      second
   2026-11-21T10:00:00Z  shop       checkout-1  1      first";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn what_serves_on_some_nodes_alone_is_to_be_looked_at() {
+        let mut cluster = cluster();
+        let listed = cluster.models.as_mut().expect("seen");
+        let status = listed.objects[0].status.as_mut().expect("a status");
+        let why = "m-v1 serves on 1 of 2 nodes, not on n2 (Fetching)";
+        status.conditions[0].status = "True".to_owned();
+        status.conditions[0].message = why.to_owned();
+        let said = |cluster: &Cluster| Overview::of(cluster).attention.len();
+        let before = said(&cluster);
+        let listed = cluster.models.as_mut().expect("seen");
+        let status = listed.objects[0].status.as_mut().expect("a status");
+        status.conditions[0].reason = PARTLY.to_owned();
+        assert_eq!(said(&cluster), before + 1);
+        let first = &Overview::of(&cluster).attention[0];
+        assert_eq!(
+            (first.reason.as_str(), first.message.as_str()),
+            ("ServingPartly", why)
+        );
     }
 
     #[test]

@@ -6,9 +6,12 @@ use vigia_crds::{ModelStatus, RolloutPhase, ServedVersion, VersionState};
 use super::assign::is_forward;
 use super::choose::{self, Target};
 use super::lost;
-use super::nodes::{self, NodeView};
+use super::nodes::NodeView;
 use super::version::{Verdict, VersionView, find};
 use crate::events::counted;
+
+/// Nodes in a message before "and N more".
+const NAMED: usize = 3;
 
 /// Beside kstatus' own: whether the newest version's artifact was accepted.
 pub const ARTIFACT_VERIFIED: &str = "ArtifactVerified";
@@ -21,7 +24,7 @@ pub fn of(
     nodes: &[NodeView],
 ) -> Vec<Wanted> {
     let lost = waits_for_lost(status, target, versions);
-    let mut wanted = vec![ready(status, target, nodes, lost.as_deref())];
+    let mut wanted = vec![ready(status, target, versions, nodes, lost.as_deref())];
     wanted.extend(progress(status, target, nodes.len(), lost));
     wanted.push(artifact(status, versions));
     wanted.push(lost::condition(status, versions));
@@ -42,9 +45,15 @@ fn waits_for_lost(status: &ModelStatus, target: &Target, versions: &[VersionView
     lost::sentence(waits?)
 }
 
-fn ready(status: &ModelStatus, target: &Target, nodes: &[NodeView], lost: Option<&str>) -> Wanted {
+fn ready(
+    status: &ModelStatus,
+    target: &Target,
+    versions: &[VersionView],
+    nodes: &[NodeView],
+    lost: Option<&str>,
+) -> Wanted {
     match (&status.serving, target) {
-        (Some(serving), _) => serves(status, serving, nodes),
+        (Some(serving), _) => serves(status, serving, versions, nodes),
         (None, _) if lost.is_some() => Wanted::new(READY, false, "NotInStore", lost.unwrap_or_default()),
         (None, Target::Unfit { reason, message, .. }) => {
             Wanted::new(READY, false, known(reason), message.clone())
@@ -96,7 +105,12 @@ fn ready(status: &ModelStatus, target: &Target, nodes: &[NodeView], lost: Option
 }
 
 /// What serves, as far as nodes report it: one that is told to and does not detects nothing.
-fn serves(status: &ModelStatus, serving: &ServedVersion, nodes: &[NodeView]) -> Wanted {
+fn serves(
+    status: &ModelStatus,
+    serving: &ServedVersion,
+    versions: &[VersionView],
+    nodes: &[NodeView],
+) -> Wanted {
     let ahead = status.rollout.as_ref().filter(|r| is_forward(r.phase));
     let digests: Vec<&str> = std::iter::once(serving.digest.as_str())
         .chain(ahead.map(|r| r.version.digest.as_str()))
@@ -112,15 +126,43 @@ fn serves(status: &ModelStatus, serving: &ServedVersion, nodes: &[NodeView]) -> 
             format!("{name} serves on {}{rollout}", counted(all as u64, "node")),
         );
     }
-    let missing = nodes::names(nodes.iter().filter(|n| !scores(n)));
+    let is_lost = find(versions, &serving.digest).is_some_and(|v| !v.stored);
+    let silent = nodes.iter().filter(|n| !scores(n));
+    let missing: Vec<String> = silent
+        .clone()
+        .take(NAMED)
+        .map(|n| format!("{} ({})", n.name, why_not(n, &serving.digest, is_lost)))
+        .collect();
+    let more = match silent.count().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
     let all = counted(all as u64, "node");
-    let message = format!("{name} serves on {done} of {all}, not on {missing}{rollout}");
+    let missing = missing.join(", ");
+    let message = format!("{name} serves on {done} of {all}, not on {missing}{more}{rollout}");
     Wanted::new(
         READY,
         done > 0,
-        if done > 0 { "Serving" } else { "NotServing" },
+        if done > 0 { "ServingPartly" } else { "NotServing" },
         message,
     )
+}
+
+/// Why a node does not serve a version.
+fn why_not(node: &NodeView, digest: &str, is_lost: bool) -> String {
+    if !node.reachable {
+        return "it cannot be reached, or no agent runs on it".to_owned();
+    }
+    if let Some((reason, _)) = node.refused.get(digest) {
+        return format!("Refused: {reason}");
+    }
+    match node.states.get(digest) {
+        Some(VersionState::Fetching) | None if is_lost => {
+            "ArtifactLost: it cannot get what the store has lost".to_owned()
+        }
+        Some(state) => format!("{state:?}"),
+        None => "its agent has not answered yet".to_owned(),
+    }
 }
 
 /// What there is to say about the rollout, after a sentence.

@@ -29,6 +29,8 @@ pub struct RunView {
     pub finished: bool,
     /// It failed.
     pub failed: bool,
+    /// The version that it made.
+    pub version: Option<String>,
     /// Why it was started.
     pub reason: String,
     /// When it was created.
@@ -199,7 +201,7 @@ fn decide(o: &Observed<'_>, drift: Option<&Drift>, last: Option<&LastRun>) -> De
             );
         }
         let cooldown = cooldown(o);
-        if age < cooldown {
+        if age < cooldown && !in_vain(o, model, last) {
             return wait(
                 "CoolingDown",
                 format!(
@@ -225,6 +227,17 @@ fn decide(o: &Observed<'_>, drift: Option<&Drift>, last: Option<&LastRun>) -> De
         }
         (Some(serving), None) => after_capture(o, serving).unwrap_or_else(|| after_drift(o, serving, drift)),
     }
+}
+
+/// Whether what the last run made is lost, so that to wait for its fruit is to wait for nothing. Once: what is trained
+/// instead and lost again waits its time, or a store that keeps nothing would have the cluster train for ever.
+fn in_vain(o: &Observed<'_>, model: &ModelView, last: &LastRun) -> bool {
+    let made = o
+        .runs
+        .iter()
+        .find(|run| run.name == last.name && run.finished && !run.failed);
+    let made = made.and_then(|run| run.version.as_ref());
+    made.is_some() && made == model.lost.as_ref() && model.candidate.is_none() && last.reason != LOST
 }
 
 fn cold_start(o: &Observed<'_>) -> Decision {

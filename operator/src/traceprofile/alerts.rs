@@ -85,7 +85,13 @@ mod tests {
                 plan("n3", "another", 64),
             ];
             let agents = agents("shop", "p", plans.iter());
-            let next = status(&profile, &Selection::default(), &agents, &[], at(second));
+            let next = status(
+                &profile,
+                &Selection::default(),
+                &agents,
+                &crate::traceprofile::plan::Unmet::default(),
+                at(second),
+            );
             let note = told(profile.status.as_ref(), &next);
             profile.status = Some(next.clone());
             let condition = conditions::find(&next.conditions, ALERTS_TOLD).cloned();

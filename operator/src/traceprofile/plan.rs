@@ -16,12 +16,21 @@ pub const TRACED: &str = "Traced";
 /// Names in a message before "and N more".
 const NAMED: usize = 3;
 
+/// Models that a profile names and that cannot be used, whatever is in them.
+#[derive(Debug, Default)]
+pub struct Unmet {
+    /// They are not there.
+    pub missing: Vec<String>,
+    /// They are there and cannot be read.
+    pub unreadable: Vec<String>,
+}
+
 /// The status.
 pub fn status(
     profile: &TraceProfile,
     selection: &Selection,
     agents: &Agents,
-    missing_models: &[String],
+    models: &Unmet,
     now: Timestamp,
 ) -> TraceProfileStatus {
     let generation = profile.metadata.generation.unwrap_or(0);
@@ -44,24 +53,14 @@ pub fn status(
                 .iter()
                 .fold(0, |all, (_, here)| all.saturating_add(*here)),
         ),
-        conditions: conditions::apply(
-            old,
-            &wanted(profile, selection, agents, missing_models),
-            generation,
-            now,
-        ),
+        conditions: conditions::apply(old, &wanted(profile, selection, agents, models), generation, now),
     }
 }
 
-fn wanted(
-    profile: &TraceProfile,
-    selection: &Selection,
-    agents: &Agents,
-    missing_models: &[String],
-) -> [Wanted; 6] {
+fn wanted(profile: &TraceProfile, selection: &Selection, agents: &Agents, models: &Unmet) -> [Wanted; 6] {
     let traced = traced(selection, agents);
     // What a person must put right comes first.
-    let problem = problem(profile, selection, missing_models);
+    let problem = problem(profile, selection, models);
     let is_traced = traced.status == Some(true);
     let waits = !is_traced && selection.containers > 0 && agents.broken.is_empty();
     let ready = match &problem {
@@ -147,11 +146,7 @@ fn traced(selection: &Selection, agents: &Agents) -> Wanted {
     Wanted::new(TRACED, false, "WaitingForAgents", of(&what))
 }
 
-fn problem(
-    profile: &TraceProfile,
-    selection: &Selection,
-    missing_models: &[String],
-) -> Option<(&'static str, String)> {
+fn problem(profile: &TraceProfile, selection: &Selection, models: &Unmet) -> Option<(&'static str, String)> {
     if let Some(problem) = select::problem(&profile.spec.pod_selector) {
         return Some((
             "BadSelector",
@@ -167,13 +162,24 @@ fn problem(
         let said: Vec<String> = unknown.iter().map(unknown_name).collect();
         return Some(("UnknownSyscall", format!("{} ({meanwhile})", names(&said))));
     }
-    if !missing_models.is_empty() {
+    if !models.missing.is_empty() {
         return Some((
             "ModelNotFound",
             format!(
                 "spec.models names {}, which this namespace does not have: create it or remove the name \
                  (what is selected is traced and collected meanwhile)",
-                names(missing_models)
+                names(&models.missing)
+            ),
+        ));
+    }
+    if !models.unreadable.is_empty() {
+        return Some((
+            "ModelUnreadable",
+            format!(
+                "spec.models names {}, which is there and cannot be read: its Event Unreadable says why (kubectl \
+                 describe model); correct it, or delete it and create it anew (what is selected is traced and \
+                 collected meanwhile)",
+                names(&models.unreadable)
             ),
         ));
     }

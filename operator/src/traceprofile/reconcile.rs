@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
-use vigia_crds::TraceProfile;
+use vigia_crds::{Model, TraceProfile};
 
 use super::alerts;
 use super::budget::told;
 use super::observed::{agents, select};
-use super::plan::status;
+use super::plan::{Unmet, status};
 use crate::context::Context;
 use crate::controller::{self, Error};
 use crate::nodeplan::claim::Claimants;
@@ -52,13 +52,11 @@ async fn reconcile(profile: Arc<TraceProfile>, context: Arc<Context>) -> Result<
     let selection = select(&profile, &claimants, &caches.pods.in_namespace(&namespace));
     let plans: Vec<_> = selection.nodes.iter().filter_map(|n| caches.plan(n)).collect();
     let agents = agents(&namespace, &name, plans.iter().map(|plan| &**plan));
-    let missing: Vec<String> = profile
-        .spec
-        .models
-        .iter()
-        .filter(|m| caches.model(&namespace, &m.name).is_none())
-        .map(|m| m.name.clone())
-        .collect();
+    let named = profile.spec.models.iter().map(|m| m.name.clone());
+    let unread = named.filter(|name| caches.model(&namespace, name).is_none());
+    let there = context.unreadable.names(&Model::kind(&()), &namespace);
+    let (unreadable, missing) = unread.partition(|name| there.contains(name));
+    let models = Unmet { missing, unreadable };
     if context
         .shares
         .put(&namespace, &name, rounded(selection.containers))
@@ -67,7 +65,7 @@ async fn reconcile(profile: Arc<TraceProfile>, context: Arc<Context>) -> Result<
             context.triggers.nodes.cluster(node);
         }
     }
-    let next = status(&profile, &selection, &agents, &missing, Timestamp::now());
+    let next = status(&profile, &selection, &agents, &models, Timestamp::now());
     let notes = [told, alerts::told].map(|told| told(profile.status.as_ref(), &next));
     context.door.status(&*profile, next).await?;
     for note in notes.iter().flatten() {

@@ -95,7 +95,7 @@ impl Prepared {
             components: estimator.components.map_or(0, at_least_one),
             trees: at_least_one(estimator.trees),
             sample_size: at_least_one(estimator.sample_size),
-            seed: u64::from(estimator.seed.unsigned_abs()),
+            seed: estimator.seed.unsigned_abs(),
             schema: schema.to_owned(),
             data_digest: data_digest.to_owned(),
             windows,

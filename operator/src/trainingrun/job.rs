@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Secret, Service};
+use k8s_openapi::api::core::v1::{Secret, Service, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt};
 use serde_json::json;
@@ -83,6 +83,13 @@ pub(super) fn job(
     );
     let deadline = i64::try_from(std::time::Duration::from(run.spec.timeout).as_secs()).unwrap_or(i64::MAX);
     let traced = run.status.as_ref().and_then(trace::of_job);
+    // The account goes with the installation, and its tokens are no good from then on: the Job goes too.
+    let owners = account.map(|uid| {
+        json!([{
+            "apiVersion": ServiceAccount::api_version(&()), "kind": ServiceAccount::kind(&()),
+            "name": config.trainer_service_account, "uid": uid,
+        }])
+    });
     let environment: Vec<_> = traced
         .map(|span| json!({"name": "TRACEPARENT", "value": span.to_string()}))
         .into_iter()
@@ -120,6 +127,7 @@ pub(super) fn job(
         "metadata": {
             "name": name, "namespace": config.namespace, "labels": labels,
             "annotations": account.map(|uid| json!({ACCOUNT_UID: uid})),
+            "ownerReferences": owners,
         },
         "spec": {
             "completionMode": "Indexed",
@@ -235,6 +243,12 @@ mod tests {
         let config = Config::parse_from(["vigia-operator"]);
         let job = job(&run(), &config, Some("uid-1")).expect("a Job");
         assert_eq!(job.annotations()[ACCOUNT_UID], "uid-1");
+        let owner = &job.owner_references()[0];
+        assert_eq!(
+            (owner.kind.as_str(), owner.name.as_str(), owner.uid.as_str()),
+            ("ServiceAccount", config.trainer_service_account.as_str(), "uid-1"),
+            "no worker outlives its account"
+        );
         let spec = job.spec.expect("a spec");
         assert_eq!((spec.completions, spec.parallelism), (Some(3), Some(3)));
         assert_eq!(spec.active_deadline_seconds, Some(600));

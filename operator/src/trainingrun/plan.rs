@@ -54,6 +54,11 @@ impl JobView {
         self.account.is_some() && account.is_some() && self.account.as_ref() != account
     }
 
+    /// Whether its workers may still work. One that ended keeps its pods for their logs.
+    fn works(&self) -> bool {
+        self.failed.is_none() && !self.complete
+    }
+
     pub fn of(job: &Job) -> Self {
         let status = job.status.clone().unwrap_or_default();
         let conditions = status.conditions.unwrap_or_default();
@@ -95,7 +100,10 @@ pub(super) enum Next {
         output: String,
     },
     /// Clean up; the run is over.
-    Over,
+    Over {
+        /// Its workers still work, for nothing.
+        end_job: bool,
+    },
     /// Nothing but the status has to change.
     Report,
 }
@@ -142,7 +150,10 @@ pub(super) fn next(
                 Next::Report
             }
         },
-        Some(RunPhase::Succeeded | RunPhase::Failed) => Next::Over,
+        Some(RunPhase::Succeeded) => Next::Over { end_job: false },
+        Some(RunPhase::Failed) => Next::Over {
+            end_job: observed.job.as_ref().is_some_and(JobView::works),
+        },
     };
     (to, next)
 }

@@ -103,7 +103,10 @@ pub(super) async fn reconcile(
             Ok(Some(after))
         }
         Next::Sign { output } => sign(&run, &uid, &status, &output, &context).await,
-        Next::Over => {
+        Next::Over { end_job } => {
+            if end_job {
+                remove_job(&run, &context).await?;
+            }
             // The record and the output's digest stay: a worker that comes late is told that all is done.
             store.delete_run_data(&uid).await.map_err(failing)?;
             Ok(None)

@@ -2,7 +2,8 @@
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Node;
-use kube::ResourceExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{Resource, ResourceExt};
 use vigia_crds::{Model, ModelVersion, NodePlan, RetrainingPolicy, TraceProfile, TrainingRun};
 
 use super::{Change, RUN_NAME, RUN_NAMESPACE};
@@ -133,19 +134,32 @@ pub(super) fn model(context: &Context, change: &Change<'_, Model>) {
     for version in context.caches.version_names.of(&namespace, &name) {
         context.triggers.versions.namespaced(&namespace, &version);
     }
-    for profile in context.caches.profiles_in(&namespace) {
-        if profile.spec.models.iter().any(|m| m.name == name) {
-            context
-                .triggers
-                .profiles
-                .namespaced(&namespace, &profile.name_any());
-        }
-    }
+    profiles_naming(context, &namespace, &name);
     if change.new.is_none() {
         let pods = context.caches.pods.in_namespace(&namespace);
         for pod in pods.iter().filter(|pod| !pod.node.is_empty()) {
             context.triggers.nodes.cluster(&pod.node);
         }
+    }
+}
+
+fn profiles_naming(context: &Context, namespace: &str, model: &str) {
+    for profile in context.caches.profiles_in(namespace) {
+        if profile.spec.models.iter().any(|m| m.name == model) {
+            let name = profile.name_any();
+            context.triggers.profiles.namespaced(namespace, &name);
+        }
+    }
+}
+
+/// A Model that cannot be read concerns the profiles that name it: they say so.
+pub(super) fn unreadable<K: Resource<DynamicType = ()>>(context: &Context, metadata: &ObjectMeta) {
+    if let (true, Some(namespace), Some(name)) = (
+        K::kind(&()) == Model::kind(&()),
+        &metadata.namespace,
+        &metadata.name,
+    ) {
+        profiles_naming(context, namespace, name);
     }
 }
 

@@ -200,6 +200,9 @@ async fn follow<K>(
         if let Some(invalid) = context.unreadable.heed(&event) {
             unreadable::tell::<K>(&context, invalid);
         }
+        if let Some(unread) = unreadable::of(&event) {
+            changes::unreadable::<K>(&context, &unread.metadata);
+        }
         let Some(event) = readable(event, &reader) else {
             continue;
         };

@@ -144,6 +144,14 @@ fn key(kind: &str, metadata: &ObjectMeta) -> Key {
     (kind.to_owned(), metadata.namespace.clone(), name)
 }
 
+/// The object of an event that cannot be read: it came, changed or went.
+pub(super) fn of<K>(event: &Event<DeserializeGuard<K>>) -> Option<&InvalidObject> {
+    match event {
+        Event::Apply(object) | Event::InitApply(object) | Event::Delete(object) => object.0.as_ref().err(),
+        Event::Init | Event::InitDone => None,
+    }
+}
+
 /// The event with its object, where that can be read; what a list cannot read is in it as it was last read, or it would
 /// count as deleted.
 pub(super) fn readable<K>(event: Event<DeserializeGuard<K>>, reader: &Store<K>) -> Option<Event<K>>

@@ -10,6 +10,9 @@ use tonic::{Code, Status};
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// How long the operator may not know us: a pod is younger than its place in a cache.
 const GRACE: Duration = Duration::from_secs(60);
+/// How long it may refuse our token. The API server knows a pod's token before the pod has it, so one that is refused is of
+/// an account that is no more: of an installation that was taken away.
+const TOKEN_GRACE: Duration = Duration::from_secs(10);
 
 /// Why a rank gives up. [`Fault::exit_code`] tells them apart for a Job's podFailurePolicy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -84,8 +87,8 @@ enum Next {
     /// The other side has waited for us long enough.
     AskAgain,
     Pause,
-    /// As [`Next::Pause`], but not for longer than [`GRACE`].
-    PauseAWhile,
+    /// As [`Next::Pause`], but not for longer than this.
+    PauseFor(Duration),
     GiveUp(Fault),
 }
 
@@ -93,7 +96,8 @@ fn next(status: &Status) -> Next {
     let text = || format!("{:?}: {}", status.code(), status.message());
     match status.code() {
         Code::DeadlineExceeded => Next::AskAgain,
-        Code::Unauthenticated | Code::PermissionDenied | Code::NotFound => Next::PauseAWhile,
+        Code::Unauthenticated => Next::PauseFor(TOKEN_GRACE),
+        Code::PermissionDenied | Code::NotFound => Next::PauseFor(GRACE),
         Code::InvalidArgument | Code::OutOfRange => Next::GiveUp(Fault::Input(text())),
         Code::FailedPrecondition | Code::Unimplemented | Code::AlreadyExists => {
             Next::GiveUp(Fault::Refused(text()))
@@ -188,9 +192,9 @@ impl Patience {
                 PAUSES.0
             }
             Next::Pause => self.count(),
-            Next::PauseAWhile => {
+            Next::PauseFor(grace) => {
                 let since = *self.unknown_since.get_or_insert_with(Instant::now);
-                if since.elapsed() > GRACE {
+                if since.elapsed() > grace {
                     return Err(Fault::Refused(format!(
                         "{what}: {:?}: {}",
                         status.code(),
@@ -265,6 +269,14 @@ mod tests {
         .await;
         assert_eq!(stranger.expect_err("refused").exit_code(), 77);
         assert!((60..70).contains(&start.elapsed().as_secs()));
+
+        let start = Instant::now();
+        let refused = retry("a call", &budget, || async {
+            Err::<(), _>(Status::unauthenticated("the token is not valid").into())
+        })
+        .await;
+        assert_eq!(refused.expect_err("refused").exit_code(), 77);
+        assert!((10..20).contains(&start.elapsed().as_secs()));
 
         let late = retry("a call", &budget, || async {
             Err::<(), _>(Status::unavailable("gone").into())

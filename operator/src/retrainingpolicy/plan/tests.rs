@@ -113,6 +113,7 @@ fn run(name: &str, finished: bool) -> RunView {
         name: name.into(),
         finished,
         failed: false,
+        version: None,
         reason: DRIFT.into(),
         created: at(NOW - 100),
     }
@@ -382,4 +383,51 @@ proptest! {
         world.status = second.status.clone();
         prop_assert_eq!(world.plan().status, second.status);
     }
+}
+
+#[test]
+fn what_was_trained_and_lost_is_trained_again_at_once_and_once() {
+    let mut world = World::cold();
+    let last = |reason: &str| {
+        Some(LastRun {
+            name: "p-1".into(),
+            reason: reason.into(),
+            started_at: Time(at(NOW - 10)),
+        })
+    };
+    world.status.last_run = last(COLD_START);
+    world.runs = vec![RunView {
+        version: Some("m-v1".into()),
+        ..run("p-1", true)
+    }];
+    world.model = Some(ModelView {
+        serving: Some("m-v1".into()),
+        ..ModelView::default()
+    });
+    assert_eq!(world.why(), "CoolingDown");
+    let lost = ModelView {
+        lost: Some("m-v1".into()),
+        ..ModelView::default()
+    };
+    for serving in [None, Some("m-v1".to_owned())] {
+        world.model = Some(ModelView {
+            serving,
+            ..lost.clone()
+        });
+        let (name, spec) = world.plan().start.expect("a run");
+        assert_eq!((name.as_str(), spec.reason.as_str()), ("p-2", LOST));
+    }
+    world.windows = 3;
+    assert_eq!(world.why(), "Collecting");
+    world.windows = 1000;
+
+    // Another version than the one it made, a run that failed, and one that was started for a loss itself, wait.
+    world.runs[0].version = Some("m-v2".into());
+    assert_eq!(world.why(), "CoolingDown");
+    world.runs[0].version = Some("m-v1".into());
+    world.runs[0].failed = true;
+    assert_eq!(world.why(), "CoolingDown");
+    world.runs[0].failed = false;
+    world.status.last_run = last(LOST);
+    assert_eq!(world.why(), "CoolingDown");
 }

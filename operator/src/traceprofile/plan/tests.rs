@@ -28,8 +28,11 @@ fn look(
         answered: selection.nodes.len(),
         ..Agents::default()
     };
-    let missing: Vec<_> = missing.iter().map(|m| (*m).to_owned()).collect();
-    status(profile, &selection, &agents, &missing, at(1))
+    let models = Unmet {
+        missing: missing.iter().map(|m| (*m).to_owned()).collect(),
+        unreadable: vec![],
+    };
+    status(profile, &selection, &agents, &models, at(1))
 }
 
 fn reason(status: &TraceProfileStatus) -> (String, String) {
@@ -59,7 +62,7 @@ fn what_is_kept_down_is_said_and_told_once() {
             &profile,
             &selection,
             &agents("shop", "p", plans.iter()),
-            &[],
+            &Unmet::default(),
             at(second),
         );
         let note = told(profile.status.as_ref(), &next);
@@ -155,6 +158,21 @@ fn what_a_person_must_put_right_is_named() {
 
     let missing = look(&plain, &[], &pods, 1, &["m"]);
     assert_eq!(reason(&missing).1, "ModelNotFound");
+    let claimants = Claimants::new([Arc::new(plain.clone())]);
+    let selection = select(&plain, &claimants, &[]);
+    let models = Unmet {
+        missing: vec![],
+        unreadable: vec!["big".to_owned()],
+    };
+    let unreadable = status(&plain, &selection, &Agents::default(), &models, at(1));
+    assert_eq!(reason(&unreadable).1, "ModelUnreadable");
+    let said = conditions::find(&unreadable.conditions, READY).expect("Ready");
+    assert!(
+        said.message
+            .contains("names big, which is there and cannot be read"),
+        "{}",
+        said.message
+    );
     assert!(stalled(&missing) && conditions::is_true(&missing.conditions, TRACED));
 
     let overlap = look(&plain, &[profile("shop", "older", 1)], &pods, 0, &[]);
@@ -225,6 +243,12 @@ fn agents_are_summed_over_nodes_and_a_broken_probe_is_named() {
         nodes: BTreeSet::from(["n1".to_owned(), "n2".to_owned()]),
         ..Selection::default()
     };
-    let status = status(&profile("shop", "p", 1), &selection, &said, &[], at(1));
+    let status = status(
+        &profile("shop", "p", 1),
+        &selection,
+        &said,
+        &Unmet::default(),
+        at(1),
+    );
     assert_eq!(reason(&status).1, "ProbeNotReady");
 }

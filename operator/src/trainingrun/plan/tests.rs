@@ -1,5 +1,5 @@
 use super::*;
-use crate::trainingrun::status::succeeded;
+use crate::trainingrun::status::{failed, succeeded};
 use proptest::prelude::*;
 use vigia_crds::conditions::READY;
 
@@ -83,7 +83,7 @@ fn a_run_goes_through_its_phases() {
     let done = succeeded(&status, "m-v1", 1, at(8));
     assert_eq!(
         next(&spec(), &done, 1, &observed, at(9)),
-        (done.clone(), Next::Over)
+        (done.clone(), Next::Over { end_job: false })
     );
 }
 
@@ -223,4 +223,23 @@ proptest! {
             status = to;
         }
     }
+}
+
+#[test]
+fn the_workers_of_a_run_that_failed_are_ended_and_what_ended_keeps_its_logs() {
+    let failed = failed(&TrainingRunStatus::default(), "ShardsLost", "gone", 1, at(5));
+    let over = |job: Option<JobView>| {
+        let observed = Observed {
+            job,
+            ..Observed::default()
+        };
+        next(&spec(), &failed, 1, &observed, at(6)).1
+    };
+    assert_eq!(over(Some(JobView::default())), Next::Over { end_job: true });
+    assert_eq!(over(None), Next::Over { end_job: false });
+    let ended = JobView {
+        failed: Some("BackoffLimitExceeded".into()),
+        ..JobView::default()
+    };
+    assert_eq!(over(Some(ended)), Next::Over { end_job: false });
 }
