@@ -261,6 +261,7 @@ impl Queue {
             (one.sequence, next.sequence) == (0, 0)
                 && one.samples.is_empty()
                 && one.alerts.len() + next.alerts.len() <= self.limits.alerts
+                && one.versions.len() + next.versions.len() <= MAX_SPANS
                 && news.count() + next.scores.len() <= self.limits.scores
         });
         let folded = foldable.and_then(|at| Some((at, self.waiting.remove(at - 1)?)));
@@ -268,6 +269,8 @@ impl Queue {
             let next = &mut self.waiting[at - 1];
             one.alerts.append(&mut next.alerts);
             next.alerts = one.alerts;
+            one.versions.append(&mut next.versions);
+            next.versions = one.versions;
             for score in one.scores {
                 match next.scores.iter_mut().find(|have| same(have, &score)) {
                     Some(have) => merge(have, &score),
@@ -466,6 +469,21 @@ mod tests {
         assert_eq!(pods(&kept), ["p"]);
         let windows: u64 = kept.iter().flat_map(|b| &b.scores).map(|s| s.windows).sum();
         assert_eq!(windows, 101);
+    }
+
+    #[test]
+    fn what_became_of_versions_is_kept_where_samples_make_room() {
+        let mut queue = queue();
+        queue.push(Findings {
+            versions: vec![VersionSpan::default()],
+            ..Findings::default()
+        });
+        for _ in 0..100 {
+            queue.push(samples(4));
+        }
+        assert_eq!((queue.len(), queue.dropped()), (3, 0));
+        queue.seal(0, 0);
+        assert_eq!(queue.kept().iter().map(|b| b.versions.len()).sum::<usize>(), 1);
     }
 
     #[test]
