@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::desired::{Desired, Key, Profile};
 use super::duty::Duty;
 use super::governor::Level;
+use super::lives::Lives;
 use super::meter::{Meter, Reading, Usage};
 use super::models::load::Loaded;
 use super::models::shelf::{Refusal, Shelf, Step, VersionKey};
@@ -29,9 +30,6 @@ use crate::window::{Closed, Known, New, Now, Totals, Windows};
 const SCAN: Duration = Duration::from_secs(1);
 /// How often a probe that could not be loaded is tried again.
 const RETRY: Duration = Duration::from_secs(30);
-
-/// Windows after which a container's start is over.
-const STARTED: u32 = 2;
 
 /// What the engine is told once.
 #[derive(Debug, Clone)]
@@ -96,10 +94,7 @@ pub struct Engine {
     /// Where the traced ones are in cgroupfs, and in which hierarchy.
     folders: BTreeMap<ContainerId, PathBuf>,
     hierarchy: Option<Hierarchy>,
-    /// Those of them in which a process was seen to run.
-    inhabited: BTreeSet<ContainerId>,
-    /// Those that ran in a former life already, and for how long at least they did before this one.
-    elders: (BTreeSet<ContainerId>, Duration),
+    lives: Lives,
     windows: Windows<WindowKey>,
     shelf: Shelf<Arc<Loaded>>,
     scorer: Scorer,
@@ -141,8 +136,7 @@ impl Engine {
             traced: BTreeMap::new(),
             folders: BTreeMap::new(),
             hierarchy: None,
-            inhabited: BTreeSet::new(),
-            elders: (BTreeSet::new(), Duration::ZERO),
+            lives: Lives::default(),
             windows: Windows::default(),
             shelf: Shelf::new(serving),
             scorer,
@@ -164,7 +158,7 @@ impl Engine {
 
     /// Containers of this plan ran for at least so long before this life began: what they do now is not how they start.
     pub fn recall(&mut self, desired: &Desired, age: Duration) {
-        self.elders = (desired.targets.keys().cloned().collect(), age);
+        self.lives.recall(desired.targets.keys().cloned().collect(), age);
     }
 
     /// Takes a plan at this time of the monotonic clock; gives what is to be obtained or forgotten for it.
@@ -563,7 +557,7 @@ impl Engine {
             .filter_map(|key| self.windows.end(key, now, totals))
             .collect();
         self.folders.remove(id);
-        self.elders.0.remove(id);
+        self.lives.forget(id);
         if let (Some(traced), Some(probe)) = (self.traced.remove(id), &mut self.probe) {
             self.leaving.insert(id.clone(), traced.slot);
             if let Err(error) = probe.remove_target(traced.slot) {
@@ -578,22 +572,11 @@ impl Engine {
         let Some(hierarchy) = &self.hierarchy else {
             return Vec::new();
         };
-        let mut dead = BTreeSet::new();
-        for (id, folder) in &self.folders {
-            match is_inhabited(hierarchy, folder) {
-                Some(true) => {
-                    self.inhabited.insert(id.clone());
-                }
-                Some(false) if self.inhabited.contains(id) => {
-                    self.elders.0.remove(id);
-                    dead.insert(id.clone());
-                }
-                // Not yet, or not known.
-                _ => {}
-            }
-        }
-        let folders = &self.folders;
-        self.inhabited.retain(|id| folders.contains_key(id));
+        let seen = self
+            .folders
+            .iter()
+            .map(|(id, folder)| (id, is_inhabited(hierarchy, folder)));
+        let dead = self.lives.ended(seen);
         let keys = self.windows.keys().filter(|key| dead.contains(&key.container));
         let keys: Vec<WindowKey> = keys.cloned().collect();
         let ends = keys.iter().filter_map(|key| self.windows.end(key, now, totals));
@@ -661,10 +644,8 @@ impl Engine {
         }
         for (key, slot, length) in wanted {
             let first = self.windows.open(key.clone(), slot, length, now, totals);
-            if first && self.elders.0.contains(&key.container) {
-                let windows = self.elders.1.as_millis() / length.as_millis().max(1);
-                let windows = u32::try_from(windows).unwrap_or(STARTED);
-                self.windows.aged(&key, windows.min(STARTED));
+            if first {
+                self.windows.aged(&key, self.lives.age(&key.container, length));
             }
         }
     }

@@ -13,6 +13,7 @@ pub mod engine;
 pub mod governor;
 pub mod grace;
 pub mod http;
+pub mod lives;
 pub mod meter;
 pub mod metrics;
 pub mod models;
