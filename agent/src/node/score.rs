@@ -5,8 +5,9 @@
 //! what a shell does in a second is over before a second window. The first two windows of a container and its last are
 //! never alerts by themselves, and the first does not count at all: starting and ending are like nothing in between. So
 //! nothing is learnt from a first or a last window either, and no version is measured by it: to a model that has learnt
-//! how containers start, what a runtime does for an exec is nothing new. An alert goes on being told for as long as they last, and what the alert budget has no room for is counted and not told;
-//! see [`vigia_model::budget`]. Feature vectors for training are a share of the windows, under a hashed name.
+//! how containers start, what a runtime does for an exec is nothing new. An alert goes on being told for as long as they
+//! last, and what the alert budget has no room for is counted and not told; see [`vigia_model::budget`]. Feature vectors
+//! for training are a share of the windows, under a hashed name.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

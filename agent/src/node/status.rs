@@ -292,7 +292,7 @@ fn complete(calls: u64, cgroups: u64) -> Wanted {
     }
 }
 
-/// Likewise.
+/// Rounded likewise: where none can be kept at all, nothing is lost of them.
 fn detailed(none: Option<&str>, lost: u64) -> Wanted {
     match (none, rounded(lost)) {
         (Some(message), _) => Wanted::new(CAPTURE_READY, false, "CountsOnly", message),

@@ -99,13 +99,10 @@ const fn reached(wanted: VersionMode, now: VersionState) -> Option<v1::VersionSt
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::desired::key;
     use VersionMode::{Active, Prefetch, Shadow};
 
     fn models(mode: VersionMode, traceparent: Option<&str>) -> BTreeMap<Key, Model> {
-        let name = Key {
-            namespace: "shop".to_owned(),
-            name: "m".to_owned(),
-        };
         let version = Version {
             digest: "d".to_owned(),
             size: 1,
@@ -117,7 +114,7 @@ mod tests {
             versions: vec![version],
             keys: vec![],
         };
-        BTreeMap::from([(name, model)])
+        BTreeMap::from([(key("m"), model)])
     }
 
     /// What is told while the plan says this and the version is there.
@@ -135,31 +132,45 @@ mod tests {
 
     #[test]
     fn a_version_is_told_of_once_for_each_step_that_moves_it() {
+        use v1::VersionState as Told;
         let mut trace = Trace::default();
-        trace.plan(&models(Prefetch, Some("t0")), false, 10);
-        assert_eq!(told(&mut trace, Prefetch, VersionState::Fetching, 11), []);
-        let prefetched = v1::VersionState::Prefetched.into();
-        assert_eq!(
-            told(&mut trace, Prefetch, VersionState::Prefetched, 12),
-            [(prefetched, 10, 12)]
-        );
-        assert_eq!(told(&mut trace, Prefetch, VersionState::Prefetched, 13), []);
-        trace.plan(&models(Shadow, Some("t1")), false, 20);
-        let shadow = v1::VersionState::Shadow.into();
-        assert_eq!(
-            told(&mut trace, Shadow, VersionState::Shadow, 21),
-            [(shadow, 20, 21)]
-        );
-        // The same plan again, and another one that says the same of it.
-        trace.plan(&models(Shadow, Some("t1")), false, 30);
-        assert_eq!(told(&mut trace, Shadow, VersionState::Shadow, 31), []);
-        trace.plan(&models(Active, Some("t2")), false, 40);
-        assert_eq!(told(&mut trace, Active, VersionState::Prefetched, 41), []);
-        let active = v1::VersionState::Active.into();
-        assert_eq!(
-            told(&mut trace, Active, VersionState::Active, 42),
-            [(active, 40, 42)]
-        );
+        for (since, mode, traceparent, states) in [
+            (
+                10,
+                Prefetch,
+                "t0",
+                vec![
+                    (VersionState::Fetching, None),
+                    (VersionState::Prefetched, Some(Told::Prefetched)),
+                    (VersionState::Prefetched, None),
+                ],
+            ),
+            (20, Shadow, "t1", vec![(VersionState::Shadow, Some(Told::Shadow))]),
+            // The same again: another plan that says the same of it.
+            (30, Shadow, "t1", vec![(VersionState::Shadow, None)]),
+            (
+                40,
+                Active,
+                "t2",
+                vec![
+                    (VersionState::Prefetched, None),
+                    (VersionState::Active, Some(Told::Active)),
+                ],
+            ),
+        ] {
+            trace.plan(&models(mode, Some(traceparent)), false, since);
+            for (now, (state, expected)) in (since + 1..).zip(states) {
+                let expected: Vec<_> = expected
+                    .map(|told| (told.into(), since, now))
+                    .into_iter()
+                    .collect();
+                assert_eq!(
+                    told(&mut trace, mode, state, now),
+                    expected,
+                    "{traceparent} {state:?}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -201,8 +201,7 @@ impl Collector for Collected {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::desired::Target;
-    use crate::node::desired::key;
+    use crate::node::desired::{Target, key};
     use crate::window::{Detail, Durations};
     use prometheus_client::registry::Registry;
     use std::sync::Arc;
