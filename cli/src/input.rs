@@ -25,6 +25,8 @@ use crate::vector::Vector;
 const MAX_PARQUET: u64 = 1 << 30;
 /// Longest line of JSON: a window of every system call there is has 50 KiB.
 const MAX_LINE: u64 = 1 << 20;
+/// How much of a file of keys is read: more than the longest list of them that is taken.
+const MAX_KEYS: u64 = 64 << 10;
 
 /// What one file held.
 pub enum Windows {
@@ -205,7 +207,7 @@ pub fn keys(given: &[String]) -> Result<TrustedKeys, Failure> {
     for key in given {
         let path = Path::new(key);
         if path.exists() {
-            let text = std::fs::read_to_string(path).map_err(|error| Failure::read(path, error))?;
+            let text = text_of_keys(path).map_err(|error| Failure::read(path, error))?;
             let keys = TrustedKeys::parse(&text).map_err(|error| of_another_kind(path, &text, &error))?;
             trusted.extend(keys.iter().copied());
         } else {
@@ -223,6 +225,12 @@ pub fn keys(given: &[String]) -> Result<TrustedKeys, Failure> {
         )));
     }
     Ok(trusted)
+}
+
+fn text_of_keys(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(MAX_KEYS).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// A file that holds no public key: what to give instead.
@@ -243,11 +251,9 @@ fn of_another_kind(path: &Path, text: &str, error: &KeyError) -> Failure {
 /// The public half of the key that signed a model, where what was given in its place is the private one, as it was
 /// written when keys did not say their kind.
 pub fn private_half(given: &[String], signer: KeyId) -> Option<PublicKey> {
-    let texts = given.iter().filter_map(|given| {
-        let path = Path::new(given);
-        let is_file = path.exists();
-        is_file.then(|| std::fs::read_to_string(path).ok()).flatten()
-    });
+    let texts = given
+        .iter()
+        .filter_map(|given| text_of_keys(Path::new(given)).ok());
     let mut keys = texts.filter_map(|text| Some(SigningKey::parse(&text).ok()?.public()));
     keys.find(|key| key.id() == signer)
 }

@@ -148,6 +148,9 @@ fn only_the_right_key_verifies() {
     let other = ok(at, &["keygen", "other.key"]);
     let said = fails(at, 1, &["verify", "--key", other.trim(), "model.apr"]);
     assert!(said.contains("UntrustedKey") && said.contains("next:"), "{said}");
+    // A file without an end is not read to it.
+    let said = fails(at, 3, &["verify", "--key", "/dev/zero", "model.apr"]);
+    assert!(said.contains("too large"), "{said}");
 
     let mut bytes = fs::read(at.join("model.apr")).expect("there");
     let middle = bytes.len() / 2;
