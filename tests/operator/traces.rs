@@ -242,6 +242,12 @@ async fn one_trace_shows_the_run_its_job_and_the_swap_on_a_node() -> Result<()> 
     for path in &wanted {
         assert!(paths.contains(path), "{path} is not in {paths:#?}");
     }
+    // What a node said of a trace that is none of its rollout's was told to nobody.
+    let direct: Vec<&String> = paths
+        .iter()
+        .filter(|path| path.matches(" < ").count() == 1 && path.ends_with(PARENT))
+        .collect();
+    assert_eq!(direct, [&root], "nothing else is a part of the annotation's span");
     assert_eq!(
         paths.iter().filter(|p| p.starts_with("rollout step <")).count(),
         2

@@ -190,6 +190,13 @@ async fn what_cannot_be_read_keeps_the_operator_from_nothing() -> Result<()> {
         Ok(status.conditions)
     })
     .await?;
+    // Written again and again, and then a good one, which the operator sees after them.
+    for round in 0..3 {
+        let patch = json!({"metadata": {"annotations": {"round": round.to_string()}}});
+        let runs = api(&world.client, "TrainingRun");
+        runs.patch("far", &PatchParams::default(), &Patch::Merge(&patch))
+            .await?;
+    }
     let runs: Api<TrainingRun> = Api::namespaced(world.client.clone(), NS);
     let good = wrong("TrainingRun", "good", far("2026-01-01T00:00:00Z"))?;
     api(&world.client, "TrainingRun")
@@ -201,13 +208,7 @@ async fn what_cannot_be_read_keeps_the_operator_from_nothing() -> Result<()> {
     })
     .await?;
 
-    // Each is named once, also where it is written again and again; the author finds it at the object.
-    for round in 0..3 {
-        let patch = json!({"metadata": {"annotations": {"round": round.to_string()}}});
-        let runs = api(&world.client, "TrainingRun");
-        runs.patch("far", &PatchParams::default(), &Patch::Merge(&patch))
-            .await?;
-    }
+    // Each is named once; the author finds it at the object.
     eventually("an Event says it", || async {
         let events = world.events(NS, "steps", "Unreadable").await?;
         Ok(if events.len() == 1 {
