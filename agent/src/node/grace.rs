@@ -1,7 +1,8 @@
-//! What belongs to something that has left the plan and may come back: pure.
+//! What is kept for a while, of so many things at most: pure.
 //!
-//! While the only pod of a profile on a node is replaced, the profile leaves the node's plan for a second. What was
-//! forgotten then would be free for whoever can make a pod end: a spent alert budget would be a full one again.
+//! Mostly it belongs to something that has left the plan and may come back. While the only pod of a profile on a node is
+//! replaced, the profile leaves the node's plan for a second. What was forgotten then would be free for whoever can make a
+//! pod end: a spent alert budget would be a full one again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +12,7 @@ pub const GRACE: Duration = Duration::from_secs(3600);
 /// Things that are kept at once. Those that go first make room.
 const MOST: usize = 1024;
 
-/// Values of what has left, and until when each is kept, by the monotonic clock.
+/// Values, and until when each is kept, by the monotonic clock.
 #[derive(Debug)]
 pub struct Grace<K, V>(BTreeMap<K, (V, Duration)>);
 
@@ -22,7 +23,7 @@ impl<K, V> Default for Grace<K, V> {
 }
 
 impl<K: Ord + Clone, V> Grace<K, V> {
-    /// Keeps the value of what leaves until then, as far as there is room.
+    /// Keeps a value until then, as far as there is room.
     pub fn keep(&mut self, key: K, value: V, until: Duration) {
         self.0.insert(key, (value, until));
         while self.0.len() > MOST {
@@ -34,13 +35,18 @@ impl<K: Ord + Clone, V> Grace<K, V> {
         }
     }
 
+    /// The value of what is kept, as of the last turn.
+    pub fn get(&self, key: &K) -> Option<&V> {
+        self.0.get(key).map(|(value, _)| value)
+    }
+
     /// The value of what comes back, unless that comes too late.
     pub fn take(&mut self, key: &K, now: Duration) -> Option<V> {
         let (value, until) = self.0.remove(key)?;
         (now < until).then_some(value)
     }
 
-    /// Forgets what has been away for too long.
+    /// Forgets what has been kept for long enough.
     pub fn turn(&mut self, now: Duration) {
         self.0.retain(|_, (_, until)| now < *until);
     }

@@ -1,46 +1,38 @@
 //! What alert budgets held back of late, by profile, so that the API can say why no alert came: pure.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use vigia_model::budget::Told;
 
 use super::desired::Key;
+use super::grace::Grace;
 use super::score::Scored;
 
 /// This long after the last one, it is no longer said. A status that says so at once would change with each window.
 pub const QUIET: Duration = Duration::from_secs(3600);
-/// Profiles of which it is known at once; those whose last one is longest ago make room.
-const MOST: usize = 1024;
 
-/// Windows that would have been alerts, of each profile, and when the last of them was.
+/// Windows that would have been alerts, of each profile; where there are too many, those whose last one is longest ago
+/// make room.
 #[derive(Debug, Default)]
-pub struct Withheld(BTreeMap<Key, (u64, Duration)>);
+pub struct Withheld(Grace<Key, u64>);
 
 impl Withheld {
     /// Takes in what was scored up to now, by the monotonic clock, and forgets what is long ago. A profile that leaves
     /// the plan is not forgotten: it does so whenever its only pod on the node is replaced, and whoever can make a pod
     /// end must not thereby remove the trace.
     pub fn turn(&mut self, scored: &[Scored], now: Duration) {
-        self.0.retain(|_, (_, last)| now.saturating_sub(*last) < QUIET);
+        self.0.turn(now);
         for one in scored.iter().filter(|one| one.told == Told::Withheld) {
-            let (count, last) = self.0.entry(one.profile.clone()).or_default();
-            *count = count.saturating_add(1);
-            *last = now;
-        }
-        while self.0.len() > MOST {
-            let first = self.0.iter().min_by_key(|(_, (_, last))| *last);
-            let Some(first) = first.map(|(key, _)| key.clone()) else {
-                return;
-            };
-            self.0.remove(&first);
+            let count = self.0.take(&one.profile, now).unwrap_or(0);
+            self.0
+                .keep(one.profile.clone(), count.saturating_add(1), now + QUIET);
         }
     }
 
     /// How many of a profile, since there was an hour without one.
     #[must_use]
     pub fn of(&self, profile: &Key) -> u64 {
-        self.0.get(profile).map_or(0, |(count, _)| *count)
+        self.0.get(profile).copied().unwrap_or(0)
     }
 }
 
@@ -71,16 +63,5 @@ mod tests {
         assert_eq!(withheld.of(&key("a")), 0);
         withheld.turn(std::slice::from_ref(&one), at(9000));
         assert_eq!(withheld.of(&key("a")), 1, "it begins anew");
-    }
-
-    #[test]
-    fn however_many_profiles_come_and_go_what_is_known_is_bounded() {
-        let mut withheld = Withheld::default();
-        for number in 0..MOST as u64 + 1 {
-            let one = Scored::of(key(&format!("p{number}")), Told::Withheld);
-            withheld.turn(&[one], Duration::from_millis(number));
-        }
-        let of = |number: usize| withheld.of(&key(&format!("p{number}")));
-        assert_eq!((withheld.0.len(), of(0), of(1), of(MOST)), (MOST, 0, 1, 1));
     }
 }
