@@ -87,6 +87,7 @@ pub(crate) fn samples(n: usize) -> Vec<Sample> {
                 pair_counts: vec![90, 3, 1 + i as u32 % 9],
                 past: (0..32).map(|_| random.random_range(5.8..6.2f32)).collect(),
                 capture: String::new(),
+                unscored: i % 2 == 0,
             }
         })
         .collect()
@@ -286,6 +287,12 @@ async fn enough_windows_become_a_signed_version_that_serves() -> Result<()> {
     let run = succeeded(&world).await?;
     let status = run.status.clone().context("a status")?;
     assert_eq!((status.windows, run.spec.reason.as_str()), (240, "ColdStart"));
+    let looked =
+        vigia_crds::conditions::find(&status.conditions, "WindowsScored").context("WindowsScored")?;
+    assert!(
+        looked.status == "False" && looked.message.starts_with("120 of 240 windows were never scored"),
+        "{looked:?}"
+    );
     assert_eq!(status.model_version.as_deref(), Some("m-v1"));
     let made = world.version(NS, "m-v1").await?;
     let provenance = made.spec.provenance.context("provenance")?;
@@ -488,6 +495,34 @@ async fn workers_whose_account_was_made_anew_are_started_again() -> Result<()> {
     assert!(matches!(outcome, Outcome::Submitted { .. }), "{outcome:?}");
     succeeded(&world).await?;
     Ok(())
+}
+
+/// Its workers would work on for nothing, with tokens that nobody may know any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_workers_of_a_run_that_fails_are_ended() -> Result<()> {
+    let mut world = World::new(&["n1"]).await?;
+    shop(&world).await?;
+    report(&world, 1, &samples(240)).await?;
+    eventually("there is a Job", || async {
+        Ok(match jobs(&world).await?.len() {
+            1 => Ok(()),
+            n => Err(n.to_string()),
+        })
+    })
+    .await?;
+    world.kill().await;
+    world.empty_store()?;
+    world.start().await?;
+    eventually("the run has failed, and its Job is gone", || async {
+        let status = run(&world).await?.and_then(|run| run.status).unwrap_or_default();
+        let left = jobs(&world).await?.len();
+        Ok(if status.phase == Some(RunPhase::Failed) && left == 0 {
+            Ok(())
+        } else {
+            Err(format!("{left} Jobs; {status:?}"))
+        })
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -256,7 +256,7 @@ impl Scorer {
             }
             self.beside.observe(window);
             let amid = window.age > 0 && !window.last;
-            let mut above_active = false;
+            let (mut above_active, mut is_scored) = (false, false);
             for name in &profile.models {
                 let Some(model) = desired.models.get(name) else {
                     continue;
@@ -279,6 +279,7 @@ impl Scorer {
                     }
                     if mode == VersionMode::Active {
                         above_active |= one.above;
+                        is_scored = true;
                         findings
                             .alerts
                             .extend(one.verdict.map(|verdict| with_new(verdict, window, new)));
@@ -289,7 +290,7 @@ impl Scorer {
             if amid && findings.samples.len() < SAMPLES && self.drawn(profile.sample_per_mille) {
                 findings
                     .samples
-                    .extend(self.sample(window, profile, above_active));
+                    .extend(self.sample(window, profile, above_active, is_scored));
             }
         }
         findings.scores = sums.into_vec();
@@ -466,6 +467,7 @@ impl Scorer {
         closed: &Closed<WindowKey>,
         profile: &Profile,
         above_threshold: bool,
+        is_scored: bool,
     ) -> Option<v1::Sample> {
         let schema = Schema::all().last()?;
         self.vector.resize(schema.width(), 0.0);
@@ -485,6 +487,7 @@ impl Scorer {
             pair_counts: pairs.iter().map(|pair| pair.count).collect(),
             past: context.past().to_vec(),
             capture: profile.capture.clone(),
+            unscored: !is_scored,
         })
     }
 

@@ -96,6 +96,7 @@ fn baseline(node: &mut Node) -> Vec<Vec<f32>> {
     for round in 0..61 {
         let tick = node.window(900 + 10 * (round % 20), 0);
         assert_eq!(tick.windows, 1);
+        assert!(tick.findings.samples.iter().all(|sample| sample.unscored));
         vectors.extend(tick.findings.samples.into_iter().map(|sample| sample.features));
     }
     assert_eq!(vectors.len(), 60, "every window but the first is sampled");
@@ -115,6 +116,7 @@ fn a_workload_is_learnt_and_what_is_new_is_told_with_its_cause() {
             let tick = node.window(1000, 0);
             assert_eq!(tick.findings.alerts, [], "{:?}", tick.scored);
             assert_eq!(tick.findings.scores[0].windows, 1);
+            assert!(tick.findings.samples.iter().all(|sample| !sample.unscored));
         }
         // Thousands of calls never seen before need no second window, and go on being told.
         for consecutive in 1..=2 {

@@ -510,6 +510,7 @@ fn prepared() -> Prepared {
         schema: "s".into(),
         data_digest: digest(),
         windows: 100,
+        unscored: 0,
         window_ms: vec![2000],
         captures: vec![],
         created_unix_ms: 5,

@@ -263,6 +263,7 @@ fn check_sample(sample: Sample, allowed: &Allowed, clock: Clock) -> Result<Row, 
         schema: sample.schema.into(),
         features: sample.features,
         above_threshold: sample.above_threshold,
+        unscored: sample.unscored,
         capture: capture.into(),
         context,
     })

@@ -300,3 +300,66 @@ fn known(reason: &str) -> &'static str {
         .copied()
         .unwrap_or("Refused")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_does_not_serve_is_named_with_what_it_does_instead() {
+        let node = |name: &str, state: Option<VersionState>| NodeView {
+            name: name.to_owned(),
+            reachable: true,
+            states: state.map(|state| ("d".to_owned(), state)).into_iter().collect(),
+            ..NodeView::default()
+        };
+        let serving = ServedVersion {
+            name: "m-v1".to_owned(),
+            digest: "d".to_owned(),
+        };
+        let version = |stored| VersionView {
+            name: serving.name.clone(),
+            digest: serving.digest.clone(),
+            size_bytes: 1,
+            age: (None, 0, String::new()),
+            verdict: Verdict::Good,
+            stored,
+            lacking: vec![],
+            silent: false,
+        };
+        let said = |nodes: &[NodeView], stored| {
+            let ready = serves(&ModelStatus::default(), &serving, &[version(stored)], nodes);
+            (ready.status, ready.reason, ready.message)
+        };
+        let (active, fetching) = (Some(VersionState::Active), Some(VersionState::Fetching));
+        let all = [node("a", active), node("b", active)];
+        assert_eq!(
+            said(&all, true),
+            (Some(true), "Serving", "m-v1 serves on 2 nodes".to_owned())
+        );
+        let some = [node("a", active), node("b", fetching)];
+        let (status, reason, message) = said(&some, true);
+        assert_eq!((status, reason), (Some(true), "ServingPartly"));
+        assert_eq!(message, "m-v1 serves on 1 of 2 nodes, not on b (Fetching)");
+        assert!(
+            said(&some, false).2.contains("not on b (ArtifactLost: "),
+            "{:?}",
+            said(&some, false)
+        );
+
+        let mut away = node("b", active);
+        away.reachable = false;
+        let mut refuses = node("c", None);
+        refuses
+            .refused
+            .insert("d".to_owned(), ("SignatureInvalid".to_owned(), String::new()));
+        let many = [away, refuses, node("d", None), node("e", None), node("f", None)];
+        let (status, reason, message) = said(&many, true);
+        assert_eq!((status, reason), (Some(false), "NotServing"));
+        assert_eq!(
+            message,
+            "m-v1 serves on 0 of 5 nodes, not on b (it cannot be reached, or no agent runs on it), c (Refused: \
+             SignatureInvalid), d (its agent has not answered yet) and 2 more"
+        );
+    }
+}

@@ -10,6 +10,7 @@
 //! | pairs, pair_counts | Lists of UInt32, of one length; files written before they were known have neither |
 //! | past | List of Float32; likewise not in every file |
 //! | capture | UTF-8; likewise, and then all calls are let in |
+//! | unscored | Boolean; likewise, and then a version has scored it, as far as is known |
 //!
 //! Pages are compressed with zstd. The same rows give the same bytes. Trainers read the same columns.
 
@@ -87,6 +88,8 @@ pub struct Row {
     pub features: Vec<f32>,
     /// The active version raised it above the alert threshold.
     pub above_threshold: bool,
+    /// No version that served has scored it.
+    pub unscored: bool,
     /// Fingerprint of the filter that it was made by.
     pub capture: Arc<str>,
     /// What else is known of it.
@@ -119,6 +122,7 @@ fn schema() -> Arc<Schema> {
         Field::new("pair_counts", list(DataType::UInt32), false),
         Field::new("past", list(DataType::Float32), false),
         Field::new("capture", DataType::Utf8, false),
+        Field::new("unscored", DataType::Boolean, false),
     ]))
 }
 
@@ -137,6 +141,7 @@ fn batch<'a>(schema: &Arc<Schema>, rows: impl Iterator<Item = &'a Row>) -> Resul
     let numbers = || ListBuilder::new(UInt32Builder::new()).with_field(item(DataType::UInt32));
     let (mut features, mut past, mut pairs, mut counts) = (rates(), rates(), numbers(), numbers());
     let (mut above, mut capture) = (BooleanBuilder::new(), StringBuilder::new());
+    let mut unscored = BooleanBuilder::new();
     for row in rows {
         namespace.append_value(&row.namespace);
         profile.append_value(&row.profile);
@@ -156,6 +161,7 @@ fn batch<'a>(schema: &Arc<Schema>, rows: impl Iterator<Item = &'a Row>) -> Resul
         past.values().append_slice(row.context.past());
         past.append(true);
         capture.append_value(&row.capture);
+        unscored.append_value(row.unscored);
     }
     let columns: Vec<ArrayRef> = vec![
         Arc::new(namespace.finish()),
@@ -170,6 +176,7 @@ fn batch<'a>(schema: &Arc<Schema>, rows: impl Iterator<Item = &'a Row>) -> Resul
         Arc::new(counts.finish()),
         Arc::new(past.finish()),
         Arc::new(capture.finish()),
+        Arc::new(unscored.finish()),
     ];
     Ok(RecordBatch::try_new(schema.clone(), columns)?)
 }
@@ -273,6 +280,7 @@ struct Columns<'a> {
     above: &'a BooleanArray,
     beside: Option<Beside<'a>>,
     capture: Option<&'a StringArray>,
+    unscored: Option<&'a BooleanArray>,
 }
 
 /// The columns that not every file has.
@@ -330,6 +338,10 @@ impl<'a> Columns<'a> {
                 Some(column) => Some(column.as_string_opt::<i32>()?),
                 None => None,
             },
+            unscored: match batch.column_by_name("unscored") {
+                Some(column) => Some(column.as_boolean_opt()?),
+                None => None,
+            },
         })
     }
 
@@ -353,6 +365,7 @@ impl<'a> Columns<'a> {
                 .values()
                 .to_vec(),
             above_threshold: self.above.value(i),
+            unscored: self.unscored.is_some_and(|column| column.value(i)),
             capture: shared(capture, self.capture.map_or(ALL_CALLS, |column| column.value(i))),
             context,
         })
@@ -382,6 +395,7 @@ pub(crate) mod tests {
             schema: "ab".repeat(32).into(),
             features: (0..124).map(|i| (i as f32).mul_add(0.5, source as f32)).collect(),
             above_threshold: source.is_multiple_of(7),
+            unscored: source.is_multiple_of(3),
             capture: ALL_CALLS.into(),
             context: Context::counted(
                 &[3, 700],
@@ -411,7 +425,8 @@ pub(crate) mod tests {
             let rows: Vec<Row> = rows
                 .into_iter()
                 .map(|(name, source, start_ms, features, above_threshold, capture)| Row {
-                    profile: name.into(), source, start_ms, features, above_threshold, capture: capture.into(),
+                    profile: name.into(), source, start_ms, features, above_threshold, unscored: !above_threshold,
+                    capture: capture.into(),
                     ..row("p", 1, 0)
                 })
                 .collect();
@@ -464,10 +479,10 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn files_of_before_filters_were_said_are_of_all_calls() {
+    fn what_files_of_before_do_not_say_is_taken_as_it_was_then() {
         let rows: Vec<Row> = (0..3).map(|i| row("p", i, i as i64)).collect();
         let whole = batch(&schema(), rows.iter()).unwrap();
-        let without = whole.num_columns() - 1;
+        let all = whole.num_columns();
         let old = |columns: usize| {
             let columns: Vec<usize> = (0..columns).collect();
             let batch = whole.project(&columns).unwrap();
@@ -475,9 +490,16 @@ pub(crate) mod tests {
             writer.write(&batch).unwrap();
             read(writer.into_inner().unwrap().into())
         };
-        assert_eq!(old(without), rows);
-        // Before anything was kept beside the vector.
-        assert!(old(without - 3).iter().all(|row| *row.capture == *ALL_CALLS));
+        assert_eq!(old(all), rows);
+        let scored = |row: &Row| Row {
+            unscored: false,
+            ..row.clone()
+        };
+        let scored: Vec<Row> = rows.iter().map(scored).collect();
+        // Before it was said whether anybody had scored them, by which filter they were made, and anything beside the
+        // vector.
+        assert_eq!((old(all - 1), old(all - 2)), (scored.clone(), scored));
+        assert!(old(all - 5).iter().all(|row| *row.capture == *ALL_CALLS));
     }
 
     #[test]

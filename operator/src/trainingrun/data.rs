@@ -40,6 +40,9 @@ pub struct Prepared {
     pub data_digest: String,
     /// Number of all windows.
     pub windows: u64,
+    /// How many of them no version had scored, when they came.
+    #[serde(default)]
+    pub unscored: u64,
     /// Lengths of the windows, as their profiles have them; none in a run from before they were kept.
     #[serde(default)]
     pub window_ms: Vec<i64>,
@@ -99,6 +102,7 @@ impl Prepared {
             schema: schema.to_owned(),
             data_digest: data_digest.to_owned(),
             windows,
+            unscored: 0,
             window_ms: vec![],
             captures: vec![],
             created_unix_ms: run

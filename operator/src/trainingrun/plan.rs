@@ -12,7 +12,7 @@ use vigia_crds::{RunPhase, TrainingRunSpec, TrainingRunStatus};
 use super::data::Prepared;
 use super::gates;
 use super::job::ACCOUNT_UID;
-use super::status::{fail, k8s_time, say, training, workers};
+use super::status::{fail, k8s_time, say, say_scored, training, workers};
 
 /// How often a run that waits for its workers is looked at, beside the changes of its Job.
 const WATCH: Duration = Duration::from_secs(5);
@@ -130,6 +130,7 @@ pub(super) fn next(
                 to.phase = Some(RunPhase::Training);
                 to.windows = i64::try_from(record.windows).unwrap_or(i64::MAX);
                 to.data_digest = Some(record.data_digest.clone());
+                say_scored(&mut to, generation, record, now);
                 to.started_at = Some(k8s_time(now));
                 training(&mut to, generation, record, None, now);
                 Next::Report

@@ -275,6 +275,7 @@ async fn prepare(
     let digest = windows::digest(&rows);
     let schema = Schema::syscalls_v1().hash().to_string();
     let record = Prepared {
+        unscored: rows.iter().filter(|row| row.unscored).count() as u64,
         captures: windows::captures(&rows),
         window_ms: windows::lengths(&rows, profiles.iter().map(|p| &**p)),
         ..Prepared::new(run, &task, &schema, &digest, rows.len() as u64)

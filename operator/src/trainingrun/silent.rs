@@ -75,6 +75,7 @@ mod tests {
             schema: "s".into(),
             features: vec![],
             above_threshold: false,
+            unscored: false,
             capture: "all".into(),
             context: {
                 let pairs = (i < with_pairs).then_some(Pair { id: 3, count: 1 });

@@ -75,6 +75,35 @@ pub(super) fn training(
     say(to, generation, now, "Training", &message);
 }
 
+/// Whether the windows of a run were looked at by anybody before it takes them for normal.
+const WINDOWS_SCORED: &str = "WindowsScored";
+
+/// Says how many windows no version had scored: had somebody broken in then, that is learnt as normal, and nothing of it
+/// is new any more. Of a first version it is all of them.
+pub(super) fn say_scored(to: &mut TrainingRunStatus, generation: i64, record: &Prepared, now: Timestamp) {
+    let wanted = match record.unscored {
+        0 => Wanted::new(
+            WINDOWS_SCORED,
+            true,
+            "AllScored",
+            "a version that served has scored all windows, and those that raised an alert are in only where \
+             spec.data.includeAlerted is true",
+        ),
+        unscored => Wanted::new(
+            WINDOWS_SCORED,
+            false,
+            "NeverScored",
+            format!(
+                "{unscored} of {} were never scored, as no version served when they came: what happened then is \
+                 learnt as normal. If that was not all normal, revoke what this run makes and start another one with \
+                 spec.data.since or until, which leave a time out",
+                counted(record.windows, "window")
+            ),
+        ),
+    };
+    to.conditions = conditions::apply(&to.conditions, &[wanted], generation, now);
+}
+
 pub(super) fn workers(spec: &TrainingRunSpec, done: i32) -> String {
     format!("{done}/{}", spec.workers)
 }

@@ -248,6 +248,7 @@ mod tests {
             schema: Schema::syscalls_v1().hash().to_string().into(),
             features: vec![start_ms as f32, source as f32],
             above_threshold: false,
+            unscored: false,
             capture: ALL_CALLS.into(),
             context: Default::default(),
         }

@@ -56,6 +56,7 @@ pub(crate) fn sample(start_ms: i64) -> Sample {
         pair_counts: vec![9, 1],
         past: vec![1.5; 4],
         capture: String::new(),
+        unscored: false,
     }
 }
 

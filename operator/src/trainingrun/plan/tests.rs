@@ -23,6 +23,7 @@ fn record() -> Prepared {
         seed: 1,
         schema: "s".into(),
         data_digest: "sha256:0".into(),
+        unscored: 0,
         windows: 600,
         window_ms: vec![10_000],
         captures: vec![],
@@ -242,4 +243,27 @@ fn the_workers_of_a_run_that_failed_are_ended_and_what_ended_keeps_its_logs() {
         ..JobView::default()
     };
     assert_eq!(over(Some(ended)), Next::Over { end_job: false });
+}
+
+#[test]
+fn what_nobody_looked_at_before_it_is_learnt_is_said() {
+    let begun = |unscored| {
+        let preparing = TrainingRunStatus {
+            phase: Some(RunPhase::Preparing),
+            ..TrainingRunStatus::default()
+        };
+        let observed = Observed {
+            record: Some(Prepared { unscored, ..record() }),
+            ..Observed::default()
+        };
+        let status = next(&spec(), &preparing, 1, &observed, at(5)).0;
+        let done = succeeded(&status, "m-v1", 1, at(8));
+        let said = conditions::find(&done.conditions, "WindowsScored").expect("it stays");
+        (said.status.clone(), said.reason.clone(), said.message.clone())
+    };
+    let (status, reason, message) = begun(7);
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "NeverScored"));
+    assert!(message.starts_with("7 of "), "{message}");
+    let (status, reason, _) = begun(0);
+    assert_eq!((status.as_str(), reason.as_str()), ("True", "AllScored"));
 }
