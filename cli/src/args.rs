@@ -284,7 +284,7 @@ pub struct Score {
     /// Show windows from this severity on.
     #[arg(long, value_name = "SEVERITY", default_value = "low", value_parser = severity)]
     pub from: Severity,
-    /// Exit with 1 when a window is shown.
+    /// Exit with 1 when a window is shown in which no command began or ended.
     #[arg(long)]
     pub fail: bool,
     /// How to answer.

@@ -131,6 +131,12 @@ fn an_odd_window_is_found_and_explained() {
     assert!(text.contains("2026-11-21T10:01:06Z server high"), "{text}");
     assert!(text.contains("connect") && text.contains("execve"), "{text}");
     fails(at, 1, &[&score[..], &["--fail"]].concat());
+    let today = fs::read_to_string(at.join("today.jsonl")).expect("a file");
+    let edges = today.replace(r#""target":"server""#, r#""target":"server","edge":"start""#);
+    fs::write(at.join("edges.jsonl"), edges).expect("a file");
+    let edges = [&score[..6], &["edges.jsonl", "--fail"]].concat();
+    let said = ok(at, &edges);
+    assert!(said.contains("server (its start) high"), "{said}");
     let json = ok(at, &[&score[..], &["-o", "json", "--from", "none"]].concat());
     assert_eq!(json.lines().count(), 60);
     let odd: serde_json::Value = serde_json::from_str(json.lines().nth(33).expect("a line")).expect("json");
