@@ -139,7 +139,8 @@ impl Forecast {
         });
         // Weights that explode on what they were not fitted to must not.
         let next = if next.is_nan() { past[0] } else { next };
-        Some(next.clamp((least - MARGIN).max(0.0), most.min(f32::MAX / 2.0) + MARGIN))
+        // A margin is less than what numbers near the largest differ by, so that this is finite there too.
+        Some(next.clamp((least - MARGIN).max(0.0), most + MARGIN))
     }
 
     /// How far the rate lies from what was expected, as a difference of logarithms; none where too little is known.
@@ -237,6 +238,18 @@ mod tests {
             arima(0.0, vec![11.0]),
         ] {
             assert!(bad.check().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn rates_at_the_edge_of_numbers_are_forecast() {
+        let ets = Forecast::Ets(Ets {
+            level: 0.0,
+            trend: 0.0,
+            damping: 0.0,
+        });
+        for rate in [0.0, f32::MAX / 1.5, f32::MAX] {
+            assert_eq!(ets.next(&[rate; LEAST_PAST]), Some(rate));
         }
     }
 
