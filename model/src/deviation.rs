@@ -118,6 +118,21 @@ impl Moments {
         Ok(())
     }
 
+    /// The sums without a vector that is in them.
+    #[must_use]
+    fn without(&self, vector: &[f32]) -> Self {
+        let mut rest = self.clone();
+        rest.rows = rest.rows.saturating_sub(1);
+        for (i, &x) in vector.iter().enumerate().take(self.sum.len()) {
+            let value = f64::from(x);
+            rest.present[i] = rest.present[i].saturating_sub(u64::from(x != 0.0));
+            rest.sum[i] -= value;
+            rest.squares[i] -= value * value;
+            rest.rates[i] -= to_rate(x);
+        }
+        rest
+    }
+
     /// Adds the sums of other vectors.
     ///
     /// # Errors
@@ -199,6 +214,18 @@ impl Deviation {
         let model = Self { normals };
         model.check()?;
         Ok(model)
+    }
+
+    /// What a vector that is in the sums would have scored, had it been left out of them: what a window of training says
+    /// of how odd a new one may be (the jackknife; Barber, Candès, Ramdas and Tibshirani, Ann. Statist. 49, 2021).
+    ///
+    /// # Errors
+    /// Another width, or nothing else in the sums.
+    pub fn left_out(moments: &Moments, vector: &[f32]) -> Result<f32, DeviationError> {
+        if vector.len() != moments.sum.len() {
+            return Err(DeviationError::Width(moments.sum.len(), vector.len()));
+        }
+        Ok(Self::from_moments(&moments.without(vector))?.score(vector))
     }
 
     /// Checks every parameter's range, for models from outside.

@@ -76,9 +76,10 @@ impl Params {
         }
     }
 
-    /// Windows that a shard of `windows` hands over for the estimators that are fitted to a sample.
+    /// Windows that a shard of `windows` hands over for the estimators that are fitted to a sample, or calibrated by one.
     fn sampled(&self, windows: usize, width: usize) -> usize {
-        if !self.estimators.iter().any(|kind| kind.is_vector()) {
+        let calibrates = |kind: &EstimatorKind| kind.is_vector() || *kind == EstimatorKind::Deviation;
+        if !self.estimators.iter().any(calibrates) {
             return 0;
         }
         windows.min(self.most(width))
@@ -107,7 +108,7 @@ impl Params {
 pub struct Share {
     /// Its share of the trees; none where there are more workers than trees, or no forest is wanted.
     pub forest: Option<ForestSpec>,
-    /// Windows drawn from its shard; none where nothing is fitted to a sample.
+    /// Windows drawn from its shard; none where nothing is fitted to a sample or calibrated by one.
     pub sample: Option<Table>,
     /// Its pairs of calls; none where no estimator looks at order.
     pub pairs: Option<PairCounts>,
@@ -295,10 +296,17 @@ pub fn combine(mut parts: Vec<Partial>, params: &Params, holdout: &Rows) -> Resu
     }
     let deviation = Deviation::from_moments(&sums)?;
     let schema = holdout.schema();
-    let (estimators, found) = estimators(parts, &sums, params, schema)?;
+    let sample = sampled_of_all(&parts, &sums, params);
+    let left_out = if params.estimators.contains(&EstimatorKind::Deviation) && sums.rows > 1 {
+        let scores = sample.rows().map(|row| Deviation::left_out(&sums, row));
+        scores.collect::<Result<Vec<f32>, _>>()?
+    } else {
+        Vec::new()
+    };
+    let (estimators, found) = estimators(parts, &sums, params, &sample, schema)?;
 
-    let exceedance = validate::exceedance(&deviation, &estimators, holdout)?;
-    let spec = PipelineSpec::calibrate(schema, deviation, estimators, holdout.observed())?;
+    let exceedance = validate::exceedance(&deviation, &estimators, holdout, &left_out)?;
+    let spec = PipelineSpec::calibrate_beside(schema, deviation, estimators, holdout.observed(), &left_out)?;
     let recall = validate::injection_recall(&spec.compile(schema)?, &sums, holdout);
 
     let mut metadata = Metadata::new(&params.name, Task::Anomaly, schema);
@@ -349,6 +357,14 @@ fn list(kinds: &[EstimatorKind]) -> String {
     names.join("+")
 }
 
+/// The workers' samples as one.
+fn sampled_of_all(parts: &[Partial], sums: &Moments, params: &Params) -> Table {
+    let samples = parts
+        .iter()
+        .filter_map(|p| Some((p.rank, p.moments.rows, p.share.sample.as_ref()?)));
+    united(samples, (params.seed, 1 << 44), sums.sum.len())
+}
+
 type Found = Vec<(&'static str, f64)>;
 
 /// The estimators in the order of the parameters, and what their fits found.
@@ -356,6 +372,7 @@ fn estimators(
     parts: Vec<Partial>,
     sums: &Moments,
     params: &Params,
+    sample: &Table,
     schema: &'static Schema,
 ) -> Result<(Vec<EstimatorSpec>, Found), FitError> {
     let kinds = &params.estimators;
@@ -363,10 +380,6 @@ fn estimators(
         return Err(FitError::Estimators);
     }
     let settings = Settings::windows(params.seed, params.components.map(|n| n as usize));
-    let samples = parts
-        .iter()
-        .filter_map(|p| Some((p.rank, p.moments.rows, p.share.sample.as_ref()?)));
-    let sample = united(samples, (params.seed, 1 << 44), sums.sum.len());
     let rates = parts
         .iter()
         .filter_map(|p| p.share.rates.as_ref().map(|(rows, rates)| (p.rank, *rows, rates)));
@@ -390,7 +403,7 @@ fn estimators(
                 EstimatorSpec::Novelty(novelty::fit(schema, sums, lone.iter().map(Vec::as_slice)))
             }
             _ => {
-                let fitted = vectors::fit(kind, &sample, sums, &settings)?;
+                let fitted = vectors::fit(kind, sample, sums, &settings)?;
                 found.extend(fitted.metrics);
                 EstimatorSpec::Vector(Box::new(fitted.staged))
             }

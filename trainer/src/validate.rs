@@ -26,7 +26,7 @@ const INJECTED: usize = 3;
 const TIMES: f64 = 3.0;
 
 /// Share of held-out windows below [`ALPHA`] when each fifth, contiguous in time, is scored by what was
-/// calibrated on the other four: windows that calibrated themselves would always hold.
+/// calibrated on the other four (and on `left_out`, see [`PipelineSpec::calibrate_beside`]): windows that calibrated themselves would always hold.
 ///
 /// # Errors
 /// Estimators that do not calibrate.
@@ -34,6 +34,7 @@ pub fn exceedance(
     deviation: &Deviation,
     estimators: &[EstimatorSpec],
     holdout: &Rows,
+    left_out: &[f32],
 ) -> Result<f64, PipelineError> {
     let schema = holdout.schema();
     let mut flagged = 0usize;
@@ -48,7 +49,8 @@ pub fn exceedance(
             vectors: &vectors,
             contexts: &rest,
         };
-        let spec = PipelineSpec::calibrate(schema, deviation.clone(), estimators.to_vec(), rest)?;
+        let spec =
+            PipelineSpec::calibrate_beside(schema, deviation.clone(), estimators.to_vec(), rest, left_out)?;
         let pipeline = spec.compile(schema)?;
         let scored = (start..end).map(|i| pipeline.score_vector(holdout.row(i), &contexts[i]));
         flagged += scored.filter(is_flagged).count();

@@ -253,6 +253,22 @@ impl PipelineSpec {
         estimators: Vec<EstimatorSpec>,
         held_out: impl Into<Observed<'a>>,
     ) -> Result<Self, PipelineError> {
+        Self::calibrate_beside(schema, deviation, estimators, held_out, &[])
+    }
+
+    /// The same, where windows of training say too what the deviation makes of normal ones: `left_out` are their scores,
+    /// each by all others ([`Deviation::left_out`]). What happens in one window of a hundred is in few that are held out,
+    /// and by which they are a calibration would be far too sure or not at all.
+    ///
+    /// # Errors
+    /// As [`PipelineSpec::calibrate`].
+    pub fn calibrate_beside<'a>(
+        schema: &'static Schema,
+        deviation: Deviation,
+        estimators: Vec<EstimatorSpec>,
+        held_out: impl Into<Observed<'a>>,
+        left_out: &[f32],
+    ) -> Result<Self, PipelineError> {
         let held_out = held_out.into();
         let width = schema.width();
         if deviation.normals.len() != width {
@@ -284,13 +300,16 @@ impl PipelineSpec {
         for estimator in estimators {
             let mut scores = vec![0.0; rows];
             compile_estimator(&estimator, width, schema)?.score_batch(&deviation, held_out, &mut scores);
-            let told: Vec<f32> = scores.iter().copied().filter(|score| !score.is_nan()).collect();
+            let mut told: Vec<f32> = scores.iter().copied().filter(|score| !score.is_nan()).collect();
             if told.len() < MIN_SAMPLES && told.len() < rows {
                 return Err(PipelineError::Silent {
                     estimator: estimator.as_str(),
                     known: told.len(),
                     more: estimator.more(),
                 });
+            }
+            if matches!(estimator, EstimatorSpec::Deviation) {
+                told.extend_from_slice(left_out);
             }
             let calibration = estimator.calibrate(&told)?;
             for (p, &score) in smallest.iter_mut().zip(&scores) {

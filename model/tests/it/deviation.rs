@@ -48,6 +48,17 @@ proptest! {
     }
 
     #[test]
+    fn a_vector_left_out_is_scored_by_all_others(seed: u64, count in 3usize..60, which in any::<prop::sample::Index>()) {
+        let rows = random_rows(seed, count, 5);
+        let which = which.index(count);
+        let others = rows.chunks(5).enumerate().filter(|(i, _)| *i != which).map(|(_, row)| row);
+        let row = &rows[which * 5..][..5];
+        let expected = Deviation::from_moments(&learn(5, others)).expect("rows").score(row);
+        let left_out = Deviation::left_out(&learn(5, rows.chunks(5)), row).expect("finite");
+        prop_assert!((left_out - expected).abs() <= 1e-3 * expected.max(1.0), "{} {}", left_out, expected);
+    }
+
+    #[test]
     fn farther_from_the_mean_is_never_less_surprising(seed: u64, near in 0f32..10.0, more in 0f32..10.0) {
         let model = Deviation::from_moments(&learn(2, random_rows(seed, 40, 2).chunks(2))).expect("rows");
         let mean = model.normals[0].mean;
@@ -133,6 +144,14 @@ fn what_teaches_nothing_is_refused() {
     assert_eq!(moments.rows, 0);
     assert_eq!(moments.merge(&Moments::new(3)), Err(DeviationError::Width(2, 3)));
     moments.add(&[1.0, 2.0]).expect("finite");
+    assert_eq!(
+        Deviation::left_out(&moments, &[1.0]),
+        Err(DeviationError::Width(2, 1))
+    );
+    assert_eq!(
+        Deviation::left_out(&moments, &[1.0, 2.0]),
+        Err(DeviationError::Empty)
+    );
     moments.sum[1] = f64::NAN;
     assert_eq!(Deviation::from_moments(&moments), Err(DeviationError::Range(1)));
 }

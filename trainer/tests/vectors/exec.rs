@@ -233,6 +233,24 @@ fn what_is_new_by_itself_keeps_to_the_budget() {
 }
 
 #[test]
+fn the_usual_estimators_keep_to_the_budget_whatever_is_held_out() {
+    let (mut above, mut told, mut windows) = (0, 0, 0);
+    let an_hour = budget(3600.0);
+    for seed in 1..6 {
+        let pipeline = train(&EstimatorKind::DEFAULT, 300, seed);
+        let mut web = Web(Random(seed + 1000));
+        for _ in 0..2000 {
+            let verdict = score(&pipeline, &web.row(&[]));
+            above += u32::from(verdict.p_value < 0.01);
+            told += u32::from(verdict.score >= an_hour.threshold(WINDOW_S, 1, 1.0));
+            windows += 1;
+        }
+    }
+    assert!(above * 100 <= 2 * windows, "{above} of {windows}");
+    assert!(told * 1800 <= 2 * windows, "{told} of {windows}");
+}
+
+#[test]
 fn one_call_or_two_that_are_new_are_no_alert_to_what_counts_kinds() {
     let at_once = budget(3600.0).at_once(WINDOW_S);
     let pipeline = train(&[EstimatorKind::Novelty], 300, 1);
