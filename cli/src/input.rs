@@ -42,6 +42,8 @@ pub struct Seen {
     pub window: Window,
     /// Of what.
     pub target: String,
+    /// Two calls that came right after each other, and how often; none where that was not counted.
+    pub pairs: Vec<(u32, u32, u64)>,
     /// See [`Record::edge`].
     pub edge: Option<Edge>,
 }
@@ -106,6 +108,7 @@ fn json_lines(path: &Path, schema: &'static Schema) -> Result<Windows, Failure> 
         }
         windows.push(Seen {
             window: record.window().map_err(at)?,
+            pairs: record.numbered_pairs().map_err(at)?,
             target: record.target,
             edge: record.edge,
         });
@@ -149,7 +152,7 @@ pub fn rows(paths: &[PathBuf], schema: &'static Schema) -> Result<Rows, Failure>
     Ok(all)
 }
 
-/// How busy the windows before were, by target. Lines of windows hold no pairs of calls.
+/// How busy the windows before were, by target.
 #[derive(Default)]
 pub struct Pasts(HashMap<String, Past>);
 
@@ -161,7 +164,7 @@ impl Pasts {
             None => self.0.entry(seen.target.clone()).or_default(),
         };
         let mut context = Context::default();
-        context.observe(schema, seen.window.arch, [], past);
+        context.observe(schema, seen.window.arch, seen.pairs.iter().copied(), past);
         // How a command began says nothing of what comes after.
         if seen.edge.is_none() {
             past.push(&seen.window);

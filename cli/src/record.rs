@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use vigia_agent::probe::Tally;
+use vigia_agent::window::{self, Pair};
 use vigia_model::pipeline::{DriverKind, Verdict};
 use vigia_model::syscalls::{self, Arch};
 use vigia_model::window::{Calls, Window};
@@ -40,6 +41,9 @@ pub struct Record {
     pub errors: u64,
     /// By system call, the most frequent first.
     pub syscalls: Vec<Entry>,
+    /// Calls that came right after each other in a thread, as `first>second`, and how often; where that was counted.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pairs: BTreeMap<String, u64>,
     /// What a model says of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Opinion>,
@@ -145,6 +149,9 @@ impl Opinion {
 
 const NAMELESS: &str = "syscall_";
 
+/// Between the two calls of a pair.
+pub const AFTER: char = '>';
+
 /// Stands for all numbers without a name where a traced program could make up any number of them.
 pub const UNKNOWN: u32 = u32::MAX;
 const UNKNOWN_NAME: &str = "unknown";
@@ -197,6 +204,7 @@ impl Record {
             calls: window.total(),
             errors: window.calls.iter().fold(0, |sum, c| sum.saturating_add(c.errors)),
             syscalls: entries,
+            pairs: BTreeMap::new(),
             verdict: None,
         }
     }
@@ -229,6 +237,18 @@ impl Record {
         self
     }
 
+    /// The same with the calls that came right after each other.
+    #[must_use]
+    pub fn with_pairs(mut self, pairs: &[Pair]) -> Self {
+        for pair in pairs {
+            let [first, second] =
+                [pair.first, pair.second].map(|of_pair| name_of(self.arch, window::number(of_pair)));
+            let sum = self.pairs.entry(format!("{first}{AFTER}{second}")).or_default();
+            *sum = sum.saturating_add(pair.count);
+        }
+        self
+    }
+
     /// Mean times, of what was measured.
     pub fn samples(&self) -> Vec<Sample> {
         let sample = |entry: &Entry| {
@@ -246,18 +266,35 @@ impl Record {
     /// A name that the architecture does not have.
     pub fn window(&self) -> Result<Window, String> {
         let calls = self.syscalls.iter().map(|entry| {
-            let number = syscalls::number(self.arch, &entry.name)
-                .or_else(|| (entry.name == UNKNOWN_NAME).then_some(UNKNOWN))
-                .or_else(|| entry.name.strip_prefix(NAMELESS)?.parse().ok())
-                .ok_or_else(|| format!("{} has no system call {:?}", self.arch, entry.name))?;
             Ok(Calls {
-                nr: number,
+                nr: self.number(&entry.name)?,
                 count: entry.calls,
                 errors: entry.errors,
             })
         });
         let calls = calls.collect::<Result<Vec<_>, String>>()?;
         Ok(Window::new(self.arch, self.started_ms, self.duration_ms, calls).with_lost(self.lost))
+    }
+
+    /// The pairs, with numbers, and how often.
+    ///
+    /// # Errors
+    /// What is no pair, or a name that the architecture does not have.
+    pub fn numbered_pairs(&self) -> Result<Vec<(u32, u32, u64)>, String> {
+        let pair = |(name, &count): (&String, &u64)| {
+            let (first, second) = name
+                .split_once(AFTER)
+                .ok_or_else(|| format!("pair {name:?}: write first{AFTER}second"))?;
+            Ok((self.number(first)?, self.number(second)?, count))
+        };
+        self.pairs.iter().map(pair).collect()
+    }
+
+    fn number(&self, name: &str) -> Result<u32, String> {
+        syscalls::number(self.arch, name)
+            .or_else(|| (name == UNKNOWN_NAME).then_some(UNKNOWN))
+            .or_else(|| name.strip_prefix(NAMELESS)?.parse().ok())
+            .ok_or_else(|| format!("{} has no system call {name:?}", self.arch))
     }
 }
 
@@ -302,6 +339,32 @@ mod tests {
         let line = serde_json::to_string(&record).expect("a line");
         let back: Record = serde_json::from_str(&line).expect("a record");
         assert_eq!(back.window(), Ok(window));
+    }
+
+    #[test]
+    fn pairs_survive_their_line_and_what_is_none_is_said() {
+        let pair = |first, second, count| Pair { first, second, count };
+        // read: 0 natively, 3 by ia32, which bit 15 marks.
+        let pairs = [
+            pair(0, 2, 7),
+            pair(3 | 1 << 15, 2, 1),
+            pair(2, Tally::UNKNOWN as u16, 2),
+        ];
+        let record = Record::new(&Window::new(Arch::X86_64, 0, 1000, []), "x", false).with_pairs(&pairs);
+        let line = serde_json::to_string(&record).expect("a line");
+        assert!(
+            line.contains(r#""pairs":{"open>unknown":2,"read>open":8}"#),
+            "{line}"
+        );
+        let mut back: Record = serde_json::from_str(&line).expect("a record");
+        assert_eq!(back.numbered_pairs(), Ok(vec![(2, UNKNOWN, 2), (0, 2, 8)]));
+        for (wrong, words) in [("read", "write first>second"), ("read>opne", "\"opne\"")] {
+            back.pairs = BTreeMap::from([(wrong.to_owned(), 1)]);
+            assert!(
+                back.numbered_pairs().is_err_and(|why| why.contains(words)),
+                "{wrong}"
+            );
+        }
     }
 
     #[test]

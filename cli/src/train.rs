@@ -120,22 +120,21 @@ pub fn fit_rows(rows: &Rows, mut params: Params) -> Result<Fitted, Failure> {
     Ok(Fitted { trained, held })
 }
 
-/// What looks at pairs of calls cannot be trained on windows that `vigia trace` recorded, and that is not for a mode of
-/// the agent's to mend.
+/// What looks at pairs of calls cannot be trained on windows that were recorded without them.
 fn can_learn(estimators: &[EstimatorKind], rows: &Rows) -> Result<(), Failure> {
-    let needs = |kind: &&EstimatorKind| matches!(kind, EstimatorKind::Ngram | EstimatorKind::Stide);
-    let Some(kind) = estimators.iter().find(needs) else {
+    let Some(kind) = estimators.iter().find(|kind| kind.is_order()) else {
         return Ok(());
     };
     if rows.is_empty() || rows.contexts().iter().any(|context| !context.pairs().is_empty()) {
         return Ok(());
     }
     Err(Failure::input(format!(
-        "{}: no pair of calls in these windows, and `vigia trace` records none: on one host this kind cannot be trained",
+        "{}: no pair of calls in these windows, which is what this kind looks at",
         kind.as_str()
     ))
     .next(
-        "leave it out of --estimator, or train on Parquet files of an agent that traces in mode Sampled or Full",
+        "record them with `vigia trace --pairs`, or by an agent that traces in mode Sampled or Full, or leave it out of \
+         --estimator",
     ))
 }
 

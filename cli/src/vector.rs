@@ -7,6 +7,8 @@ use vigia_model::context::{Context, PLACES, Pair};
 use vigia_model::schema::Schema;
 use vigia_trainer::data::{About, Rows};
 
+use crate::record::AFTER;
+
 /// See the module's head.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -124,9 +126,6 @@ impl Vector {
             .map_err(|error| error.to_string())
     }
 }
-
-/// Between the two calls of a pair.
-const AFTER: char = '>';
 
 /// The feature at a place, or the place where there is none.
 fn place_name(schema: &Schema, place: usize) -> String {

@@ -367,7 +367,7 @@ fn any_estimator_can_be_asked_for_and_is_named() {
     fs::write(at.join("today.jsonl"), windows(50, Some(30))).expect("a file");
     let help = ok(at, &["train", "--help"]);
     let kinds = vigia_model::pipeline::EstimatorKind::ALL.map(|kind| kind.as_str());
-    // Windows as lines hold no pairs of calls; vectors may.
+    // Windows hold pairs of calls only where they were counted.
     with_pairs(at, "normal.jsonl", "normal-pairs.jsonl");
     with_pairs(at, "today.jsonl", "today-pairs.jsonl");
     for kind in kinds {

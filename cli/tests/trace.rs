@@ -461,6 +461,100 @@ fn recorded_windows_train_a_model_that_scores_live() {
 }
 
 #[test]
+fn which_calls_come_after_which_is_recorded_learnt_and_scored() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).to_str().expect("text").to_owned();
+    let run = |args: &[&str]| {
+        let output = vigia().args(args).output().expect("runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), said)
+    };
+    // The other makes the same calls, in another order. Who sleeps has its turn on a machine that is busy with others.
+    let usual = "while :; do : < /proc/self/stat; sleep 0.005; done";
+    let other = "while :; do : < /proc/self/stat < /dev/null; sleep 0.005; done";
+    let record = |to: &str, duration: &str, more: &[&str]| {
+        let trace = [
+            "trace",
+            "-c",
+            "--window",
+            "200ms",
+            "--output",
+            to,
+            "--duration",
+            duration,
+        ];
+        let (code, said) = run(&[&trace, more, &["--", "sh", "-c", usual]].concat());
+        assert_eq!(code, Some(143), "{said}");
+    };
+    let train = |from: &str| {
+        let order = ["--estimator", "n-gram,stide", "-o", &at("order.apr")];
+        run(&[&["train", "--input", from], &order[..]].concat())
+    };
+    record(&at("without.parquet"), "1s", &[]);
+    let (code, said) = train(&at("without.parquet"));
+    assert_eq!(code, Some(3));
+    assert!(said.contains("vigia trace --pairs"), "{said}");
+
+    record(&at("few.parquet"), "1500ms", &["--pairs"]);
+    let (code, said) = run(&["convert", &at("few.parquet"), &at("few.jsonl")]);
+    assert_eq!(code, Some(0), "{said}");
+    let vectors = fs::read_to_string(at("few.jsonl")).expect("a file");
+    assert!(vectors.contains("\"wait4>openat\":"), "{vectors}");
+
+    record(&at("pairs.jsonl"), "16s", &["--pairs"]);
+    // On a machine that is busy with others there are windows in which nothing ran.
+    let lines = fs::read_to_string(at("pairs.jsonl")).expect("a file");
+    let lines: String = lines
+        .split_inclusive('\n')
+        .filter(|line| line.contains("\"pairs\":"))
+        .collect();
+    fs::write(at("pairs.jsonl"), &lines).expect("a file");
+    let (code, said) = train(&at("pairs.jsonl"));
+    assert_eq!(code, Some(0), "{said}");
+    let mut windows = lines
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("json"));
+    let window = windows
+        .find(|window| window["edge"].is_null() && count(window, "openat").0 > 10)
+        .expect("a busy window");
+    let pairs = window["pairs"].as_object().expect("pairs");
+    let opened: u64 = pairs
+        .iter()
+        .filter(|(pair, _)| pair.starts_with("openat>"))
+        .filter_map(|(_, count)| count.as_u64())
+        .sum();
+    // Calls are read a moment before pairs are.
+    let calls = count(&window, "openat").0;
+    assert!((calls / 2..=calls * 2).contains(&opened), "{window:#}");
+
+    // A model that looks at pairs has them counted without being told.
+    let judged = |script: &str| {
+        let trace = ["trace", "-o", "json", "--window", "200ms", "--duration", "3s"];
+        let model = at("order.apr");
+        let output = vigia()
+            .args(trace)
+            .args(["--load-model", &model, "--", "sh", "-c", script])
+            .output()
+            .expect("runs");
+        let lines = String::from_utf8(output.stdout).expect("text");
+        let records = lines
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).expect("json"));
+        let amid: Vec<Value> = records
+            .filter(|r| r["edge"].is_null() && r["partial"] == false)
+            .collect();
+        let told: Vec<&Value> = amid.iter().filter(|r| r["verdict"].is_object()).collect();
+        assert!(told.len() > 5, "{lines}");
+        let odd = told.iter().filter(|r| r["verdict"]["severity"] != "none");
+        (odd.count(), told.len())
+    };
+    let (odd, all) = judged(usual);
+    assert!(odd * 4 <= all, "{odd} of {all}");
+    let (odd, all) = judged(other);
+    assert!(odd * 4 >= all * 3, "{odd} of {all}");
+}
+
+#[test]
 fn a_thousand_children_are_counted_as_strace_counts_them() {
     let script = "i=0; while [ $i -lt 1000 ]; do (exit 3); i=$((i+1)); done";
     let command = ["sh", "-c", script];
@@ -486,7 +580,7 @@ fn a_trace_makes_a_model_that_another_is_scored_with() {
             "--window",
             "100ms",
             "--duration",
-            "7s",
+            "10s",
             "--save-model",
             model,
         ])

@@ -1,9 +1,11 @@
 //! What is done with what the tracer sees: lines, counts, anomalies as they happen.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use vigia_agent::probe::Tally;
 use vigia_model::syscalls::{self, Arch};
 
 use super::lines::Lines;
@@ -67,7 +69,12 @@ pub struct Counts {
     pub calls: BTreeMap<u32, (u64, u64)>,
     /// How long they took.
     pub times: Times,
+    /// How often one came right after another in a thread, as the probe has them.
+    pub pairs: BTreeMap<(u16, u16), u64>,
 }
+
+/// Pairs that are told apart, about as many as the probe has room for.
+const PAIRS: usize = 1024;
 
 /// Counts that the tracer writes and others read.
 pub type Shared = Arc<Mutex<Counts>>;
@@ -78,6 +85,8 @@ pub struct Watch {
     counts: Shared,
     realtime: Option<Realtime>,
     lines: Lines,
+    /// What a thread called last, as pairs have it.
+    last: HashMap<i32, u16>,
 }
 
 impl Watch {
@@ -88,6 +97,7 @@ impl Watch {
             counts,
             realtime: realtime.then(Realtime::default),
             lines,
+            last: HashMap::new(),
         }
     }
 
@@ -105,10 +115,11 @@ impl Watch {
 
     /// A call returns.
     pub fn left(&mut self, task: i32, call: &Call, value: i64, took: Duration) {
+        let nr = call.kind();
+        self.follow(task, nr);
         if !self.filter.has(call.nr()) {
             return;
         }
-        let nr = call.kind();
         self.lines.left(task, call, value, took);
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let sums = counts.calls.entry(nr).or_default();
@@ -128,6 +139,21 @@ impl Watch {
         }
     }
 
+    /// Counts what comes after what. Like the probe, of all calls, so that a filter makes no pairs of what it leaves.
+    fn follow(&mut self, task: i32, nr: u32) {
+        let unknown = Tally::UNKNOWN as u16;
+        let nr = u16::try_from(nr).map_or(unknown, |nr| nr.min(unknown));
+        let Some(before) = self.last.insert(task, nr) else {
+            return;
+        };
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = counts.pairs.len() >= PAIRS;
+        match counts.pairs.entry((before, nr)) {
+            Entry::Vacant(_) if full => {}
+            entry => *entry.or_default() += 1,
+        }
+    }
+
     /// A task gets a signal.
     pub fn signalled(&mut self, task: i32, info: &libc::siginfo_t) {
         self.lines.signalled(task, info);
@@ -140,17 +166,21 @@ impl Watch {
 
     /// A task has ended, maybe within a call.
     pub fn ended(&mut self, task: i32, call: Option<Call>, end: End) {
+        self.last.remove(&task);
         self.lines
             .ended(task, call.filter(|call| self.filter.has(call.nr())), end);
     }
 
     /// A thread has taken the place of its process's first one by an execve.
     pub fn superseded(&mut self, task: i32, by: i32) {
+        self.last.remove(&by);
+        self.last.remove(&task);
         self.lines.superseded(task, by);
     }
 
     /// A task is no longer traced.
     pub fn released(&mut self, task: i32, call: Option<Call>) {
+        self.last.remove(&task);
         self.lines
             .released(task, call.filter(|call| self.filter.has(call.nr())));
     }
@@ -185,6 +215,11 @@ mod tests {
         }
         let counts = counts.lock().expect("not poisoned");
         let many = made_up.count() as u64;
+        let unknown = Tally::UNKNOWN as u16;
+        assert_eq!(
+            counts.pairs,
+            BTreeMap::from([((unknown, unknown), many - 1), ((unknown, 0), 1)])
+        );
         assert_eq!(
             counts.calls,
             BTreeMap::from([(0, (1, 1)), (UNKNOWN, (many, many))])

@@ -46,8 +46,15 @@ impl Reader {
                     errors,
                 };
                 let tallies: Vec<Tally> = counts.calls.iter().map(tally).collect();
+                let gram = |(&(first, second), &count): (&(u16, u16), &u64)| Gram {
+                    slot: TRACED,
+                    first,
+                    second,
+                    count,
+                };
+                let grams: Vec<Gram> = counts.pairs.iter().map(gram).collect();
                 Ok(Snapshot {
-                    totals: Totals::new(&tallies, BTreeMap::new()),
+                    totals: Totals::new(&tallies, BTreeMap::new()).with_detail(&[], &grams),
                     times: counts.times.clone(),
                 })
             }
@@ -64,19 +71,20 @@ impl Reader {
 pub struct Kernel {
     probe: Probe,
     filter: Filter,
-    times: bool,
+    detail: bool,
     tallies: Vec<Tally>,
     latencies: Vec<Latency>,
     grams: Vec<Gram>,
 }
 
 impl Kernel {
-    /// Reads what `probe` counts of the calls in `filter`; how long they take only if the probe measures it.
-    pub fn new(probe: Probe, filter: Filter, times: bool) -> Self {
+    /// Reads what `probe` counts of the calls in `filter`; how long they take and which follow which only if the probe
+    /// keeps that.
+    pub fn new(probe: Probe, filter: Filter, detail: bool) -> Self {
         Self {
             probe,
             filter,
-            times,
+            detail,
             tallies: Vec::new(),
             latencies: Vec::new(),
             grams: Vec::new(),
@@ -91,30 +99,32 @@ impl Kernel {
         self.tallies.retain(|tally| self.filter.has(tally.syscall));
         let used = self.probe.drain_used().map_err(|error| cannot(&error))?;
         let lost = used.into_iter().map(|(slot, used)| (slot, used.lost)).collect();
-        Ok(Snapshot {
-            totals: Totals::new(&self.tallies, lost),
-            times: self.read_times()?,
-        })
-    }
-
-    fn read_times(&mut self) -> Result<Times, Failure> {
-        if !self.times {
-            return Ok(Times::new());
+        let totals = Totals::new(&self.tallies, lost);
+        if !self.detail {
+            let times = Times::new();
+            return Ok(Snapshot { totals, times });
         }
         self.latencies.clear();
         self.grams.clear();
         self.probe
             .drain_detail(&mut self.latencies, &mut self.grams)
             .map_err(|error| cannot(&error))?;
+        // Sums of how long calls took are kept apart from windows: an analysis in between looks at them too.
+        Ok(Snapshot {
+            totals: totals.with_detail(&[], &self.grams),
+            times: self.times(),
+        })
+    }
+
+    fn times(&self) -> Times {
         let time = |latency: &Latency| Time {
             ns: latency.sum_ns,
             calls: latency.calls(),
         };
-        Ok(self
-            .latencies
+        self.latencies
             .iter()
             .filter(|latency| self.filter.has(latency.syscall))
             .map(|latency| (latency.syscall, time(latency)))
-            .collect())
+            .collect()
     }
 }

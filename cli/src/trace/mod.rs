@@ -68,7 +68,7 @@ pub fn run(args: &Trace) -> Result<u8, Failure> {
     watch_signals(events.clone())?;
     ptrace::let_changes_through();
     let clock = Clock(Instant::now());
-    let (mut reader, traced) = target::start(args, &clock, &events)?;
+    let (mut reader, traced) = target::start(args, sink.wants_detail(), &clock, &events)?;
     let end = follow(args, &clock, &mut reader, &traced, &mut sink, &events, &inbox)?;
     traced.release();
     if matches!(end, End::Left(_)) {

@@ -1,14 +1,15 @@
 //! Where windows go: to the report, to a model that scores them, to what is recorded.
 
 use std::collections::BTreeMap;
+use std::str::FromStr as _;
 
 use serde::Serialize;
 use serde_json::json;
-use vigia_agent::window::Closed;
+use vigia_agent::window::{Closed, Pair, number};
 use vigia_model::artifact::Artifact;
 use vigia_model::calibration::Severity;
 use vigia_model::context::Context;
-use vigia_model::pipeline::{ScoreError, Scratch};
+use vigia_model::pipeline::{EstimatorKind, ScoreError, Scratch};
 use vigia_model::schema::Schema;
 use vigia_model::syscalls::Arch;
 use vigia_model::window::{Calls, Window};
@@ -32,6 +33,8 @@ pub struct Sink<'a> {
     target: String,
     out: Out,
     model: Option<(Artifact, Scratch)>,
+    /// Whether it matters which calls come after which.
+    pairs: bool,
     lesson: Lesson<'a>,
     baseline: Option<Run>,
     pasts: input::Pasts,
@@ -62,8 +65,13 @@ struct Summary<'a> {
 impl<'a> Sink<'a> {
     /// Opens what can be opened before the target starts.
     pub fn new(args: &'a Trace, model: Option<Artifact>) -> Result<Self, Failure> {
+        let looks = |model: &Artifact| {
+            let mut kinds = model.pipeline.members().map(EstimatorKind::from_str);
+            kinds.any(|kind| kind.is_ok_and(EstimatorKind::is_order))
+        };
         Ok(Self {
             args,
+            pairs: args.pairs || model.as_ref().is_some_and(looks),
             target: target::name(args),
             out: args.out(),
             model: model.map(|model| (model, Scratch::default())),
@@ -74,17 +82,29 @@ impl<'a> Sink<'a> {
         })
     }
 
+    /// Whether more is to be kept than counts.
+    pub fn wants_detail(&self) -> bool {
+        self.pairs || self.args.wants_times()
+    }
+
     /// Takes a window that has ended.
     pub fn window(&mut self, closed: &Closed<()>, times: &Times) -> Result<(), Failure> {
         let edge = lesson::edge(!self.args.command.is_empty(), closed);
+        let pairs = self.pairs(closed);
         let seen = Seen {
             window: closed.window.clone(),
             target: self.target.clone(),
+            pairs: pairs
+                .iter()
+                .map(|p| (number(p.first), number(p.second), p.count))
+                .collect(),
             edge,
         };
         let window = &seen.window;
         self.total.add(window, times);
-        let mut record = Record::new(window, &self.target, closed.partial).at(edge);
+        let mut record = Record::new(window, &self.target, closed.partial)
+            .with_pairs(&pairs)
+            .at(edge);
         if self.args.wants_times() {
             record = record.with_times(times);
         }
@@ -114,6 +134,17 @@ impl<'a> Sink<'a> {
             self.report(&record, severity);
         }
         Ok(())
+    }
+
+    /// Pairs of calls that are looked at, if any are.
+    fn pairs(&self, closed: &Closed<()>) -> Vec<Pair> {
+        let mut detail = closed.detail.clone();
+        match &self.args.filter {
+            _ if !self.pairs => return Vec::new(),
+            Some(filter) => detail.retain(|nr| filter.has(nr)),
+            None => {}
+        }
+        detail.pairs
     }
 
     fn compares_only(&self) -> bool {

@@ -65,20 +65,27 @@ pub fn name(args: &Trace) -> String {
 }
 
 /// Binds the target, and starts it if it is a command.
-pub fn start(args: &Trace, clock: &Clock, events: &Sender<Event>) -> Result<(Reader, Traced), Failure> {
+///
+/// With `detail`, how long calls take is measured, and which come after which.
+pub fn start(
+    args: &Trace,
+    detail: bool,
+    clock: &Clock,
+    events: &Sender<Event>,
+) -> Result<(Reader, Traced), Failure> {
     let program = args.command.first().map(|name| found(name)).transpose()?;
     if args.prints_lines() {
         return by_ptrace::start(args, program, clock, events);
     }
     let kernel = |probe| {
         let filter = args.filter.clone().unwrap_or_default();
-        Reader::Kernel(Box::new(Kernel::new(probe, filter, args.wants_times())))
+        Reader::Kernel(Box::new(Kernel::new(probe, filter, detail)))
     };
     if let Some(path) = &args.cgroup {
-        let (probe, traced) = cgroup(args, path, clock)?;
+        let (probe, traced) = cgroup(path, detail, clock)?;
         return Ok((kernel(probe), traced));
     }
-    let mut probe = match process_probe(args) {
+    let mut probe = match process_probe(args, detail) {
         Ok(probe) => probe,
         Err(why) => {
             Out::Stderr.line(&format!(
@@ -96,7 +103,7 @@ pub fn start(args: &Trace, clock: &Clock, events: &Sender<Event>) -> Result<(Rea
     Ok((kernel(probe), Traced { slot, since, who }))
 }
 
-fn process_probe(args: &Trace) -> Result<Probe, Failure> {
+fn process_probe(args: &Trace, detail: bool) -> Result<Probe, Failure> {
     let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
     if namespace != Path::new(INITIAL_PIDS) {
         return Err(Failure::tracing(
@@ -107,19 +114,15 @@ fn process_probe(args: &Trace) -> Result<Probe, Failure> {
         cgroups: None,
         processes: true,
         children: args.follow,
-        detail: args.wants_times(),
-        mode: mode(args),
+        detail,
+        mode: mode(detail),
         ..ProbeConfig::default()
     })
 }
 
-/// Times are measured from the first call on, if at all.
-fn mode(args: &Trace) -> Mode {
-    if args.wants_times() {
-        Mode::Full
-    } else {
-        Mode::Counts
-    }
+/// What is measured is from the first call on, if at all.
+fn mode(detail: bool) -> Mode {
+    if detail { Mode::Full } else { Mode::Counts }
 }
 
 fn load(config: ProbeConfig) -> Result<Probe, Failure> {
@@ -227,7 +230,7 @@ fn parent(stat: &str) -> Option<u32> {
     stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 
-fn cgroup(args: &Trace, path: &Path, clock: &Clock) -> Result<(Probe, Traced), Failure> {
+fn cgroup(path: &Path, detail: bool, clock: &Clock) -> Result<(Probe, Traced), Failure> {
     let hierarchy = Hierarchy::detect(Path::new(CGROUPS)).map_err(|error| cannot(&error))?;
     let below = path
         .strip_prefix(&hierarchy.root)
@@ -242,8 +245,8 @@ fn cgroup(args: &Trace, path: &Path, clock: &Clock) -> Result<(Probe, Traced), F
     })?;
     let config = ProbeConfig {
         cgroups: Some(hierarchy.kind),
-        detail: args.wants_times(),
-        mode: mode(args),
+        detail,
+        mode: mode(detail),
         ..ProbeConfig::default()
     };
     let mut probe = load(config)?;
