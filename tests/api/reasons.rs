@@ -1,11 +1,12 @@
-//! What a condition or an Event can give as its reason is in docs/troubleshooting.md, and nothing else is.
+//! What a condition or an Event can give as its reason is in docs/troubleshooting.md, and nothing else is; under each kind
+//! those of its own conditions, all of which its schema names.
 //!
 //! Reasons are words in the sources: those of two humps, and what a condition is made with.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use vigia_crds::conditions::RECONCILING;
+use vigia_crds::conditions::{READY, RECONCILING, STALLED};
 
 /// Words that are no reasons: Kubernetes' own, kinds, and metrics of gates.
 const OTHER: &[&str] = &[
@@ -69,6 +70,47 @@ fn literals(program: &str) -> impl Iterator<Item = &str> {
     program.split('"').filter(|text| is_word(text))
 }
 
+fn page() -> String {
+    std::fs::read_to_string(vigia_tests::root().join("docs/troubleshooting.md")).unwrap()
+}
+
+#[test]
+fn each_kinds_table_is_of_the_conditions_that_its_schema_names() {
+    let page = page();
+    for crd in vigia_crds::all() {
+        let heading = format!("\n## {}\n", crd.spec.names.kind);
+        let section = page.split(&heading).nth(1).unwrap_or_default();
+        let section = section.split("\n##").next().unwrap_or_default();
+        let rows = section.lines().filter(|line| line.starts_with("| "));
+        let cells = rows.filter_map(|row| row.split(" | ").next());
+        let told: BTreeSet<&str> = cells
+            .flat_map(|cell| between(cell, '`'))
+            .filter(|word| is_word(word))
+            .collect();
+
+        let crd = serde_json::to_value(&crd).unwrap();
+        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        let conditions = &schema["properties"]["status"]["properties"]["conditions"];
+        let named: BTreeSet<&str> =
+            between(conditions["description"].as_str().unwrap_or_default(), '`').collect();
+
+        let kstatus = BTreeSet::from([READY, RECONCILING, STALLED]);
+        let unnamed: Vec<_> = told.difference(&named).collect();
+        assert!(
+            unnamed.is_empty(),
+            "{heading} has what its schema does not name: {unnamed:?}"
+        );
+        let untold: Vec<_> = named
+            .difference(&told)
+            .filter(|word| !kstatus.contains(*word))
+            .collect();
+        assert!(
+            untold.is_empty(),
+            "not in docs/troubleshooting.md under {heading}: {untold:?}"
+        );
+    }
+}
+
 #[test]
 fn every_reason_is_explained_and_no_other() {
     let root = vigia_tests::root();
@@ -94,7 +136,7 @@ fn every_reason_is_explained_and_no_other() {
     reasons.retain(|word| !OTHER.contains(word));
     assert!(reasons.len() > 100, "only {} reasons found", reasons.len());
 
-    let page = std::fs::read_to_string(root.join("docs/troubleshooting.md")).unwrap();
+    let page = page();
     let explained: BTreeSet<&str> = between(&page, '`').filter(|word| is_word(word)).collect();
     let missing: Vec<_> = reasons.difference(&explained).collect();
     assert!(missing.is_empty(), "not in docs/troubleshooting.md: {missing:?}");
