@@ -4,7 +4,7 @@ use crate::calibration::Severity;
 use crate::deviation::Deviation;
 use crate::estimators::novelty::Novelty;
 use crate::schema::{Feature, Schema, to_rate};
-use crate::syscalls;
+use crate::syscalls::{self, Class};
 use crate::window::Window;
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +24,9 @@ pub enum DriverKind {
 /// A system call that made a window odd.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Driver {
-    /// The system call's name.
+    /// The system call's name. Where the call is not known, since of the window only its vector is left, what the feature
+    /// counts: `rest:process` the calls of a class that the schema does not name, `%process` all of the class; and
+    /// `unknown` where the call has no name.
     pub syscall: &'static str,
     /// Whether calls or failures stand out.
     pub kind: DriverKind,
@@ -94,6 +96,37 @@ struct Rank {
     uncapped: f32,
 }
 
+/// A call by a number that no system call has.
+const UNKNOWN: &str = "unknown";
+
+/// As the schema writes what it counts of a class beside groups.
+const fn rest_of(class: Class) -> &'static str {
+    match class {
+        Class::File => "rest:file",
+        Class::Network => "rest:network",
+        Class::Process => "rest:process",
+        Class::Memory => "rest:memory",
+        Class::Ipc => "rest:ipc",
+        Class::Signal => "rest:signal",
+        Class::Desc => "rest:desc",
+        Class::Other => "rest:other",
+    }
+}
+
+/// A class as strace's filters write it, and those of the command line.
+const fn all_of(class: Class) -> &'static str {
+    match class {
+        Class::File => "%file",
+        Class::Network => "%network",
+        Class::Process => "%process",
+        Class::Memory => "%memory",
+        Class::Ipc => "%ipc",
+        Class::Signal => "%signal",
+        Class::Desc => "%desc",
+        Class::Other => "%other",
+    }
+}
+
 /// Who explains: what is normal, and what each feature means.
 pub(super) struct Explainer<'a> {
     pub(super) schema: &'a Schema,
@@ -144,22 +177,22 @@ impl Explainer<'_> {
         drivers
     }
 
-    /// The one system call that explains a feature best, if any does.
+    /// The one system call that explains a feature best; what the feature counts, where none can be named.
     fn driver(&self, feature: usize, x: f32, surprise: f32, window: Option<&Window>) -> Option<Driver> {
         let meaning = self.schema.features()[feature];
         let (kind, primary) = match meaning {
-            Feature::Group(names) => (DriverKind::Calls, Some(names[0])),
-            Feature::Rest(_) => (DriverKind::Calls, None),
-            Feature::Errors(_) => (DriverKind::Errors, None),
+            Feature::Group(names) => (DriverKind::Calls, names[0]),
+            Feature::Rest(class) => (DriverKind::Calls, rest_of(class)),
+            Feature::Errors(class) => (DriverKind::Errors, all_of(class)),
             // Sums over everything explain nothing that their parts do not.
             Feature::Total | Feature::Distinct => return None,
         };
         let found = window.and_then(|w| {
             let (nr, _) = self.schema.dominant(feature, w)?;
-            syscalls::name(w.arch, nr)
+            Some(syscalls::name(w.arch, nr).unwrap_or(UNKNOWN))
         });
         Some(Driver {
-            syscall: found.or(primary)?,
+            syscall: found.unwrap_or(primary),
             kind,
             observed_per_s: to_rate(x) as f32,
             expected_per_s: self.deviation.normals[feature].expected_per_s,

@@ -190,6 +190,53 @@ fn calls_without_a_feature_of_their_own_are_named_all_the_same() {
 }
 
 #[test]
+fn what_no_group_names_explains_a_window_of_which_only_the_vector_is_left_or_that_has_no_name_at_all() {
+    let pipeline = pipeline(400, 100);
+    let drivers = |verdict: &Verdict| -> Vec<(&'static str, DriverKind)> {
+        verdict.drivers.iter().map(|d| (d.syscall, d.kind)).collect()
+    };
+    let window = Store::new(6).window_with(&[("keyctl", 50, 50)]);
+    let mut vector = vec![0.0; pipeline.schema().width()];
+    pipeline.schema().vector(&window, &mut vector).expect("a vector");
+    let verdict = pipeline.score_vector(&vector, Context::NONE).expect("a verdict");
+    let class = vigia_model::syscalls::class("keyctl");
+    let told = drivers(&verdict);
+    assert!(
+        told.iter()
+            .any(|(name, kind)| *name == format!("rest:{class}") && *kind == DriverKind::Calls),
+        "{told:?}"
+    );
+    assert!(
+        told.iter()
+            .any(|(name, kind)| *name == format!("%{class}") && *kind == DriverKind::Errors),
+        "{told:?}"
+    );
+    // The features are those of the schema.
+    let features: Vec<String> = pipeline
+        .schema()
+        .features()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert!(features.contains(&format!("rest:{class}")));
+
+    let mut window = Store::new(6).window();
+    let nameless = Calls {
+        nr: 999,
+        count: 500,
+        errors: 500,
+    };
+    window = Window::new(
+        window.arch,
+        window.started_ms,
+        window.duration_ms,
+        window.calls.into_iter().chain([nameless]),
+    );
+    let told = drivers(&score(&pipeline, &window));
+    assert!(told.iter().any(|(name, _)| *name == "unknown"), "{told:?}");
+}
+
+#[test]
 fn failures_are_named_with_the_call_that_failed_most() {
     let pipeline = pipeline(400, 100);
     let window = Store::new(7).window_with(&[("openat", 0, 200), ("close", 0, 3)]);
