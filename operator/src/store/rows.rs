@@ -14,7 +14,6 @@
 //!
 //! Pages are compressed with zstd. The same rows give the same bytes. Trainers read the same columns.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow_array::builder::{
@@ -29,9 +28,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{
-    ColumnChunkMetaData, KeyValue, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData,
-};
+use parquet::file::metadata::{KeyValue, ParquetMetaDataReader};
 use parquet::file::properties::WriterProperties;
 
 use vigia_model::context::Context;
@@ -230,16 +227,10 @@ pub(super) fn footer(tail: &Bytes, size: u64) -> Result<Footer, StoreError> {
     Ok(Footer::Whole(pairs, u64::try_from(file.num_rows()).unwrap_or(0)))
 }
 
-/// Calls `take` with each row of a Parquet file. The reader panics at some damage, which must end no more than the file:
-/// what was taken of it until then is of no use.
-pub(super) fn decode(bytes: Bytes, take: impl FnMut(Row)) -> Result<(), StoreError> {
-    let read = AssertUnwindSafe(|| read_rows(bytes, take));
-    catch_unwind(read).unwrap_or_else(|_| Err(StoreError::Rows("damaged inside a column".to_owned())))
-}
-
-fn read_rows(bytes: Bytes, mut take: impl FnMut(Row)) -> Result<(), StoreError> {
+/// Calls `take` with each row of a Parquet file. The reader panics at some damage: it is called where a panic is the
+/// file's damage and no more, see [`super::blocking`].
+pub(super) fn decode(bytes: Bytes, mut take: impl FnMut(Row)) -> Result<(), StoreError> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
-    places(builder.metadata())?;
     let reader = builder.with_batch_size(BATCH).build()?;
     let mut texts = [const { None }; 4];
     for batch in reader {
@@ -251,22 +242,6 @@ fn read_rows(bytes: Bytes, mut take: impl FnMut(Row)) -> Result<(), StoreError> 
         }
     }
     Ok(())
-}
-
-/// Whether every column says of its bytes where they could be: the reader panics at a place before the file.
-fn places(file: &ParquetMetaData) -> Result<(), ParquetError> {
-    let before = |chunk: &ColumnChunkMetaData| {
-        chunk.data_page_offset() < 0
-            || chunk.dictionary_page_offset().is_some_and(|at| at < 0)
-            || chunk.compressed_size() < 0
-    };
-    let mut chunks = file.row_groups().iter().flat_map(RowGroupMetaData::columns);
-    match chunks.any(before) {
-        true => Err(ParquetError::General(
-            "a column is said to be before the file".to_owned(),
-        )),
-        false => Ok(()),
-    }
 }
 
 struct Columns<'a> {
@@ -451,15 +426,16 @@ pub(crate) mod tests {
         }
     }
 
-    #[test]
-    fn a_sign_turned_anywhere_is_no_panic() {
+    #[tokio::test]
+    async fn a_sign_turned_anywhere_is_damage_and_no_more() {
         let rows: Vec<Row> = (0..2).map(|i| row("p", i, i as i64)).collect();
         let whole = encode(&rows, vec![]).unwrap();
         // The lowest bit of a number in the footer is its sign.
         for i in whole.len().saturating_sub(2000)..whole.len() {
             let mut bent = whole.to_vec();
             bent[i] ^= 1;
-            let _ = decode(bent.into(), |_| ());
+            let read = crate::store::blocking(move || decode(bent.into(), |_| ())).await;
+            assert!(read.as_ref().err().is_none_or(StoreError::is_damage), "{read:?}");
         }
     }
 
