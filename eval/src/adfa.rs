@@ -9,12 +9,16 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use vigia_model::estimators::ngram::{Call, History, NgramModel};
+use vigia_model::pipeline::EstimatorKind;
 use vigia_trainer::estimators::sequence::{self, ORDER};
 
 use crate::budget;
 use crate::data::unzstd;
 use crate::metrics::{average_precision, roc_auc, tpr_at_fpr};
-use crate::row::{Row, Target};
+use crate::node;
+use crate::row::{Row, Subject, Target};
+
+const SEQUENCE: Subject = Subject::Library("sequence model of whole traces");
 
 struct Trace {
     class: String,
@@ -77,6 +81,47 @@ fn stide(model: &NgramModel, traces: &[&Trace], window: usize) -> Vec<f64> {
         .collect()
 }
 
+/// What is trained where a Model says nothing.
+const COUNTS: [EstimatorKind; 3] = EstimatorKind::DEFAULT;
+/// And what looks at pairs of calls, where the profile has them counted.
+const PAIRS: [EstimatorKind; 5] = [
+    COUNTS[0],
+    COUNTS[1],
+    COUNTS[2],
+    EstimatorKind::Ngram,
+    EstimatorKind::Stide,
+];
+
+const NODE: Subject = Subject::Model(&PAIRS);
+
+/// Area under the ROC curve for each class of attacks; normal traces' scores come first.
+fn by_class(scores: &[f64], attack: &[Trace]) -> BTreeMap<String, f64> {
+    let (normal, odd) = scores.split_at(scores.len() - attack.len());
+    let mut classes: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for (trace, &score) in attack.iter().zip(odd) {
+        classes.entry(trace.class.clone()).or_default().push(score);
+    }
+    let auc = |scores: Vec<f64>| {
+        let both: Vec<f64> = normal.iter().chain(&scores).copied().collect();
+        let labels: Vec<bool> = (0..both.len()).map(|i| i >= normal.len()).collect();
+        roc_auc(&both, &labels)
+    };
+    classes
+        .into_iter()
+        .map(|(class, scores)| (class, auc(scores)))
+        .collect()
+}
+
+/// How rare each trace is to a node whose model was trained on `train`.
+fn on_node(train: &[Trace], kinds: &[EstimatorKind], traces: &[&Trace]) -> Result<Vec<f64>> {
+    let windows = train.iter().flat_map(|t| node::windows(&t.calls));
+    let pipeline = node::Model::train(windows, kinds)?.pipeline()?;
+    traces
+        .iter()
+        .map(|t| node::rarity(&pipeline, &node::windows(&t.calls)))
+        .collect()
+}
+
 /// The rows of this data.
 pub fn judge(folder: &Path) -> Result<Vec<Row>> {
     let train = read(&folder.join("train-normal.tsv.zst"))?;
@@ -105,25 +150,57 @@ pub fn judge(folder: &Path) -> Result<Vec<Row>> {
     let tpr = |s: &[f64]| tpr_at_fpr(s, &labels, 0.01);
     let ap = |s: &[f64]| average_precision(s, &labels);
 
-    let mut classes: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-    for (trace, &score) in attack.iter().zip(&ours[normal.len()..]) {
-        classes.entry(trace.class.clone()).or_default().push(score);
-    }
-    let by_class = classes.into_iter().map(|(class, scores)| {
-        let both: Vec<f64> = ours[..normal.len()].iter().chain(&scores).copied().collect();
-        let labels: Vec<bool> = (0..both.len()).map(|i| i >= normal.len()).collect();
-        (class, roc_auc(&both, &labels))
-    });
+    let node = on_node(&train, &PAIRS, &all).context("as a node that counts pairs of calls")?;
+    let counts = on_node(&train, &COUNTS, &all).context("as a node that counts calls")?;
+    let beside = |metric: &dyn Fn(&[f64]) -> f64| {
+        [
+            ("without pairs", metric(&counts)),
+            ("sequence model of whole traces", metric(&ours)),
+        ]
+    };
     Ok(vec![
-        Row::new("adfa.auc", "ROC AUC", auc(&ours), Target::AtLeast(0.88), by(&auc)).with_parts(by_class),
+        Row::new(
+            "adfa.auc",
+            SEQUENCE,
+            "ROC AUC",
+            auc(&ours),
+            Target::AtLeast(0.88),
+            by(&auc),
+        )
+        .with_parts(by_class(&ours, &attack)),
         Row::new(
             "adfa.tpr_at_1fpr",
+            SEQUENCE,
             "share",
             tpr(&ours),
             Target::AtLeast(0.30),
             by(&tpr),
         ),
-        Row::new("adfa.ap", "average precision", ap(&ours), Target::None, by(&ap)),
+        Row::new(
+            "adfa.ap",
+            SEQUENCE,
+            "average precision",
+            ap(&ours),
+            Target::None,
+            by(&ap),
+        ),
+        Row::new(
+            "adfa.node.auc",
+            NODE,
+            "ROC AUC",
+            auc(&node),
+            Target::None,
+            beside(&auc),
+        )
+        .with_parts(by_class(&node, &attack)),
+        Row::new(
+            "adfa.node.tpr_at_1fpr",
+            NODE,
+            "share",
+            tpr(&node),
+            Target::None,
+            beside(&tpr),
+        ),
         budget::of_runs(&fitted.held_out, &ours[..normal.len()])?,
     ])
 }

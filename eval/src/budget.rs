@@ -4,7 +4,7 @@ use anyhow::Result;
 use vigia_model::budget::{Pool, Rule, Scored, Stream, Told};
 use vigia_model::calibration::{AlertBudget, Calibration, calibrated};
 
-use crate::row::{Row, Target};
+use crate::row::{Row, Subject, Target};
 
 /// Smallest tail of a sequence model's scores that makes sense: a twentieth of a standard deviation.
 const LEAST_SCALE: f32 = 0.05;
@@ -45,6 +45,7 @@ pub fn of_runs(held_out: &[f64], normal: &[f64]) -> Result<Row> {
     let peers = [("calibration alone", share(below))];
     Ok(Row::new(
         "budget.realised",
+        Subject::Library("sequence model of whole traces, told by the agents' own rule"),
         "runs told / budget",
         share(told),
         Target::Within(2.0),

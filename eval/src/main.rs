@@ -3,6 +3,9 @@
 //! Every figure is a row: printed as a table and written to `<out>/<name>.json`. Nothing here is tuned by the
 //! run: models are fitted on the training parts that the data's README names, and settings are constants of
 //! the estimators, so that the same command on another folder of the same layout is a fair test.
+//!
+//! A row says whether a node runs what it judges ([`row::Subject`]): the targets are for estimators of the library that
+//! no artifact carries, and the rows of `node` judge what one does.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,6 +21,7 @@ mod linear;
 mod metrics;
 mod nab;
 mod nab_score;
+mod node;
 mod row;
 mod smd;
 

@@ -13,7 +13,9 @@ use vigia_model::estimators::stream::Detector;
 
 use crate::data::gunzip;
 use crate::nab_score::{self, FileScore, normalised, probation};
-use crate::row::{Row, Target};
+use crate::row::{Row, Subject, Target};
+
+const DETECTOR: Subject = Subject::Library("streaming detector of one metric");
 
 struct Series {
     times: Vec<i64>,
@@ -139,6 +141,7 @@ pub fn judge(folder: &Path) -> Result<Vec<Row>> {
     Ok(vec![
         Row::new(
             "nab.standard",
+            DETECTOR,
             "NAB score",
             normalised(&all),
             Target::AtLeast(70.0),
@@ -147,6 +150,7 @@ pub fn judge(folder: &Path) -> Result<Vec<Row>> {
         .with_parts(parts),
         Row::new(
             "nab.found",
+            DETECTOR,
             "share of windows",
             found / count(|s| s.windows),
             Target::None,
@@ -154,6 +158,7 @@ pub fn judge(folder: &Path) -> Result<Vec<Row>> {
         ),
         Row::new(
             "nab.false_alarms",
+            DETECTOR,
             "a day and stream",
             count(|s| s.false_alarms) / days,
             Target::None,
@@ -161,6 +166,7 @@ pub fn judge(folder: &Path) -> Result<Vec<Row>> {
         ),
         Row::new(
             "nab.delay",
+            DETECTOR,
             "rows, mean",
             count(|s| s.delay_rows) / found,
             Target::None,

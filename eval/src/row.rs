@@ -5,7 +5,45 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use vigia_model::pipeline::EstimatorKind;
+
+/// What a row judges. Estimators of a pipeline are named by the kinds that a Model can name, so that what no Model
+/// reaches cannot pass for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// Estimators that an artifact carried, as a node scores them.
+    Model(&'static [EstimatorKind]),
+    /// Of the library; no artifact carries it, and no node runs it.
+    Library(&'static str),
+}
+
+impl Subject {
+    const fn place(self) -> &'static str {
+        match self {
+            Self::Model(_) => "node",
+            Self::Library(_) => "eval",
+        }
+    }
+}
+
+impl std::fmt::Display for Subject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Model(kinds) => {
+                let kinds: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
+                write!(f, "{}: what a node runs, from an artifact", kinds.join(" + "))
+            }
+            Self::Library(name) => write!(f, "{name}: eval and library only, in no Model"),
+        }
+    }
+}
+
+impl Serialize for Subject {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
 
 /// Which way is better, and from where on it is good enough.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -54,9 +92,11 @@ impl Target {
 #[derive(Debug, Clone, Serialize)]
 pub struct Row {
     name: String,
+    /// What `ours` was measured on.
+    subject: Subject,
     unit: &'static str,
     ours: f64,
-    /// The baselines', measured in the same run.
+    /// The baselines', measured in the same run, and oracles.
     peers: BTreeMap<String, f64>,
     /// Ours over the best of the baselines.
     ratio: Option<f64>,
@@ -71,6 +111,7 @@ impl Row {
     /// A row; `peers` are the baselines.
     pub fn new<const N: usize>(
         name: &str,
+        subject: Subject,
         unit: &'static str,
         ours: f64,
         target: Target,
@@ -79,6 +120,7 @@ impl Row {
         let peers: BTreeMap<String, f64> = peers.iter().map(|(n, v)| ((*n).to_owned(), *v)).collect();
         Self {
             name: name.to_owned(),
+            subject,
             unit,
             ours,
             ratio: target.best(&peers).filter(|b| *b != 0.0).map(|b| ours / b),
@@ -87,6 +129,12 @@ impl Row {
             holds: target.holds(ours),
             parts: BTreeMap::new(),
         }
+    }
+
+    /// Puts beside the baselines what knows the answers: it says how far `ours` could go at best, and is not one to beat.
+    pub fn with_oracle(mut self, name: &str, value: f64) -> Self {
+        self.peers.insert(format!("oracle: {name}"), value);
+        self
     }
 
     /// Says what `ours` is made of.
@@ -125,8 +173,8 @@ struct Written<'a> {
 /// The rows for people.
 pub fn table(rows: &[Row]) -> String {
     let mut out = format!(
-        "{:<24} {:>10}  {:<12} {:>7}  {}\n",
-        "figure", "ours", "target", "", "beside"
+        "{:<24} {:<4} {:>10}  {:<12} {:>7}  {}\n",
+        "figure", "of", "ours", "target", "", "beside"
     );
     for row in rows {
         let holds = match row.holds {
@@ -139,8 +187,9 @@ pub fn table(rows: &[Row]) -> String {
         let peers: Vec<String> = peers.iter().map(|(n, v)| format!("{n} {v:.3}")).collect();
         let _ = writeln!(
             out,
-            "{:<24} {:>10.4}  {:<12} {:>7}  {}",
+            "{:<24} {:<4} {:>10.4}  {:<12} {:>7}  {}",
             row.name,
+            row.subject.place(),
             row.ours,
             row.target.as_deref().unwrap_or("-"),
             holds,
@@ -150,6 +199,16 @@ pub fn table(rows: &[Row]) -> String {
             let parts: Vec<String> = row.parts.iter().map(|(n, v)| format!("{n} {v:.3}")).collect();
             let _ = writeln!(out, "{:<24} {}", "", parts.join(", "));
         }
+    }
+    let mut subjects: Vec<(Subject, Vec<&str>)> = Vec::new();
+    for row in rows {
+        match subjects.iter_mut().find(|(subject, _)| *subject == row.subject) {
+            Some((_, names)) => names.push(&row.name),
+            None => subjects.push((row.subject, vec![&row.name])),
+        }
+    }
+    for (subject, names) in subjects {
+        let _ = writeln!(out, "{}  {subject} ({})", subject.place(), names.join(", "));
     }
     out
 }
@@ -179,11 +238,51 @@ mod tests {
         assert_eq!(Target::None.holds(3.0), None);
     }
 
+    const ORDER: Subject = Subject::Model(&[EstimatorKind::Ngram, EstimatorKind::Stide]);
+
+    #[test]
+    fn an_oracle_is_shown_and_not_to_be_beaten() {
+        let row = Row::new("b", ORDER, "MASE", 1.0, Target::Below(0.9), [("x", 2.0)]).with_oracle("y", 0.5);
+        assert_eq!(row.ratio, Some(0.5));
+        assert!(table(&[row]).contains("oracle: y 0.500"));
+    }
+
+    #[test]
+    fn a_row_says_whether_a_node_runs_what_it_judges() {
+        let of = |subject| Row::new("a", subject, "AUC", 0.9, Target::None, []);
+        let rows = [of(ORDER), of(Subject::Library("a thing")), of(ORDER)];
+        let table = table(&rows);
+        assert!(
+            table.contains("node  n-gram + stide: what a node runs, from an artifact (a, a)"),
+            "{table}"
+        );
+        assert!(
+            table.contains("eval  a thing: eval and library only, in no Model (a)"),
+            "{table}"
+        );
+        let json = serde_json::to_value(&rows[1]).expect("json");
+        assert_eq!(json["subject"], "a thing: eval and library only, in no Model");
+    }
+
     #[test]
     fn the_ratio_is_to_the_best_baseline() {
-        let up = Row::new("a", "AUC", 0.9, Target::AtLeast(0.8), [("x", 0.6), ("y", 0.75)]);
+        let up = Row::new(
+            "a",
+            ORDER,
+            "AUC",
+            0.9,
+            Target::AtLeast(0.8),
+            [("x", 0.6), ("y", 0.75)],
+        );
         assert_eq!(up.ratio, Some(0.9 / 0.75));
-        let down = Row::new("b", "MASE", 1.0, Target::Below(1.1), [("x", 2.0), ("y", 4.0)]);
+        let down = Row::new(
+            "b",
+            ORDER,
+            "MASE",
+            1.0,
+            Target::Below(1.1),
+            [("x", 2.0), ("y", 4.0)],
+        );
         assert_eq!(down.ratio, Some(0.5));
         assert!(table(&[up, down]).contains("y 4.000"));
     }

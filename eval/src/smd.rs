@@ -13,7 +13,9 @@ use vigia_trainer::estimators::tracked::{self, Settings};
 use crate::data::{Table, stems};
 use crate::linear::pca_errors;
 use crate::metrics::{average_precision, mean};
-use crate::row::{Row, Target};
+use crate::row::{Row, Subject, Target};
+
+const TRACKED: Subject = Subject::Library("tracked detector of a machine's metrics");
 
 /// Rows that the baselines are averaged over.
 const SMOOTHING: usize = 10;
@@ -83,6 +85,7 @@ pub fn judge(folder: &Path) -> Result<Vec<Row>> {
     Ok(vec![
         Row::new(
             "smd.auc_pr",
+            TRACKED,
             "average precision",
             mean(&ours),
             Target::AtLeast(0.50),

@@ -1,6 +1,7 @@
 //! Estimators beside the forest and the deviation. Pipelines hold those over a window's vector ([`vector`], [`novelty`]), over its
 //! pairs of calls ([`order`]) and over the rates of the windows before ([`rate`]); others are over whole sequences of
-//! system calls, over metric streams, and forecasters of those.
+//! system calls ([`sequence`], [`ngram`], [`repertoire`]), over metric streams ([`stream`], [`tracked`]), and forecasters of
+//! those ([`forecast`]): no artifact carries these, and what uses them is the evaluation.
 //!
 //! Each is plain serialisable data with a `check` for what comes from outside, and a scorer that allocates
 //! nothing per step and does not panic, whatever it is fed. What fits them is in the trainer.

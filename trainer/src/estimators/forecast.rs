@@ -26,11 +26,20 @@ const LEAST_RESIDUAL: f64 = 1e-3;
 /// # Errors
 /// Too short a series, or horizons out of range.
 pub fn fit(values: &[f64], horizons: &[u32]) -> Result<Forecaster, EstimatorError> {
+    fit_from(values, WARM_UP, horizons)
+}
+
+/// As [`fit`], to forecasts that are made at the `from`th value or later; they look back as far as there are values.
+///
+/// # Errors
+/// As [`fit`].
+pub fn fit_from(values: &[f64], from: usize, horizons: &[u32]) -> Result<Forecaster, EstimatorError> {
     if horizons.is_empty() || horizons.len() > MAX_HORIZONS || horizons.contains(&0) {
         return Err(EstimatorError::Setting(
             "forecaster: write 1 to 64 horizons above 0",
         ));
     }
+    let from = from.max(WARM_UP);
     let mut past = Past::default();
     let examples: Vec<(f64, SVector<f64, FEATURES>)> = values
         .iter()
@@ -42,7 +51,7 @@ pub fn fit(values: &[f64], horizons: &[u32]) -> Result<Forecaster, EstimatorErro
     let horizons = horizons
         .iter()
         .map(|&steps| {
-            let weights = horizon(&examples, steps as usize)?;
+            let weights = horizon(&examples, from, steps as usize)?;
             Ok(Horizon { steps, weights })
         })
         .collect::<Result<_, _>>()?;
@@ -51,21 +60,22 @@ pub fn fit(values: &[f64], horizons: &[u32]) -> Result<Forecaster, EstimatorErro
 
 fn horizon(
     examples: &[(f64, SVector<f64, FEATURES>)],
+    from: usize,
     steps: usize,
 ) -> Result<[f64; FEATURES], EstimatorError> {
-    let usable = examples.len().saturating_sub(WARM_UP + steps);
+    let usable = examples.len().saturating_sub(from.saturating_add(steps));
     if usable < MIN_EXAMPLES {
         return Err(EstimatorError::TooFew {
             estimator: NAME,
-            least: MIN_EXAMPLES + WARM_UP + steps,
+            least: from.saturating_add(MIN_EXAMPLES + steps),
             unit: "values",
             got: examples.len(),
         });
     }
     let pairs = || {
-        examples[WARM_UP..WARM_UP + usable]
+        examples[from..from + usable]
             .iter()
-            .zip(&examples[WARM_UP + steps..])
+            .zip(&examples[from + steps..])
             .map(|((now, features), (then, _))| (features, then - now))
     };
     let spread = pairs().map(|(_, y)| y.abs()).sum::<f64>() / usable as f64;
@@ -141,11 +151,31 @@ mod tests {
     }
 
     #[test]
+    fn a_fit_to_the_end_of_a_series_is_the_better_one_there() {
+        let mut series = vec![0.0];
+        for i in 1..4000 {
+            let weight = if i < 3000 { 0.2 } else { 0.9 };
+            series.push(weight * series[i - 1] + noise(i));
+        }
+        let all = error(&fit(&series, &[1]).expect("long enough"), &series, 1, 3000).0;
+        let end = error(
+            &fit_from(&series, 3000, &[1]).expect("long enough"),
+            &series,
+            1,
+            3000,
+        )
+        .0;
+        assert!(end < all, "{end} {all}");
+        assert_eq!(fit_from(&series, 0, &[1]), fit(&series, &[1]));
+    }
+
+    #[test]
     fn bad_input_is_refused() {
         assert!(fit(&[1.0; 100], &[1]).is_err());
         assert!(fit(&[1.0; 1000], &[]).is_err());
         assert!(fit(&[1.0; 1000], &[0]).is_err());
         assert!(fit(&[1.0; 1000], &[999]).is_err());
+        assert!(fit_from(&[1.0; 1000], usize::MAX, &[1]).is_err());
     }
 
     proptest! {
