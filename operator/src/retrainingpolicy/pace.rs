@@ -9,14 +9,19 @@ use super::plan::{Observed, RunView};
 /// Longest wait after runs that failed one after the other.
 const LONGEST_COOLDOWN: SignedDuration = SignedDuration::from_hours(24);
 
-/// Least time between the starts of two runs: twice as long with each run that failed since the last
-/// one that did not, as what fails for its data would fail again a moment later.
+/// Least time between the starts of two runs: twice as long with each run of this policy that failed since the last
+/// run that did not, as what fails for its data would fail again a moment later. What people start fails for reasons of
+/// its own.
 pub(super) fn cooldown(o: &Observed<'_>) -> SignedDuration {
     let cooldown =
         SignedDuration::try_from(std::time::Duration::from(o.spec.cooldown)).unwrap_or(SignedDuration::MAX);
     let mut runs: Vec<&RunView> = o.runs.iter().collect();
     runs.sort_by_key(|run| std::cmp::Reverse((run.created, run.name.len(), &run.name)));
-    let failures = runs.iter().take_while(|run| run.failed).count();
+    let failures = runs
+        .iter()
+        .filter(|run| !run.failed || number(o.name, &run.name).is_some())
+        .take_while(|run| run.failed)
+        .count();
     // Of the failed ones only the newest are kept; numbers tell how many there were since the last that did not.
     let numbered = runs
         .iter()

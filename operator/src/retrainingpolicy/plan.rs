@@ -29,8 +29,6 @@ pub struct RunView {
     pub finished: bool,
     /// It failed.
     pub failed: bool,
-    /// The version that it made.
-    pub version: Option<String>,
     /// Why it was started.
     pub reason: String,
     /// When it was created.
@@ -229,15 +227,13 @@ fn decide(o: &Observed<'_>, drift: Option<&Drift>, last: Option<&LastRun>) -> De
     }
 }
 
-/// Whether what the last run made is lost, so that to wait for its fruit is to wait for nothing. Once: what is trained
-/// instead and lost again waits its time, or a store that keeps nothing would have the cluster train for ever.
+/// Whether nothing can come of what the last run made: the version that serves, or was to, is lost, or scores no window
+/// since what these are made of was changed. Once: should what is trained instead come to the same, it waits its time, or
+/// a store that keeps nothing would have the cluster train for ever.
 fn in_vain(o: &Observed<'_>, model: &ModelView, last: &LastRun) -> bool {
-    let made = o
-        .runs
-        .iter()
-        .find(|run| run.name == last.name && run.finished && !run.failed);
-    let made = made.and_then(|run| run.version.as_ref());
-    made.is_some() && made == model.lost.as_ref() && model.candidate.is_none() && last.reason != LOST
+    let lost = model.lost.is_some() && model.candidate.is_none();
+    let unscored = o.unscored.all && !o.unscored.profiles.is_empty();
+    (lost && last.reason != LOST) || (unscored && last.reason != CAPTURE)
 }
 
 fn cold_start(o: &Observed<'_>) -> Decision {

@@ -189,7 +189,6 @@ fn runs(context: &Context, namespace: &str, model: &str) -> Vec<RunView> {
                 Some(RunPhase::Succeeded | RunPhase::Failed)
             ),
             failed: run.status.as_ref().and_then(|s| s.phase) == Some(RunPhase::Failed),
-            version: run.status.as_ref().and_then(|s| s.model_version.clone()),
             reason: run.spec.reason.clone(),
             created: run.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |t| t.0),
         })

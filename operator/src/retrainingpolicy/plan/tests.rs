@@ -113,7 +113,6 @@ fn run(name: &str, finished: bool) -> RunView {
         name: name.into(),
         finished,
         failed: false,
-        version: None,
         reason: DRIFT.into(),
         created: at(NOW - 100),
     }
@@ -216,6 +215,22 @@ fn after_a_change_of_the_filter_a_version_is_made_of_the_new_windows() {
     // What else is scored is watched meanwhile.
     world.unscored = unscored(10, false);
     assert_eq!(world.why(), "Watching");
+    // A training of a moment ago was of the windows of before; one that was for the new ones is not tried again at once.
+    world.unscored = unscored(1000, true);
+    let last = |reason: &str| {
+        Some(LastRun {
+            name: "p-1".into(),
+            reason: reason.into(),
+            started_at: Time(at(NOW - 10)),
+        })
+    };
+    world.runs = vec![run("p-1", true)];
+    world.status.last_run = last(COLD_START);
+    assert_eq!(world.plan().start.expect("a run").1.reason, CAPTURE);
+    world.status.last_run = last(CAPTURE);
+    assert_eq!(world.why(), "CoolingDown");
+    world.runs.clear();
+    world.status.last_run = None;
     world.spec.cold_start = None;
     world.unscored = unscored(1000, true);
     assert_eq!(world.why(), CAPTURE);
@@ -301,6 +316,30 @@ fn runs_that_were_deleted_after_they_failed_still_count_for_the_cooldown() {
     });
     assert_eq!(world.why(), "CoolingDown");
     world.status.last_run.as_mut().expect("a run").started_at = Time(at(NOW - 60 * 128));
+    assert!(world.plan().start.is_some());
+}
+
+#[test]
+fn runs_of_people_that_failed_hold_no_policy_back() {
+    let mut world = World::drifted();
+    world.runs = vec![
+        run("p-2", true),
+        RunView {
+            created: at(NOW - 50),
+            failed: true,
+            ..run("by-hand", true)
+        },
+    ];
+    // Created 100 s ago, the cooldown is 60 s.
+    assert!(world.plan().start.is_some());
+    // One that did not fail is news all the same.
+    world.runs.push(RunView {
+        created: at(NOW - 95),
+        failed: true,
+        ..run("p-3", true)
+    });
+    assert_eq!(world.why(), "CoolingDown");
+    world.runs[1].failed = false;
     assert!(world.plan().start.is_some());
 }
 
@@ -396,10 +435,7 @@ fn what_was_trained_and_lost_is_trained_again_at_once_and_once() {
         })
     };
     world.status.last_run = last(COLD_START);
-    world.runs = vec![RunView {
-        version: Some("m-v1".into()),
-        ..run("p-1", true)
-    }];
+    world.runs = vec![run("p-1", true)];
     world.model = Some(ModelView {
         serving: Some("m-v1".into()),
         ..ModelView::default()
@@ -421,13 +457,7 @@ fn what_was_trained_and_lost_is_trained_again_at_once_and_once() {
     assert_eq!(world.why(), "Collecting");
     world.windows = 1000;
 
-    // Another version than the one it made, a run that failed, and one that was started for a loss itself, wait.
-    world.runs[0].version = Some("m-v2".into());
-    assert_eq!(world.why(), "CoolingDown");
-    world.runs[0].version = Some("m-v1".into());
-    world.runs[0].failed = true;
-    assert_eq!(world.why(), "CoolingDown");
-    world.runs[0].failed = false;
+    // What was trained for a loss and is lost itself waits.
     world.status.last_run = last(LOST);
     assert_eq!(world.why(), "CoolingDown");
 }
