@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Resource as _;
 use vigia_proto::v1::{Driver, Severity as Grade, Verdict};
 
 use crate::context::Context;
@@ -14,6 +15,8 @@ use crate::pods::PodView;
 
 /// Reason of the Events.
 pub const REASON: &str = "SyscallAnomaly";
+/// Reason of the Events on a node's plan, of alerts whose pod is not there.
+pub const UNKNOWN: &str = "AnomalyOfUnknownPod";
 /// System calls that are named.
 const DRIVERS: usize = 3;
 /// Longest name of a system call; the longest of Linux has 23 characters.
@@ -52,14 +55,23 @@ pub enum Refused {
 /// Publishes an alert of the agent of `node`, unless the profile wants no Events.
 ///
 /// # Errors
-/// [`Refused`]; all but [`Refused::Api`] are the agent's fault and worth an audit record.
+/// [`Refused`]; all but [`Refused::Api`] are worth an audit record.
 pub async fn publish(context: &Context, verdict: &Verdict, node: &str) -> Result<(), Refused> {
-    let pod = pod_of(context, verdict, node)?;
     let profile = context
         .caches
-        .profiles_in(&pod.namespace)
+        .profiles_in(&verdict.namespace)
         .into_iter()
         .find(|p| p.metadata.name.as_deref() == Some(verdict.profile.as_str()));
+    let silent = profile.is_some_and(|p| !p.spec.outputs.events);
+    let pod = match pod_of(context, verdict, node) {
+        Err(refused @ Refused::NotOnNode { .. }) => {
+            if !silent {
+                of_no_pod(context, verdict, node, &refused).await?;
+            }
+            return Err(refused);
+        }
+        other => other?,
+    };
     let version = context
         .caches
         .versions_of(&pod.namespace, &verdict.model)
@@ -77,7 +89,7 @@ pub async fn publish(context: &Context, verdict: &Verdict, node: &str) -> Result
         ..ObjectReference::default()
     };
     let note = note(verdict, &by);
-    if profile.is_some_and(|p| !p.spec.outputs.events) {
+    if silent {
         context.telemetry.alert(verdict, &pod, &by, &note.note);
         return Ok(());
     }
@@ -98,6 +110,34 @@ pub async fn publish(context: &Context, verdict: &Verdict, node: &str) -> Result
             tracing::warn!(namespace = pod.namespace, pod = pod.name, note = note.note, error = %status, "Event refused");
             Ok(())
         }
+        other => Ok(other?),
+    }
+}
+
+/// An alert of a pod that the node does not have: one that ended while no operator was there to know it, which must not
+/// pass unseen, or an invention. The node answers for it with its own plan, which people read as what an agent says.
+async fn of_no_pod(
+    context: &Context,
+    verdict: &Verdict,
+    node: &str,
+    refused: &Refused,
+) -> Result<(), Refused> {
+    let Some(plan) = context.caches.plan(node) else {
+        return Ok(());
+    };
+    let said = Verdict {
+        container: plain(&verdict.container, 63),
+        ..verdict.clone()
+    };
+    let note = note(&said, &plain(&verdict.model, 253));
+    let note = Note {
+        reason: UNKNOWN,
+        note: format!("{refused} now, and its agent tells of one: {}", note.note),
+        key: format!("{}/{}", note.key, plain(&verdict.pod_uid, 64)),
+        ..note
+    };
+    match context.events.publish(&plan.object_ref(&()), &note).await {
+        Err(kube::Error::Api(status)) if is_final(status.code) => Ok(()),
         other => Ok(other?),
     }
 }

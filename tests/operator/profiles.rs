@@ -350,6 +350,12 @@ async fn alerts(world: &World, ns: &str, pod: &Pod) -> Result<()> {
     // Not of a node that the pod is not on, nor of a container that it does not have.
     let foreign = alert::publish(&operator, &verdict(pod, "connect"), "n2").await;
     assert!(matches!(foreign, Err(Refused::NotOnNode { .. })), "{foreign:?}");
+    let told = world.events("default", "n2", alert::UNKNOWN).await?;
+    assert_eq!(told.len(), 1, "the node's plan answers for it: {told:?}");
+    assert!(
+        told[0].contains("node n2 has no pod") && told[0].contains("connect 40/s"),
+        "{told:?}"
+    );
     let mut other = verdict(pod, "connect");
     other.container = "ghost".to_owned();
     let ghost = alert::publish(&operator, &other, "n1").await;

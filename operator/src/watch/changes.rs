@@ -241,15 +241,14 @@ pub(super) fn index_policy(context: &Context, change: &Change<'_, RetrainingPoli
     index(&context.caches.policy_names, change, model);
 }
 
+/// A name that stays where it is is never missing meanwhile: who looks just then would find no such object.
 fn index<K: ResourceExt>(names: &Names, change: &Change<'_, K>, of: impl Fn(&K) -> String) {
-    if let Some(old) = change.old
-        && let Some(namespace) = old.namespace()
-    {
-        names.take(&namespace, &of(old), &old.name_any());
+    let place = |object: &K| Some((object.namespace()?, of(object), object.name_any()));
+    let (old, new) = (change.old.and_then(place), change.new.and_then(place));
+    if let Some((namespace, of, name)) = &new {
+        names.put(namespace, of, name);
     }
-    if let Some(new) = change.new
-        && let Some(namespace) = new.namespace()
-    {
-        names.put(&namespace, &of(new), &new.name_any());
+    if let Some((namespace, of, name)) = old.filter(|old| Some(old) != new.as_ref()) {
+        names.take(&namespace, &of, &name);
     }
 }
