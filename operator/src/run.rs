@@ -26,6 +26,8 @@ use crate::{ingest, model, modelversion, nodeplan, retrainingpolicy, traceprofil
 
 /// How long reconciles and calls under way may take to end.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long the last counts of Events may take to be written after that.
+const LAST_COUNTS: Duration = Duration::from_secs(5);
 
 /// Runs until `shutdown` is cancelled or the Lease is lost.
 ///
@@ -74,24 +76,20 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
         () = leadership.lost() => anyhow::bail!("the Lease was lost while the caches were being filled"),
     };
 
-    let mut failure = None;
+    let (mut failure, mut leads) = (None, true);
     tokio::select! {
         // In this order: tasks end because of a shutdown, not the other way round.
         biased;
         () = work.cancelled() => tracing::info!("ending"),
         () = leadership.lost() => {
             context.store.fence();
+            leads = false;
             failure = Some(anyhow::anyhow!("the Lease was lost"));
         }
         ended = tasks.join_next() => failure = Some(anyhow::anyhow!("a task ended by itself: {ended:?}")),
     }
     health.set_leader(false);
-    work.cancel();
-    let drained = tokio::time::timeout(DRAIN, async { while tasks.join_next().await.is_some() {} }).await;
-    if drained.is_err() {
-        tracing::warn!("work under way did not end in time and is cut off; it is taken up at the next start");
-        tasks.shutdown().await;
-    }
+    end(&context, &mut tasks, leads).await;
     leadership.release().await;
     probes.abort();
     match failure {
@@ -170,4 +168,17 @@ pub async fn start(context: &Arc<Context>, writers: Writers) -> anyhow::Result<J
     tasks.spawn(ingest::serve(context.clone()));
     tasks.spawn(context.telemetry.clone().run(context.shutdown.clone()));
     Ok(tasks)
+}
+
+/// Ends what runs, in order. An operator that does not lead any more leaves the Events to the one that does.
+pub async fn end(context: &Context, tasks: &mut JoinSet<()>, leads: bool) {
+    context.shutdown.cancel();
+    let drained = tokio::time::timeout(DRAIN, async { while tasks.join_next().await.is_some() {} }).await;
+    if drained.is_err() {
+        tracing::warn!("work under way did not end in time and is cut off; it is taken up at the next start");
+        tasks.shutdown().await;
+    }
+    if leads {
+        context.events.finish(LAST_COUNTS).await;
+    }
 }

@@ -342,7 +342,16 @@ async fn flood(world: &mut World, ns: &str) -> Result<()> {
     world.start().await?;
     known(world).await?;
     alert::publish(&world.operator(), &alert_of(1), "n2").await?;
-    counted(world, ns, "loud", (&[1, 1, 1, 1, 1, 1, 1, 1, 1, 2], 4)).await
+    counted(world, ns, "loud", (&[1, 1, 1, 1, 1, 1, 1, 1, 1, 2], 4)).await?;
+
+    // What waits to be written is written by an operator that is told to end, before it has ended.
+    for _ in 0..2 {
+        alert::publish(&world.operator(), &alert_of(1), "n2").await?;
+    }
+    world.end().await;
+    let (told, _) = counts(world, ns, "loud").await?;
+    assert_eq!(told.last(), Some(&4), "{told:?}");
+    world.start().await
 }
 
 async fn alerts(world: &World, ns: &str, pod: &Pod) -> Result<()> {

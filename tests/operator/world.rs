@@ -140,6 +140,14 @@ impl World {
         }
     }
 
+    /// Ends the operator as SIGTERM does.
+    pub async fn end(&mut self) {
+        let context = self.line.write().expect("no panic").take();
+        if let Some(context) = context {
+            run::end(&context, &mut self.tasks, true).await;
+        }
+    }
+
     /// The volume is lost: the next operator finds nothing on it.
     pub fn empty_store(&mut self) -> Result<()> {
         self.store = tempfile::tempdir()?;

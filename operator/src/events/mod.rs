@@ -4,13 +4,19 @@
 //! different alerts of one pod would be one. Here the caller gives the key. An Event's name is
 //! derived from what it regards and its key: what was said before a restart is not said again, and
 //! a thing that goes on is one Event with a series. One noisy object cannot fill etcd: each has a
-//! budget of new Events, and a series is written at most every ten seconds. Of what goes on nothing
-//! is lost: what an object has no room for is counted in an Event that says so.
+//! budget of new Events, and a series is written at most every ten seconds. What an object has no
+//! room for is counted in an Event that says so.
+//!
+//! The first time of a thing is written before its caller hears that all is well. What a series has
+//! come to may wait for ten seconds, which an operator that is told to end does not wait out. One
+//! that is killed loses that count, and so does one to which the API server does not answer for
+//! five minutes: never an alert, whose Event is there.
 
 mod counted;
 mod ledger;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -20,6 +26,8 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 pub use self::counted::counted;
 pub(crate) use self::ledger::ONGOING;
@@ -65,6 +73,10 @@ pub struct Events {
     instance: String,
     metrics: Arc<Metrics>,
     ledger: Arc<Mutex<Ledger>>,
+    /// The series that are to be written later.
+    waiting: TaskTracker,
+    /// Cancelled when they may wait no more.
+    ending: CancellationToken,
 }
 
 impl Events {
@@ -75,6 +87,8 @@ impl Events {
             instance: instance.to_owned(),
             metrics,
             ledger: Arc::default(),
+            waiting: TaskTracker::new(),
+            ending: CancellationToken::new(),
         }
     }
 
@@ -124,7 +138,7 @@ impl Events {
             Decision::Hold | Decision::Suppress => return Ok(()),
             Decision::Later { after } => {
                 let later = self.clone().later(regarding.clone(), note.clone(), key, after);
-                tokio::spawn(later);
+                self.waiting.spawn(later);
                 return Ok(());
             }
             Decision::Create => self.create(regarding, note, &key, now).await,
@@ -146,7 +160,10 @@ impl Events {
     /// Writes what a series has come to after a while, such that the last times of it are not lost.
     async fn later(self, regarding: ObjectReference, note: Note, key: Key, mut after: SignedDuration) {
         for _ in 0..LATE_TRIES {
-            tokio::time::sleep(after.unsigned_abs()).await;
+            let is_last = tokio::select! {
+                () = tokio::time::sleep(after.unsigned_abs()) => false,
+                () = self.ending.cancelled() => true,
+            };
             let now = Timestamp::now();
             let Some(count) = self.ledger().settle(&key, now) else {
                 return;
@@ -157,7 +174,23 @@ impl Events {
                     tracing::warn!(reason = note.reason, note = note.note, count, %error, "series of an Event not written");
                 }
             }
+            if is_last {
+                return;
+            }
             after = SERIES_WRITES;
+        }
+    }
+
+    /// Writes what waits, at the process's end; what that takes longer than `patience` for is lost.
+    pub async fn finish(&self, patience: Duration) {
+        self.ending.cancel();
+        self.waiting.close();
+        if tokio::time::timeout(patience, self.waiting.wait()).await.is_err() {
+            let series = self.waiting.len();
+            tracing::warn!(
+                series,
+                "the last counts of these Events are lost: the API server did not take them in time"
+            );
         }
     }
 
