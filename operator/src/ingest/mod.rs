@@ -29,13 +29,13 @@ use tokio::net::TcpListener;
 use tonic::service::Routes;
 use vigia_crds::NodePlan;
 use vigia_proto::MAX_MESSAGE;
+use vigia_proto::v1::Verdict;
 use vigia_proto::v1::node_server::NodeServer;
 use vigia_proto::v1::training_server::TrainingServer;
-use vigia_proto::v1::{Verdict, VersionSpan};
 
 use crate::alert;
 use crate::context::Context;
-use crate::model;
+use crate::model::trace::{Done, of_node};
 use crate::store::Summary;
 use crate::telemetry::Span;
 use crate::tls;
@@ -171,10 +171,10 @@ impl Alarm for Context {
         self.telemetry.scored(summaries);
     }
 
-    fn versions(&self, node: &str, versions: &[VersionSpan]) {
-        let span = |said: &VersionSpan| {
-            let model = self.caches.model(&said.namespace, &said.model)?;
-            model::trace::of_node(&model, node, said)
+    fn versions(&self, node: &str, versions: &[Done]) {
+        let span = |done: &Done| {
+            let model = self.caches.model(&done.namespace, &done.model)?;
+            of_node(&model, node, done)
         };
         self.telemetry.spans(versions.iter().filter_map(span));
     }

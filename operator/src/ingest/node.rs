@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use vigia_crds::NodePlan;
 use vigia_proto::v1::node_server::Node;
-use vigia_proto::v1::{FetchRequest, ReportAck, ReportBatch, Verdict, VersionSpan};
+use vigia_proto::v1::{FetchRequest, ReportAck, ReportBatch, Verdict};
 
 use super::accounts::Identity;
 use super::allowed::{Allowed, LateName, LateNames};
@@ -21,6 +21,7 @@ use super::gate::Decoding;
 use super::limits::Limits;
 use super::metrics::{IngestMetrics, Reason};
 use super::validate::check;
+use crate::model::trace::Done;
 use crate::store::{Store, StoreError, Summary};
 
 /// KiB of reports that are worked on at once.
@@ -51,7 +52,7 @@ pub trait Alarm: Send + Sync + 'static {
     fn scored(&self, summaries: &[Summary]);
 
     /// Tells of what a node did with versions, once it is stored that it was told.
-    fn versions(&self, node: &str, versions: &[VersionSpan]);
+    fn versions(&self, node: &str, versions: &[Done]);
 }
 
 /// The service.

@@ -64,7 +64,7 @@ impl Alarm for FakeCaches {
 
     fn scored(&self, _: &[Summary]) {}
 
-    fn versions(&self, _: &str, _: &[VersionSpan]) {}
+    fn versions(&self, _: &str, _: &[Done]) {}
 }
 
 impl Trainers for FakeCaches {

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use vigia_crds::is_digest;
 use vigia_model::context::Context;
 use vigia_model::histogram::BINS;
@@ -15,8 +16,8 @@ use vigia_proto::v1::{ReportBatch, Sample, ScoreSummary, Verdict, VersionSpan};
 use vigia_proto::{MAX_ALERTS, MAX_SAMPLES, MAX_SCORES, MAX_SPANS};
 
 use super::allowed::Allowed;
+use crate::model::trace::Done;
 use crate::store::{Row, Summary};
-use crate::telemetry::TraceParent;
 
 /// A clock that is further off than this is corrected.
 pub const MAX_SKEW_MS: i64 = 10_000;
@@ -46,7 +47,7 @@ pub struct Report {
     /// What to keep for training.
     pub rows: Vec<Row>,
     /// What the node did with versions of rollouts that are traced.
-    pub versions: Vec<VersionSpan>,
+    pub versions: Vec<Done>,
     /// How far the agent's clock is ahead, where that is too far: times were corrected by it.
     pub skew_ms: Option<i64>,
     /// Items left out, by reason.
@@ -270,20 +271,29 @@ fn check_sample(sample: Sample, allowed: &Allowed, clock: Clock) -> Result<Row, 
 }
 
 /// Whether its trace is one of ours is for who tells it to say.
-fn check_version(mut said: VersionSpan, allowed: &Allowed, clock: Clock) -> Result<VersionSpan, Reason> {
+fn check_version(said: VersionSpan, allowed: &Allowed, clock: Clock) -> Result<Done, Reason> {
     if !allowed.version(&said.namespace, &said.model, &said.digest) {
         return Err("NotPlanned");
     }
-    if said.traceparent.parse::<TraceParent>().is_err() {
-        return Err("BadTrace");
-    }
+    let parent = said.traceparent.parse().map_err(|_| "BadTrace")?;
     let is_word = said.reason.bytes().all(|b| b.is_ascii_alphanumeric());
     if said.reason.len() > 64 || !is_word {
         return Err("BadName");
     }
-    let ours = |us: i64| clock.ours(us / 1000).map(|ms| ms * 1000 + us.rem_euclid(1000));
-    (said.start_unix_us, said.end_unix_us) = (ours(said.start_unix_us)?, ours(said.end_unix_us)?);
-    Ok(said)
+    let ours = |us: i64| {
+        let ms = clock.ours(us / 1000)?;
+        Timestamp::from_microsecond(ms * 1000 + us.rem_euclid(1000)).map_err(|_| "BadNumber")
+    };
+    Ok(Done {
+        parent,
+        state: said.state(),
+        start: ours(said.start_unix_us)?,
+        end: ours(said.end_unix_us)?,
+        namespace: said.namespace,
+        model: said.model,
+        digest: said.digest,
+        reason: said.reason,
+    })
 }
 
 /// A name or UID as Kubernetes has them.

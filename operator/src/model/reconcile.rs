@@ -22,6 +22,7 @@ use crate::events::{Note, Severity};
 use crate::metrics::ReasonLabels;
 use crate::nodeplan::claim::Claimants;
 use crate::observed::Merged;
+use crate::telemetry::TraceParent;
 
 /// Runs until the context's shutdown.
 pub async fn run(context: Arc<Context>) {
@@ -117,7 +118,7 @@ fn tell_trace(
     let find = |digest: &str| versions.iter().find(|v| v.spec.digest == digest).map(|v| &**v);
     let change = trace::Change {
         model,
-        part_of: &|digest| trace::annotated(find(digest)).ok().flatten(),
+        part_of: &|digest| TraceParent::annotated(find(digest)?).ok().flatten(),
         from,
         is_on,
         now: Timestamp::now(),
@@ -127,14 +128,10 @@ fn tell_trace(
         let was = from.rollout.as_ref().and_then(|was| was.traceparent.as_ref());
         is_on && rollout.traceparent.as_ref() != was
     })?;
-    let why = trace::annotated(find(&begun.version.digest)).err()?;
-    Some(Note {
-        severity: Severity::Warning,
-        reason: "TraceparentRefused",
-        action: "Rollout",
-        note: why,
-        key: format!("traceparent/{}", begun.version.digest),
-    })
+    let version = find(&begun.version.digest)?;
+    let none = TraceParent::annotated(version).err()?;
+    let key = format!("traceparent/{}", begun.version.digest);
+    Some(none.note(version, "its rollout", "Rollout", key))
 }
 
 /// A version that serves is withdrawn where its ModelVersion is gone. That it is in no cache is not

@@ -3,13 +3,11 @@
 //! Its span is in the Model's status while it is under way and after, and all ids follow from it. Where the version's own
 //! ModelVersion names a trace, as those do that a TrainingRun made, the rollout is a part of that one.
 
-use std::str::FromStr as _;
-
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::ResourceExt;
-use vigia_crds::{Model, ModelStatus, ModelVersion, RolloutPhase, RolloutStatus, TRACEPARENT};
-use vigia_proto::v1::{VersionSpan, VersionState};
+use vigia_crds::{Model, ModelStatus, RolloutPhase, RolloutStatus};
+use vigia_proto::v1::VersionState;
 
 use super::assign::is_forward;
 use crate::telemetry::{Service, Span, TraceParent};
@@ -17,22 +15,9 @@ use crate::telemetry::{Service, Span, TraceParent};
 /// Most steps that a rollout may have; see the schema.
 const MAX_STEPS: i32 = 10;
 
-/// What a ModelVersion's annotation says that its rollout is a part of; an error where it cannot be understood.
-pub fn annotated(version: Option<&ModelVersion>) -> Result<Option<TraceParent>, String> {
-    let Some(version) = version else { return Ok(None) };
-    match version.annotations().get(TRACEPARENT).map(|text| text.parse()) {
-        None => Ok(None),
-        Some(Ok(parent)) => Ok(Some(parent)),
-        Some(Err(error)) => Err(format!(
-            "the annotation {TRACEPARENT} of ModelVersion {} is left aside, and its rollout is a trace of its own: {error}",
-            version.name_any()
-        )),
-    }
-}
-
 /// The rollout's span, as the status has it.
 pub fn of(rollout: &RolloutStatus) -> Option<TraceParent> {
-    TraceParent::from_str(rollout.traceparent.as_deref()?).ok()
+    TraceParent::remembered(rollout.traceparent.as_deref())
 }
 
 /// The span of a step.
@@ -160,40 +145,60 @@ impl Change<'_> {
     }
 }
 
-/// What a node did with a version of a rollout, as its agent says; `None` where no such rollout is or was the Model's last.
-pub fn of_node(model: &Model, node: &str, said: &VersionSpan) -> Option<Span> {
+/// What a node's agent says that it did with a version.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Done {
+    /// Namespace of the Model.
+    pub namespace: String,
+    /// The Model.
+    pub model: String,
+    /// Digest of the version.
+    pub digest: String,
+    /// The span that this is a part of.
+    pub parent: TraceParent,
+    /// What became of the version.
+    pub state: VersionState,
+    /// Why it was refused.
+    pub reason: String,
+    /// When it began.
+    pub start: Timestamp,
+    /// When it was done.
+    pub end: Timestamp,
+}
+
+/// What a node did with a version of a rollout; `None` where no such rollout is or was the Model's last.
+pub fn of_node(model: &Model, node: &str, done: &Done) -> Option<Span> {
     let rollout = model.status.as_ref()?.rollout.as_ref()?;
     let own = of(rollout)?;
-    let parent: TraceParent = said.traceparent.parse().ok()?;
+    let parent = done.parent;
     let steps = 0..=rollout.step.clamp(0, MAX_STEPS);
     let is_ours = parent == own || steps.into_iter().any(|step| parent == of_step(own, step));
-    if !is_ours || said.digest != rollout.version.digest {
+    if !is_ours || done.digest != rollout.version.digest {
         return None;
     }
-    let (state, name) = match said.state() {
+    let (state, name) = match done.state {
         VersionState::Unspecified => return None,
         VersionState::Prefetched => ("Prefetched", "prefetch version"),
         VersionState::Shadow => ("Shadow", "load version"),
         VersionState::Active => ("Active", "swap version"),
         VersionState::Refused => ("Refused", "load version"),
     };
-    let time = |us| Timestamp::from_microsecond(us).ok();
     Some(Span {
         context: parent.child(&["node", node, state]),
         parent: Some(parent),
         service: Service::Agent,
         name,
-        start: time(said.start_unix_us)?,
-        end: time(said.end_unix_us)?,
+        start: done.start,
+        end: done.end,
         resource: vec![("k8s.node.name", node.to_owned())],
         attributes: vec![
             ("k8s.namespace.name", model.namespace().unwrap_or_default()),
             ("vigia.model", model.name_any()),
             ("vigia.model.version", rollout.version.name.clone()),
-            ("vigia.model.digest", said.digest.clone()),
+            ("vigia.model.digest", done.digest.clone()),
             ("vigia.version.state", state.to_owned()),
         ],
-        error: (said.state() == VersionState::Refused).then(|| said.reason.clone()),
+        error: (done.state == VersionState::Refused).then(|| done.reason.clone()),
     })
 }
 
@@ -355,13 +360,15 @@ mod tests {
         );
         let own = of(status.rollout.as_ref().expect("a rollout")).expect("traced");
         model.status = Some(status);
-        let said = |parent: TraceParent, digest: &str| VersionSpan {
+        let said = |parent: TraceParent, digest: &str| Done {
+            namespace: "shop".to_owned(),
+            model: "m".to_owned(),
             digest: digest.to_owned(),
-            traceparent: parent.to_string(),
-            state: VersionState::Active.into(),
-            start_unix_us: 20_000_000,
-            end_unix_us: 21_000_000,
-            ..VersionSpan::default()
+            parent,
+            state: VersionState::Active,
+            reason: String::new(),
+            start: at(20),
+            end: at(21),
         };
         for parent in [own, of_step(own, 0), of_step(own, 1)] {
             let span = of_node(&model, "n1", &said(parent, "d-v1")).expect("told");
@@ -373,12 +380,8 @@ mod tests {
             said(other, "d-v1"),
             said(of_step(own, 2), "d-v1"),
             said(own, "d-v2"),
-            VersionSpan {
-                state: 99,
-                ..said(own, "d-v1")
-            },
-            VersionSpan {
-                end_unix_us: i64::MAX,
+            Done {
+                state: VersionState::Unspecified,
                 ..said(own, "d-v1")
             },
         ] {

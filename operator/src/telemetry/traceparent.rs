@@ -6,7 +6,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use kube::{Resource, ResourceExt};
 use sha2::{Digest as _, Sha256};
+use vigia_crds::TRACEPARENT;
+
+use crate::events::{Note, Severity};
 
 /// Characters of version 00.
 const LENGTH: usize = 55;
@@ -27,7 +31,41 @@ pub struct TraceParent {
 )]
 pub struct NoTraceParent;
 
+impl NoTraceParent {
+    /// What there is to say of an object whose annotation is none. `begun` is what has a trace of its own instead.
+    pub fn note<K>(self, object: &K, begun: &str, action: &'static str, key: String) -> Note
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        Note {
+            severity: Severity::Warning,
+            reason: "TraceparentRefused",
+            action,
+            note: format!(
+                "the annotation {TRACEPARENT} of {} {} is left aside, and {begun} is a trace of its own: {self}",
+                K::kind(&()),
+                object.name_any()
+            ),
+            key,
+        }
+    }
+}
+
 impl TraceParent {
+    /// What an object's annotation says that it is a part of.
+    ///
+    /// # Errors
+    /// It says nothing that can be understood.
+    pub fn annotated(object: &impl ResourceExt) -> Result<Option<Self>, NoTraceParent> {
+        let text = object.annotations().get(TRACEPARENT);
+        text.map(|text| text.parse()).transpose()
+    }
+
+    /// What a status remembers, where it is one.
+    pub fn remembered(text: Option<&str>) -> Option<Self> {
+        text?.parse().ok()
+    }
+
     /// The root of a trace, of what these texts name together.
     pub fn root(of: &[&str]) -> Self {
         let hash = hash(&[], of);

@@ -22,6 +22,7 @@ use crate::context::Context;
 use crate::controller::Error;
 use crate::events::{Note, Severity, counted};
 use crate::store::{Output, StoreError};
+use crate::telemetry::TraceParent;
 
 /// One run is prepared at a time; the others ask again after this.
 const TURN: Duration = Duration::from_secs(1);
@@ -169,14 +170,8 @@ pub(super) async fn write(
     let is_traced = context.telemetry.is_on();
     let spans = trace::note(run, from, &mut to, is_traced, Timestamp::now());
     context.telemetry.spans(spans);
-    if let (true, None, Err(why)) = (is_traced, from.phase, trace::annotated(run)) {
-        let note = Note {
-            severity: Severity::Warning,
-            reason: "TraceparentRefused",
-            action: "Train",
-            note: why,
-            key: "traceparent".to_owned(),
-        };
+    if let (true, None, Err(none)) = (is_traced, from.phase, TraceParent::annotated(run)) {
+        let note = none.note(run, "the run", "Train", "traceparent".to_owned());
         context.events.mention(&run.object_ref(&()), &note).await;
     }
     let phase = (from.phase != to.phase).then_some(to.phase).flatten();

@@ -2,13 +2,11 @@
 //!
 //! When a phase began is in the status, and ids follow from the run's UID, so whoever takes a run over says the same spans.
 
-use std::str::FromStr as _;
-
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::ResourceExt;
 use vigia_crds::conditions::{self, READY};
-use vigia_crds::{PhaseBegun, RunPhase, TRACEPARENT, TrainingRun, TrainingRunStatus};
+use vigia_crds::{PhaseBegun, RunPhase, TrainingRun, TrainingRunStatus};
 
 use super::job;
 use crate::telemetry::{Service, Span, TraceParent};
@@ -16,20 +14,9 @@ use crate::telemetry::{Service, Span, TraceParent};
 /// Phases that a status remembers: the bound of the schema.
 const MAX_PHASES: usize = 16;
 
-/// What a run's annotation says that it is a part of; an error where it says nothing that can be understood.
-pub(super) fn annotated(run: &TrainingRun) -> Result<Option<TraceParent>, String> {
-    match run.annotations().get(TRACEPARENT).map(|text| text.parse()) {
-        None => Ok(None),
-        Some(Ok(parent)) => Ok(Some(parent)),
-        Some(Err(error)) => Err(format!(
-            "the annotation {TRACEPARENT} is left aside, and the run is a trace of its own: {error}"
-        )),
-    }
-}
-
 /// The run's span, as its status has it.
 pub(super) fn of(status: &TrainingRunStatus) -> Option<TraceParent> {
-    TraceParent::from_str(status.traceparent.as_deref()?).ok()
+    TraceParent::remembered(status.traceparent.as_deref())
 }
 
 /// The span of a phase.
@@ -67,7 +54,7 @@ pub(super) fn note(
     if is_on && from.phase.is_none() {
         let uid = run.uid().unwrap_or_default();
         let names = ["TrainingRun", uid.as_str()];
-        let parent = annotated(run).ok().flatten();
+        let parent = TraceParent::annotated(run).ok().flatten();
         let own = parent.map_or_else(|| TraceParent::root(&names), |parent| parent.child(&names));
         to.traceparent = Some(own.to_string());
     }
@@ -101,7 +88,10 @@ pub(super) fn note(
     if matches!(phase, RunPhase::Succeeded | RunPhase::Failed) {
         spans.push(Span {
             context: own,
-            parent: annotated(run).ok().flatten().filter(|p| p.is_beside(&own)),
+            parent: TraceParent::annotated(run)
+                .ok()
+                .flatten()
+                .filter(|p| p.is_beside(&own)),
             service: Service::Operator,
             name: "TrainingRun",
             start: to.phases.first().map_or(now, |first| first.at.0),
@@ -169,6 +159,7 @@ mod tests {
     use crate::fixture::at;
     use crate::trainingrun::status::{failed, succeeded};
     use serde_json::json;
+    use vigia_crds::TRACEPARENT;
 
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -254,7 +245,7 @@ mod tests {
         assert_eq!(spans[4].parent, Some(parent));
         for hostile in ["00-0-0-01", "\u{1b}[2J", &"0".repeat(55), &PARENT.repeat(10_000)] {
             let run = run(Some(hostile));
-            assert!(annotated(&run).is_err());
+            assert!(TraceParent::annotated(&run).is_err());
             let (status, spans) = story(&run, true);
             assert_eq!(of(&status), Some(TraceParent::root(&["TrainingRun", "u"])));
             assert_eq!(spans[4].parent, None);

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use prost::Message;
 use vigia_crds::{NodePlanSpec, PlannedModel, PlannedProfile, PlannedVersion, Task, VersionMode};
 use vigia_model::syscalls::Filter;
-use vigia_proto::v1::Driver;
+use vigia_proto::v1::{Driver, VersionState};
 
 pub(crate) const NOW: i64 = 1_800_000_000_000;
 
@@ -331,4 +331,74 @@ fn windows_are_of_the_filter_that_was_planned_or_of_none() {
     // A pod that is gone: its last windows may come yet.
     allowed.refresh(&NodePlanSpec::default(), NOW + 1);
     assert_eq!(told(&allowed, of(&["read"])).0, [of(&["read"])]);
+}
+
+#[test]
+fn what_a_node_did_with_a_version_is_read_once() {
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let good = VersionSpan {
+        namespace: "shop".into(),
+        model: "m".into(),
+        digest: digest(),
+        traceparent: parent.into(),
+        state: VersionState::Active.into(),
+        start_unix_us: NOW * 1000 - 2_000_001,
+        end_unix_us: NOW * 1000 - 1,
+        ..VersionSpan::default()
+    };
+    let told = |said: VersionSpan| {
+        let report = checked(ReportBatch {
+            versions: vec![said],
+            ..batch(1)
+        });
+        (report.versions, report.left_out.into_keys().next())
+    };
+    let (done, left) = told(good.clone());
+    let [done] = done.as_slice() else {
+        panic!("{left:?}")
+    };
+    assert_eq!((left, done.parent.to_string().as_str()), (None, parent));
+    assert_eq!(done.state, VersionState::Active);
+    assert_eq!(
+        [done.start, done.end].map(|t| t.as_microsecond()),
+        [good.start_unix_us, good.end_unix_us]
+    );
+    // What a later agent calls a state is not known here, and who tells it leaves it aside.
+    let unknown = VersionSpan {
+        state: 99,
+        ..good.clone()
+    };
+    assert_eq!(told(unknown).0[0].state, VersionState::Unspecified);
+    for (bad, reason) in [
+        (
+            VersionSpan {
+                traceparent: parent.replace("-01", "-x1"),
+                ..good.clone()
+            },
+            "BadTrace",
+        ),
+        (
+            VersionSpan {
+                reason: "two words".into(),
+                ..good.clone()
+            },
+            "BadName",
+        ),
+        (
+            VersionSpan {
+                start_unix_us: i64::MIN,
+                ..good.clone()
+            },
+            "TooOld",
+        ),
+        (
+            VersionSpan {
+                digest: "sha256:0".into(),
+                ..good
+            },
+            "NotPlanned",
+        ),
+    ] {
+        assert_eq!(told(bad), (vec![], Some(reason)));
+    }
 }
