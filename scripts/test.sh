@@ -17,6 +17,7 @@ part 'compiling the tests' cargo build --quiet --workspace --bins --tests
 part 'the images' scripts/build-images.sh --unoptimised
 VIGIA_IMAGES=$(realpath "${CARGO_TARGET_DIR:-target}")/debug/images
 export VIGIA_IMAGES
-part 'the tests' cargo nextest run --workspace
+# One more than there are cores: the tests on a cluster wait for most of their time.
+part 'the tests' cargo nextest run --workspace --test-threads $(($(nproc) + 1))
 part 'the doc tests' cargo test --quiet --workspace --doc
 printf 'test: all is well after %d s\n' $((SECONDS - started)) >&2
