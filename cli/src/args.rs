@@ -158,8 +158,8 @@ pub struct Trace {
     /// `-c --format json > run.json`, which has times. Runs are compared whole, with how they begin and end.
     #[arg(long, value_name = "FILE")]
     pub baseline: Option<PathBuf>,
-    /// Score each whole window with this model and say what is odd; a command's start is, and is called its start. Your own file needs no key if it is not signed and
-    /// nobody else may write to it.
+    /// Score each whole window with this model and say what is odd; a command's start is, and is called its start. Your
+    /// own file needs no key if it is not signed and nobody else may write to it.
     #[arg(long = "load-model", visible_alias = "model", value_name = "FILE")]
     pub model: Option<PathBuf>,
     #[command(flatten)]

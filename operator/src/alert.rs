@@ -1,7 +1,7 @@
 //! An agent's alert as an Event on the pod.
 //!
 //! Agents may create no Events: what a compromised one could do with that right is worse than what
-//! it can do here, where it can only speak of pods of its own node.
+//! it can do here, where it can only speak of pods of its own node: of any other, only its own NodePlan says what it tells.
 
 use std::sync::Arc;
 

@@ -85,8 +85,8 @@ pub struct Watch {
     counts: Shared,
     realtime: Option<Realtime>,
     lines: Lines,
-    /// What a thread called last, as pairs have it.
-    last: HashMap<i32, u16>,
+    /// What a thread called last, as pairs have it, where those are counted.
+    last: Option<HashMap<i32, u16>>,
 }
 
 impl Watch {
@@ -97,7 +97,16 @@ impl Watch {
             counts,
             realtime: realtime.then(Realtime::default),
             lines,
-            last: HashMap::new(),
+            last: None,
+        }
+    }
+
+    /// Counts also what comes after what, if that is wanted.
+    #[must_use]
+    pub fn with_pairs(self, wanted: bool) -> Self {
+        Self {
+            last: wanted.then(HashMap::new),
+            ..self
         }
     }
 
@@ -143,7 +152,7 @@ impl Watch {
     fn follow(&mut self, task: i32, nr: u32) {
         let unknown = Tally::UNKNOWN as u16;
         let nr = u16::try_from(nr).map_or(unknown, |nr| nr.min(unknown));
-        let Some(before) = self.last.insert(task, nr) else {
+        let Some(before) = self.last.as_mut().and_then(|last| last.insert(task, nr)) else {
             return;
         };
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -151,6 +160,12 @@ impl Watch {
         match counts.pairs.entry((before, nr)) {
             Entry::Vacant(_) if full => {}
             entry => *entry.or_default() += 1,
+        }
+    }
+
+    fn forget(&mut self, task: i32) {
+        if let Some(last) = &mut self.last {
+            last.remove(&task);
         }
     }
 
@@ -166,21 +181,21 @@ impl Watch {
 
     /// A task has ended, maybe within a call.
     pub fn ended(&mut self, task: i32, call: Option<Call>, end: End) {
-        self.last.remove(&task);
+        self.forget(task);
         self.lines
             .ended(task, call.filter(|call| self.filter.has(call.nr())), end);
     }
 
     /// A thread has taken the place of its process's first one by an execve.
     pub fn superseded(&mut self, task: i32, by: i32) {
-        self.last.remove(&by);
-        self.last.remove(&task);
+        self.forget(by);
+        self.forget(task);
         self.lines.superseded(task, by);
     }
 
     /// A task is no longer traced.
     pub fn released(&mut self, task: i32, call: Option<Call>) {
-        self.last.remove(&task);
+        self.forget(task);
         self.lines
             .released(task, call.filter(|call| self.filter.has(call.nr())));
     }
@@ -206,7 +221,7 @@ mod tests {
     fn numbers_that_a_program_makes_up_are_one_entry() {
         let counts = Shared::default();
         let lines = Lines::new(Out::Stderr, Format::Text, None);
-        let mut watch = Watch::new(Filter::default(), Arc::clone(&counts), true, lines);
+        let mut watch = Watch::new(Filter::default(), Arc::clone(&counts), true, lines).with_pairs(true);
         let made_up = (100_000..140_000).chain([1 << 40, u64::MAX]);
         for number in made_up.clone().chain([0]) {
             let call = Call { number, args: [0; 6] };
@@ -225,5 +240,18 @@ mod tests {
             BTreeMap::from([(0, (1, 1)), (UNKNOWN, (many, many))])
         );
         assert_eq!(counts.times.len(), 2);
+    }
+
+    #[test]
+    fn pairs_that_nobody_asked_for_are_not_counted() {
+        let counts = Shared::default();
+        let lines = Lines::new(Out::Stderr, Format::Text, None);
+        let mut watch = Watch::new(Filter::default(), Arc::clone(&counts), false, lines);
+        for number in [0, 1, 0] {
+            let call = Call { number, args: [0; 6] };
+            watch.left(1, &call, 0, Duration::from_nanos(10));
+        }
+        let counts = counts.lock().expect("not poisoned");
+        assert_eq!((counts.calls.len(), counts.pairs.len()), (2, 0));
     }
 }

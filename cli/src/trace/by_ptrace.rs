@@ -19,6 +19,7 @@ use crate::ptrace::{self, Ending, Lines, Style};
 /// Traces by ptrace: for lines, or to count where the probe cannot.
 pub fn start(
     args: &Trace,
+    detail: bool,
     program: Option<PathBuf>,
     clock: &Clock,
     events: &Sender<Event>,
@@ -41,7 +42,8 @@ pub fn start(
         Arc::clone(&shared),
         args.ml.anomaly_realtime,
         Lines::new(args.out(), args.format, style),
-    );
+    )
+    .with_pairs(detail);
     let since = clock.now();
     // As it was typed, so that a folder that is wrong can be seen.
     let name = args.command.first().cloned().unwrap_or_else(|| name(args));

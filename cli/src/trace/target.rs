@@ -75,7 +75,7 @@ pub fn start(
 ) -> Result<(Reader, Traced), Failure> {
     let program = args.command.first().map(|name| found(name)).transpose()?;
     if args.prints_lines() {
-        return by_ptrace::start(args, program, clock, events);
+        return by_ptrace::start(args, detail, program, clock, events);
     }
     let kernel = |probe| {
         let filter = args.filter.clone().unwrap_or_default();
@@ -92,7 +92,7 @@ pub fn start(
                 "vigia: eBPF cannot be used ({}): counting by ptrace, which slows the target down",
                 why.what()
             ));
-            return by_ptrace::start(args, program, clock, events);
+            return by_ptrace::start(args, detail, program, clock, events);
         }
     };
     let since = clock.now();
