@@ -511,21 +511,23 @@ fn which_calls_come_after_which_is_recorded_learnt_and_scored() {
     fs::write(at("pairs.jsonl"), &lines).expect("a file");
     let (code, said) = train(&at("pairs.jsonl"));
     assert_eq!(code, Some(0), "{said}");
-    let mut windows = lines
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).expect("json"));
-    let window = windows
-        .find(|window| window["edge"].is_null() && count(window, "openat").0 > 10)
-        .expect("a busy window");
-    let pairs = window["pairs"].as_object().expect("pairs");
-    let opened: u64 = pairs
-        .iter()
-        .filter(|(pair, _)| pair.starts_with("openat>"))
-        .filter_map(|(_, count)| count.as_u64())
-        .sum();
-    // Calls are read a moment before pairs are.
-    let calls = count(&window, "openat").0;
-    assert!((calls / 2..=calls * 2).contains(&opened), "{window:#}");
+    // Calls are read a moment before pairs are, so what comes between belongs to two windows: the sums are compared.
+    let (mut calls, mut opened) = (0, 0);
+    for line in lines.lines() {
+        let window: Value = serde_json::from_str(line).expect("json");
+        if !window["edge"].is_null() {
+            continue;
+        }
+        calls += count(&window, "openat").0;
+        let pairs = window["pairs"].as_object().expect("pairs");
+        let after = pairs.iter().filter(|(pair, _)| pair.starts_with("openat>"));
+        opened += after.filter_map(|(_, count)| count.as_u64()).sum::<u64>();
+    }
+    assert!(calls > 100, "{lines}");
+    assert!(
+        (calls / 2..=calls * 2).contains(&opened),
+        "{opened} of {calls}: {lines}"
+    );
 
     // A model that looks at pairs has them counted without being told.
     let judged = |script: &str| {
