@@ -7,6 +7,7 @@ use vigia_model::calibration::Severity;
 use vigia_model::estimators::quantized::Precision;
 use vigia_model::pipeline::{Pipeline, PipelineSpec};
 use vigia_model::schema::Schema;
+use vigia_trainer::data::Rows;
 use vigia_trainer::parquet;
 
 use crate::args::Convert;
@@ -48,9 +49,19 @@ fn done(to: &Path, windows: usize) -> u8 {
     0
 }
 
+/// As `vigia trace --output` does, this writes no file of nothing.
+fn some_rows(from: &Path) -> Result<Rows, Failure> {
+    let rows = input::rows(&[from.to_owned()], Schema::syscalls_v1())?;
+    if rows.is_empty() {
+        return Err(Failure::read(from, "nothing to learn from in it")
+            .next("record it again: trace for longer, or with a shorter --window"));
+    }
+    Ok(rows)
+}
+
 fn to_parquet(from: &Path, to: &Path) -> Result<u8, Failure> {
     let bar = say::progress("converting");
-    let rows = input::rows(&[from.to_owned()], Schema::syscalls_v1())?;
+    let rows = some_rows(from)?;
     let bytes = parquet::write(&rows, "", "").map_err(|error| Failure::write(to, error))?;
     write_atomic(to, &bytes).map_err(|error| Failure::write(to, error))?;
     bar.finish_and_clear();
@@ -59,7 +70,7 @@ fn to_parquet(from: &Path, to: &Path) -> Result<u8, Failure> {
 
 fn to_vectors(from: &Path, to: &Path) -> Result<u8, Failure> {
     let bar = say::progress("converting");
-    let rows = input::rows(&[from.to_owned()], Schema::syscalls_v1())?;
+    let rows = some_rows(from)?;
     let mut text = Vec::new();
     for index in 0..rows.len() {
         serde_json::to_writer(&mut text, &Vector::of(&rows, index))

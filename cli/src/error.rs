@@ -10,6 +10,8 @@ use crate::say;
 
 /// The answer is no: a signature does not hold, a window is odd.
 pub const NO: u8 = 1;
+/// What was asked for makes no sense; clap answers so too.
+const COMMAND_LINE: u8 = 2;
 /// What was given cannot be read, or makes no sense.
 const INPUT: u8 = 3;
 /// The result cannot be written.
@@ -17,7 +19,7 @@ const OUTPUT: u8 = 4;
 /// This machine, or this user, cannot trace.
 const TRACING: u8 = 5;
 
-/// Why a command gives up. 2 is clap's code for a wrong command line.
+/// Why a command gives up.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Failure {
     what: String,
@@ -37,6 +39,11 @@ impl Failure {
     /// The answer is no.
     pub fn no(what: impl Display) -> Self {
         Self::new(NO, what)
+    }
+
+    /// A command line that says too little, or too much.
+    pub fn command_line(what: impl Display) -> Self {
+        Self::new(COMMAND_LINE, what)
     }
 
     /// Input that is wrong.

@@ -127,19 +127,28 @@ fn json_lines(path: &Path, schema: &'static Schema) -> Result<Windows, Failure> 
 pub fn rows(paths: &[PathBuf], schema: &'static Schema) -> Result<Rows, Failure> {
     let mut all = Rows::new(schema);
     let mut pasts = Pasts::default();
+    let mut edges = 0;
     for path in paths {
         match windows(path, schema)? {
             Windows::Rows(rows) => all.append(&rows).map_err(|error| Failure::read(path, error))?,
             Windows::Whole(windows) => {
                 for seen in &windows {
                     let context = pasts.before(schema, seen);
-                    if seen.edge.is_none() {
-                        push(&mut all, &seen.window, &seen.target, context)
-                            .map_err(|error| Failure::read(path, error))?;
+                    if seen.edge.is_some() {
+                        edges += 1;
+                        continue;
                     }
+                    push(&mut all, &seen.window, &seen.target, context)
+                        .map_err(|error| Failure::read(path, error))?;
                 }
             }
         }
+    }
+    if edges > 0 {
+        Out::Stderr.line(&format!(
+            "{} left out, in which a command began or ended",
+            say::windows(edges)
+        ));
     }
     all.sort();
     let twice = all.drop_repeated();

@@ -281,6 +281,20 @@ fn errors_say_where_and_what_next() {
         said.contains("10 windows are too few") && said.contains("next:"),
         "{said}"
     );
+    let edge = r#""target":"server","edge":"start""#;
+    let edges = windows(10, None).replace(r#""target":"server""#, edge);
+    fs::write(at.join("edges.jsonl"), edges).expect("a file");
+    for command in [
+        &["train", "--input", "edges.jsonl"][..],
+        &["convert", "edges.jsonl", "edges.parquet"],
+    ] {
+        let said = fails(at, 3, command);
+        assert!(
+            said.contains("10 windows left out") && said.contains("next:"),
+            "{said}"
+        );
+    }
+    assert!(!at.join("edges.parquet").exists());
     fs::write(
         at.join("bad.jsonl"),
         windows(3, None) + "{\"started_ms\": nonsense\n",

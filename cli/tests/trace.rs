@@ -879,13 +879,32 @@ fn a_compiler_a_database_and_a_pipeline_are_counted_as_strace_counts_them() {
 
 #[test]
 fn wrong_targets_are_said() {
-    let fails = |args: &[&str], words: &str| {
+    let ends = |code: i32, args: &[&str], words: &str| {
         let output = vigia().arg("trace").args(args).output().expect("runs");
         let said = String::from_utf8(output.stderr).expect("text");
-        assert_eq!(output.status.code(), Some(3), "{said}");
+        assert_eq!(output.status.code(), Some(code), "{said}");
         assert!(said.contains(words), "{said}");
     };
-    fails(&[], "what should be traced?");
+    let fails = |args: &[&str], words: &str| ends(3, args, words);
+    ends(2, &[], "what should be traced?");
+    // What would have no effect is no wish that was granted.
+    ends(2, &["--pairs", "--", "true"], "add --output FILE");
+    ends(
+        2,
+        &["-c", "--pairs", "--format", "json", "--", "true"],
+        "without -c",
+    );
+    for given in [
+        &["--key", "k.pub"][..],
+        &["--unsigned"],
+        &["--content-key", "c.key"],
+    ] {
+        ends(
+            2,
+            &[given, &["-c", "--", "true"]].concat(),
+            "add --load-model FILE",
+        );
+    }
     fails(&["-p", "4194305"], "no process 4194305");
     fails(&["--cgroup", "no/such/cgroup"], "no/such/cgroup");
     fails(&["--", "no-such-command"], "no-such-command: no such command");

@@ -157,8 +157,9 @@ impl Rows {
         self.contexts = order.iter().map(|&i| std::mem::take(&mut contexts[i])).collect();
     }
 
-    /// Keeps one of rows that are equal in everything, which in the order of [`Rows::sort`] are neighbours; answers how
-    /// many went.
+    /// Keeps one of rows that are equal in all that was seen in the window itself, which in the order of [`Rows::sort`] are
+    /// neighbours; answers how many went. The windows before are not compared: a second copy was read with the first one
+    /// among them.
     pub fn drop_repeated(&mut self) -> usize {
         let same = |a: usize, b: usize| {
             let bits = |i: usize| self.row(i).iter().map(|x| x.to_bits());

@@ -30,7 +30,6 @@ use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderB
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::Compression;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
 use parquet::file::properties::WriterProperties;
 use vigia_model::context::{Context, ContextError};
 use vigia_model::schema::{Schema, SchemaHash};
@@ -109,7 +108,6 @@ fn read_rows(bytes: Bytes, schema: &'static Schema) -> Result<Rows, ParquetProbl
     // The writer's own Arrow types (dictionaries, views) do not matter, Parquet's do.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options)?;
-    places(builder.metadata())?;
     let declared = builder.metadata().file_metadata().num_rows();
     if usize::try_from(declared).map_or(true, |n| n > MAX_ROWS) {
         return Err(RowError::TooMany.into());
@@ -153,22 +151,6 @@ fn read_rows(bytes: Bytes, schema: &'static Schema) -> Result<Rows, ParquetProbl
         }
     }
     Ok(rows)
-}
-
-/// Whether every column says of its bytes where they could be: the reader panics at a place before the file.
-fn places(file: &ParquetMetaData) -> Result<(), ParquetError> {
-    let before = |chunk: &ColumnChunkMetaData| {
-        chunk.data_page_offset() < 0
-            || chunk.dictionary_page_offset().is_some_and(|at| at < 0)
-            || chunk.compressed_size() < 0
-    };
-    let mut chunks = file.row_groups().iter().flat_map(RowGroupMetaData::columns);
-    match chunks.any(before) {
-        true => Err(ParquetError::General(
-            "a column is said to be before the file".to_owned(),
-        )),
-        false => Ok(()),
-    }
 }
 
 /// The columns that not every file has.

@@ -20,7 +20,7 @@ use vigia_agent::window::{Now, Totals, Windows};
 use vigia_model::syscalls::Arch;
 
 use crate::analysis::realtime::{Odd, Realtime};
-use crate::args::Trace;
+use crate::args::{Format, Trace};
 use crate::error::Failure;
 use crate::input;
 use crate::ptrace;
@@ -51,10 +51,7 @@ enum Event {
 
 /// Traces until the target ends, the time is over, or a signal says so.
 pub fn run(args: &Trace) -> Result<u8, Failure> {
-    if args.pids.is_empty() && args.cgroup.is_none() && args.command.is_empty() {
-        return Err(Failure::input("what should be traced?")
-            .next("give a command (vigia trace -- CMD), processes (-p PID) or a cgroup (--cgroup PATH)"));
-    }
+    makes_sense(args)?;
     let model = args
         .model
         .as_deref()
@@ -81,6 +78,35 @@ pub fn run(args: &Trace) -> Result<u8, Failure> {
         End::Left(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
         End::OutOfTime => exit_code(said_meanwhile(&inbox)?.unwrap_or(ExitStatus::from_raw(SIGKILL))),
     })
+}
+
+/// There is a target, and nothing is asked for that would have no effect.
+fn makes_sense(args: &Trace) -> Result<(), Failure> {
+    if args.pids.is_empty() && args.cgroup.is_none() && args.command.is_empty() {
+        return Err(Failure::command_line("what should be traced?")
+            .next("give a command (vigia trace -- CMD), processes (-p PID) or a cgroup (--cgroup PATH)"));
+    }
+    let is_recorded = args.output.is_some() || args.save_model.is_some();
+    let is_printed = args.format == Format::Json && !args.summary;
+    if args.pairs && !is_recorded && !is_printed {
+        return Err(
+            Failure::command_line("--pairs: nothing says or records which calls come after which")
+                .next("add --output FILE or --save-model FILE, or --format json without -c"),
+        );
+    }
+    let trusted = &args.trusted;
+    let given = [
+        ("--key", !trusted.keys.is_empty()),
+        ("--unsigned", trusted.unsigned),
+        ("--content-key", trusted.content_key.is_some()),
+    ];
+    match given.into_iter().find(|(_, is_given)| *is_given) {
+        Some((option, _)) if args.model.is_none() => Err(Failure::command_line(format!(
+            "{option} is about a model, and there is none to score with"
+        ))
+        .next(format!("add --load-model FILE, or leave {option} out"))),
+        _ => Ok(()),
+    }
 }
 
 /// Why nobody is traced any more.
