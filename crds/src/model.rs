@@ -274,7 +274,8 @@ pub struct Trust {
 }
 
 /// The keys that are a point of small order, in each of its encodings: by one of them anybody can sign anything.
-/// Source: RFC 8032, section 5.1.7, and Cremers and Jackson, "Prime, Order Please!" (2019), table of Ed25519's points.
+/// RFC 8032, section 5.1.3, says what an encoding is; some of these are not canonical. A test holds the list against
+/// ed25519-dalek's `VerifyingKey::is_weak`.
 pub const SMALL_ORDER: [&str; 14] = [
     "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
     "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAIA=",

@@ -157,8 +157,7 @@ pub enum DriftMetric {
 
 /// How to train; copied into each TrainingRun.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
-#[x_kube(validation = Rule::new("self.estimator.types.exists(t, !(t in ['IsolationForest', 'ETS', 'ARIMA'])) || !self.gates.exists(g, g.metric == 'InjectionRecall')")
-    .message("IsolationForest, ETS and ARIMA alone see none of the new calls that InjectionRecall injects: add Novelty to estimator.types, or write gates without InjectionRecall"))]
+#[x_kube(validation = crate::trainingrun::sees_injected())]
 #[serde(rename_all = "camelCase")]
 pub struct TrainingTemplate {
     /// What is fitted.

@@ -41,8 +41,7 @@ use crate::LocalRef;
 )]
 #[x_kube(validation = Rule::new("self == oldSelf")
     .message("a TrainingRun cannot be changed: create another one"))]
-#[x_kube(validation = Rule::new("self.estimator.types.exists(t, !(t in ['IsolationForest', 'ETS', 'ARIMA'])) || !self.gates.exists(g, g.metric == 'InjectionRecall')")
-    .message("IsolationForest, ETS and ARIMA alone see none of the new calls that InjectionRecall injects: add Novelty to estimator.types, or write gates without InjectionRecall"))]
+#[x_kube(validation = sees_injected())]
 #[serde(rename_all = "camelCase")]
 pub struct TrainingRunSpec {
     /// The Model to train.
@@ -198,6 +197,20 @@ pub enum EstimatorType {
     Novelty,
 }
 
+/// What is asked of a spec that has estimators and gates.
+pub(crate) fn sees_injected() -> kube::core::Rule {
+    kube::core::Rule::new(
+        "self.estimator.types.exists(t, !(t in ['IsolationForest', 'ETS', 'ARIMA'])) || !self.gates.exists(g, g.metric == 'InjectionRecall')",
+    )
+    .message(
+        "IsolationForest, ETS and ARIMA alone see none of the new calls that InjectionRecall injects: add Novelty to estimator.types, or write gates without InjectionRecall",
+    )
+}
+
+/// A time as RFC 3339 has it, with its letters in upper case.
+const TIME: &str =
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$";
+
 /// Which windows a run trains on: those of the Model's profiles that raised no alert.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[x_kube(validation = Rule::new("self.minWindows <= self.maxWindows")
@@ -210,11 +223,11 @@ pub enum EstimatorType {
 pub struct DataWindow {
     /// Not before. As 2026-01-31T08:00:00Z.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("pattern" = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$"))]
+    #[schemars(extend("pattern" = TIME))]
     pub since: Option<Time>,
     /// Not after. As 2026-01-31T08:00:00Z.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("pattern" = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$"))]
+    #[schemars(extend("pattern" = TIME))]
     pub until: Option<Time>,
     /// At least so many, or the run fails. Between 50 and 200000.
     #[serde(default = "default_min_windows")]
