@@ -125,7 +125,7 @@ pub fn content_key(path: &Path) -> Result<ContentKey, Failure> {
 
 /// The key that is in this file, to sign with.
 pub fn signing_key(path: &Path) -> Result<SigningKey, Failure> {
-    SigningKey::load_marked(path).map_err(|error| {
+    SigningKey::load(path).map_err(|error| {
         let failure = unusable(path, &error);
         match error {
             KeyError::Io { source, .. } if source.kind() == ErrorKind::NotFound => {

@@ -3,11 +3,11 @@
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use vigia_model::artifact;
+use vigia_model::calibration::MIN_HOLDOUT;
 use vigia_model::pipeline::{EstimatorKind, MAX_MEMBERS};
 use vigia_model::schema::Schema;
 use vigia_trainer::data::Rows;
 use vigia_trainer::fit::{self, Params, Trained};
-use vigia_trainer::validate::MIN_HOLDOUT;
 
 use crate::args::{Format, Train};
 use crate::error::Failure;

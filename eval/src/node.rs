@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 use vigia_model::artifact::{Reader, Task};
+use vigia_model::calibration::MIN_HOLDOUT;
 use vigia_model::context::{Context, Past};
 use vigia_model::estimators::ngram::Call;
 use vigia_model::estimators::rate::{Arima, Ets, Forecast};
@@ -18,7 +19,6 @@ use vigia_model::syscalls::{Arch, IA32};
 use vigia_model::window::{Calls, Window};
 use vigia_trainer::data::{About, Rows};
 use vigia_trainer::fit::{self, Params};
-use vigia_trainer::validate::MIN_HOLDOUT;
 
 /// Length of a window where a profile says nothing.
 const WINDOW_MS: u32 = 10_000;

@@ -30,6 +30,10 @@ pub const HIGH: f32 = 0.9;
 
 /// Fewest held-out scores to calibrate on.
 pub const MIN_SAMPLES: usize = 20;
+/// Parts that held-out windows are cut into where each is scored by what was calibrated on the others.
+pub const FOLDS: usize = 5;
+/// Fewest held-out windows of a training: all parts but one must be enough to calibrate on.
+pub const MIN_HOLDOUT: usize = MIN_SAMPLES * FOLDS / (FOLDS - 1);
 /// Most knots of the bulk.
 pub const MAX_KNOTS: usize = 64;
 /// Share of the scores that make the tail.

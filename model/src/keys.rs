@@ -153,20 +153,12 @@ impl SigningKey {
         Ok(Self::from_seed(bytes32(seed).ok_or(KeyError::Format("private"))?))
     }
 
-    /// Reads a key file that only its owner may read.
+    /// Reads a key file that only its owner may read and that says its kind: what was signed with a key to encrypt with
+    /// could be signed by whoever may read models.
     ///
     /// # Errors
-    /// The file cannot be read, others may read it, or it holds no key.
+    /// The file cannot be read, others may read it, it holds no key, or it does not say that this is one to sign with.
     pub fn load(path: &Path) -> Result<Self, KeyError> {
-        Self::parse(&private_text(path)?)
-    }
-
-    /// As [`SigningKey::load`], of a file that says its kind: what was signed with a key to encrypt with could be signed
-    /// by whoever may read models.
-    ///
-    /// # Errors
-    /// As for [`SigningKey::load`], or the file does not say that it holds a key to sign with.
-    pub fn load_marked(path: &Path) -> Result<Self, KeyError> {
         let text = private_text(path)?;
         let key = Self::parse(&text)?;
         match text.trim().starts_with(SIGNING_MARK) || text.trim().starts_with("-----") {

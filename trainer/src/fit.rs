@@ -13,6 +13,7 @@
 
 use serde::{Deserialize, Serialize};
 use vigia_model::artifact::{self, ArtifactError, Metadata, Task};
+use vigia_model::calibration::MIN_HOLDOUT;
 use vigia_model::context::PairCounts;
 use vigia_model::deviation::{Deviation, DeviationError, Moments};
 use vigia_model::estimators::table::Table;
@@ -167,7 +168,7 @@ pub enum FitError {
     /// Too little to calibrate and validate on.
     #[error(
         "calibration and validation need at least {least} held-out windows, there are {0}: collect more windows",
-        least = validate::MIN_HOLDOUT
+        least = MIN_HOLDOUT
     )]
     Holdout(usize),
     /// The estimators make no pipeline.
@@ -287,7 +288,7 @@ pub fn combine(mut parts: Vec<Partial>, params: &Params, holdout: &Rows) -> Resu
             why: "is missing",
         });
     }
-    if holdout.len() < validate::MIN_HOLDOUT {
+    if holdout.len() < MIN_HOLDOUT {
         return Err(FitError::Holdout(holdout.len()));
     }
     let mut sums = Moments::new(holdout.width());

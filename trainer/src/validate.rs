@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use vigia_model::calibration::FOLDS;
 use vigia_model::context::{Context, MAX_PAIRS, PLACES, Pair};
 use vigia_model::deviation::{Deviation, Moments};
 use vigia_model::pipeline::{
@@ -17,16 +18,13 @@ pub const HOLDOUT_EXCEEDANCE: &str = "HoldoutExceedance";
 pub const INJECTION_RECALL: &str = "InjectionRecall";
 /// The p-value below which a held-out window counts as flagged.
 pub const ALPHA: f64 = 0.01;
-/// Parts that the held-out windows are cut into for [`HOLDOUT_EXCEEDANCE`].
-const FOLDS: usize = 5;
-/// Fewest held-out windows: four of five parts must be enough to calibrate on.
-pub const MIN_HOLDOUT: usize = vigia_model::calibration::MIN_SAMPLES * FOLDS / (FOLDS - 1);
 /// Different system calls added to a window, and how often each.
 const INJECTED: usize = 3;
 const TIMES: f64 = 3.0;
 
 /// Share of held-out windows below [`ALPHA`] when each fifth, contiguous in time, is scored by what was
-/// calibrated on the other four (and on `left_out`, see [`PipelineSpec::calibrate_beside`]): windows that calibrated themselves would always hold.
+/// calibrated on the other four (and on `left_out`, see [`PipelineSpec::calibrate_beside`]): windows that calibrated
+/// themselves would always hold.
 ///
 /// # Errors
 /// Estimators that do not calibrate.

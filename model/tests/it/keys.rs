@@ -47,7 +47,7 @@ fn a_key_says_its_kind_and_is_not_taken_for_another() {
     let load = |text: &str| {
         std::fs::write(&path, text).expect("writes");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("chmod");
-        SigningKey::load_marked(&path)
+        SigningKey::load(&path)
     };
     let (marked, key) = (SigningKey::to_text(&[7; 32]), SigningKey::from_seed([7; 32]));
     let bare = marked.rsplit_once(':').expect("a mark").1;

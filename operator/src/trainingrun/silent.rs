@@ -2,14 +2,11 @@
 //! fail in a pod whatever is tried again. Pure.
 
 use vigia_crds::EstimatorType;
-use vigia_model::calibration::MIN_SAMPLES;
+use vigia_model::calibration::MIN_HOLDOUT;
 use vigia_model::context::Context;
 use vigia_model::estimators::rate::LEAST_PAST;
 
 use crate::store::Row;
-
-/// Fewest windows held out that must carry it: a fifth of them takes its turn in being scored by the others.
-const LEAST: usize = MIN_SAMPLES * 5 / 4;
 
 /// Why an estimator of these cannot be trained: a reason and a sentence.
 pub(super) fn why(
@@ -24,7 +21,7 @@ pub(super) fn why(
             _ => return None,
         };
         let known = holdout.iter().filter(|row| carries(&row.context)).count();
-        (known < LEAST).then(|| said(*kind, known, holdout.len(), profiles))
+        (known < MIN_HOLDOUT).then(|| said(*kind, known, holdout.len(), profiles))
     })
 }
 
@@ -55,7 +52,7 @@ fn said(kind: EstimatorType, known: usize, of: usize, profiles: &[String]) -> (&
         ),
     };
     let message = format!(
-        "{name} looks at {what}; {known} of the {of} windows held out carry that, and {LEAST} must: {more}, or leave {name} out of spec.estimator.types"
+        "{name} looks at {what}; {known} of the {of} windows held out carry that, and {MIN_HOLDOUT} must: {more}, or leave {name} out of spec.estimator.types"
     );
     (reason, message)
 }

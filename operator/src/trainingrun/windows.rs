@@ -9,6 +9,7 @@ use std::time::Duration;
 use kube::ResourceExt;
 use sha2::{Digest, Sha256};
 use vigia_crds::{TraceProfile, TrainingRun};
+use vigia_model::calibration::MIN_HOLDOUT;
 use vigia_model::schema::Schema;
 use vigia_model::syscalls::ALL_CALLS;
 
@@ -18,6 +19,10 @@ use crate::traceprofile::capture;
 /// Share of windows that is held out for calibration and validation, and the least number of them.
 const HOLDOUT_SHARE: f64 = 0.25;
 const HOLDOUT_MIN: usize = 30;
+const _: () = assert!(
+    HOLDOUT_MIN >= MIN_HOLDOUT,
+    "a run that has its windows must not fail for want of them"
+);
 /// Fewest windows of a shard.
 const SHARD_MIN: usize = 8;
 /// Most windows that are gathered, whatever a run asks for: what the API allows, at 0.6 KiB each.
