@@ -212,7 +212,8 @@ pub struct ProfileOnNode {
     #[serde(default)]
     pub lost: i64,
     /// Windows of them that would have been told as alerts, had the alert budget not been spent, of each Model;
-    /// rounded up to a power of two. It is 0 again an hour after the last one, and when the agent starts.
+    /// rounded up to a power of two. It is 0 again an hour after the last one; until then a profile that has no
+    /// container here any more is still listed.
     #[serde(default)]
     pub alerts_withheld: i64,
 }

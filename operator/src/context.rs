@@ -96,6 +96,8 @@ pub struct Caches {
     pub version_names: Names,
     /// Names of the policies of each Model.
     pub policy_names: Names,
+    /// Names of the nodes that withheld alerts of each profile of late, whether or not they have a pod of it now.
+    pub withheld_on: Names,
 }
 
 impl Caches {

@@ -101,7 +101,7 @@ impl Agent {
             let habits = self.habits.lock().expect("no panic");
             habits.withheld.get(&self.node).copied().unwrap_or_default()
         };
-        let profiles: Vec<ProfileOnNode> = plan
+        let mut profiles: Vec<ProfileOnNode> = plan
             .spec
             .profiles
             .iter()
@@ -118,6 +118,18 @@ impl Agent {
             .collect();
         self.score(&versions);
         let mut status = plan.status.clone().unwrap_or_default();
+        // What was withheld of a profile is still said where the node has no pod of it any more.
+        let is_away = |one: &&ProfileOnNode| {
+            let planned = profiles.iter().map(|p| (&p.namespace, &p.name));
+            alerts_withheld > 0 && planned.clone().all(|p| p != (&one.namespace, &one.name))
+        };
+        let away: Vec<ProfileOnNode> = status.profiles.iter().filter(is_away).cloned().collect();
+        profiles.extend(away.into_iter().map(|one| ProfileOnNode {
+            namespace: one.namespace,
+            name: one.name,
+            alerts_withheld,
+            ..ProfileOnNode::default()
+        }));
         status.observed_generation = plan.metadata.generation.unwrap_or(0);
         status.targets = profiles.iter().map(|p| p.containers).sum();
         status.profiles = profiles;

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
@@ -15,10 +16,7 @@ use crate::objects;
 use crate::rollouts::condition;
 use crate::world::{World, eventually};
 
-async fn of_profile(
-    world: &World,
-    name: &str,
-) -> Result<Vec<k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition>> {
+async fn of_profile(world: &World, name: &str) -> Result<Vec<Condition>> {
     Ok(world
         .profile("shop", name)
         .await?
@@ -264,6 +262,40 @@ async fn withheld(world: &World, ns: &str) -> Result<()> {
         .expect("is there")
         .message;
     assert!(message.contains("spent on n2 (up to 8)"), "{message}");
+
+    // It stays said while the node's only pod is replaced, or does not come back.
+    let since = |said: &[Condition]| {
+        let told = vigia_crds::conditions::find(said, "AlertsTold").expect("is there");
+        assert_eq!(told.status, "False", "{}", told.message);
+        told.last_transition_time.clone()
+    };
+    let first = since(&said);
+    let pods: Api<Pod> = Api::namespaced(world.client.clone(), ns);
+    for there in [false, true] {
+        if there {
+            let labels = [("app", "web")];
+            objects::pod(&world.client, ns, "web-2", "n2", "default", &labels, &["app"]).await?;
+        } else {
+            pods.delete("web-2", &DeleteParams::default().grace_period(0))
+                .await?;
+        }
+        eventually("the agent and the profile know", || async {
+            let of_agent = world.plan("n2").await?.status.unwrap_or_default().targets;
+            let status = world.profile(ns, "webby").await?.status.unwrap_or_default();
+            let (wanted, is) = (i32::from(there), (of_agent, status.nodes - 1));
+            Ok(if is == (wanted, wanted) {
+                Ok(())
+            } else {
+                Err(format!("{is:?}"))
+            })
+        })
+        .await?;
+        let status = world.profile(ns, "webby").await?.status.unwrap_or_default();
+        assert_eq!(
+            (since(&status.conditions), status.alerts_withheld),
+            (first.clone(), 8)
+        );
+    }
     hold(0);
     is("True", "AllTold").await?;
     sum(0).await?;

@@ -40,6 +40,11 @@ impl<K: Ord + Clone, V> Grace<K, V> {
         self.0.get(key).map(|(value, _)| value)
     }
 
+    /// What is kept, as of the last turn, in order.
+    pub fn keys(&self) -> impl Iterator<Item = &K> {
+        self.0.keys()
+    }
+
     /// The value of what comes back, unless that comes too late.
     pub fn take(&mut self, key: &K, now: Duration) -> Option<V> {
         let (value, until) = self.0.remove(key)?;

@@ -31,7 +31,7 @@ use super::score::Scorer;
 use super::state::{LastPlan, LastSpent, State};
 use super::status::{self, View};
 use super::trace::Trace;
-use super::withheld::Withheld;
+use super::withheld::{LastWithheld, Withheld};
 use crate::window::Now;
 
 /// How long the last reports may take when the agent is told to end.
@@ -136,6 +136,11 @@ impl Agent {
             let hours = wall_ms().saturating_sub(last.at_ms) as f64 / 3.6e6;
             scorer.restore(last.spent, hours, Duration::ZERO);
         }
+        let mut withheld = Withheld::default();
+        if let Some(last) = state.withheld() {
+            let ago = Duration::from_millis(wall_ms().saturating_sub(last.at_ms));
+            withheld.restore(last.profiles, ago, Duration::ZERO);
+        }
         let engine = Engine::new(engine_config, state.serving(), scorer);
         let operator = Operator::new(config.operator());
         let (done, obtained) = mpsc::channel(16);
@@ -173,7 +178,7 @@ impl Agent {
             obtained,
             statuses,
             status: NodePlanStatus::default(),
-            withheld: Withheld::default(),
+            withheld,
             trace: Trace::default(),
             followed: None,
             heard: false,
@@ -212,6 +217,7 @@ impl Agent {
         let last = self.engine.end(self.now());
         self.tell(last);
         self.keep_spent();
+        self.keep_withheld(true);
         self.outbox.finish(FAREWELL).await;
         Ok(())
     }
@@ -263,6 +269,7 @@ impl Agent {
             );
         }
         self.withheld.turn(&tick.scored, self.clock.elapsed());
+        self.keep_withheld(false);
         // Rare, by what it keeps: an alert that was begun must not be forgotten by a crash.
         if tick.scored.iter().any(|one| one.told == Told::Begins) {
             self.keep_spent();
@@ -422,6 +429,20 @@ impl Agent {
         };
         if let Err(error) = self.state.keep_spent(&spent) {
             tracing::warn!(%error, "what is spent of alert budgets cannot be kept for a restart");
+        }
+    }
+
+    /// Whoever can make the agent end must not thereby remove the trace of what was not told.
+    fn keep_withheld(&mut self, last: bool) {
+        let Some(profiles) = self.withheld.to_keep(self.clock.elapsed(), last) else {
+            return;
+        };
+        let withheld = LastWithheld {
+            at_ms: wall_ms(),
+            profiles,
+        };
+        if let Err(error) = self.state.keep_withheld(&withheld) {
+            tracing::warn!(%error, "what alert budgets held back cannot be kept for a restart");
         }
     }
 

@@ -1,5 +1,5 @@
-//! What a restart must find again: the last plan, what served, what is spent of alert budgets, the secret that names
-//! containers in samples, and reports that the operator has not taken.
+//! What a restart must find again: the last plan, what served, what is spent of alert budgets and what they held back,
+//! the secret that names containers in samples, and reports that the operator has not taken.
 //!
 //! With the cache of artifacts beside it, an agent that comes back while the API server and the operator are away goes
 //! on as before. Each file is written whole or not at all; one that cannot be read is as one that is not there.
@@ -19,6 +19,7 @@ use vigia_proto::v1::ReportBatch;
 
 use super::desired::Key;
 use super::score::Spent;
+use super::withheld::LastWithheld;
 
 const PLAN: &str = "plan.json";
 const REPORTS: &str = "reports.pb";
@@ -144,6 +145,21 @@ impl State {
     /// When it cannot be written.
     pub fn keep_spent(&self, spent: &LastSpent) -> io::Result<()> {
         self.write("budgets.json", spent)
+    }
+
+    /// What alert budgets held back.
+    #[must_use]
+    pub fn withheld(&self) -> Option<LastWithheld> {
+        self.read("withheld.json")
+    }
+
+    /// Keeps what alert budgets held back.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn keep_withheld(&self, withheld: &LastWithheld) -> io::Result<()> {
+        self.write("withheld.json", withheld)
     }
 
     /// The node's secret, made where there is none yet.

@@ -37,6 +37,9 @@ pub const MODELS_FIT: &str = "ModelsFit";
 /// Profiles that are named in a message.
 const NAMED: usize = 3;
 
+/// Profiles of a status: the schema's bound.
+const PROFILES: usize = 512;
+
 /// Longest message of a refused version.
 const MESSAGE: usize = 512;
 
@@ -107,7 +110,23 @@ pub fn build<M>(view: &View<'_, M>, current: &NodePlanStatus, now: Timestamp) ->
     }
 }
 
+/// The plan's profiles, and those that have left it and of which something was withheld: whoever can make a node's only
+/// pod of a profile end must not thereby remove the trace.
 fn profiles<M>(view: &View<'_, M>, current: &NodePlanStatus) -> Vec<ProfileOnNode> {
+    let mut profiles = planned(view, current);
+    let away = view.withheld.profiles();
+    let away = away.filter(|key| !view.desired.profiles.contains_key(*key));
+    let room = PROFILES.saturating_sub(profiles.len());
+    profiles.extend(away.take(room).map(|key| ProfileOnNode {
+        namespace: key.namespace.clone(),
+        name: key.name.clone(),
+        alerts_withheld: rounded(view.withheld.of(key)),
+        ..ProfileOnNode::default()
+    }));
+    profiles
+}
+
+fn planned<M>(view: &View<'_, M>, current: &NodePlanStatus) -> Vec<ProfileOnNode> {
     let mut counts: BTreeMap<&Key, i32> = view.desired.profiles.keys().map(|key| (key, 0)).collect();
     for target in view.traced.iter().filter_map(|id| view.desired.targets.get(*id)) {
         for profile in &target.profiles {
@@ -406,6 +425,7 @@ mod tests {
         let mut withheld = Withheld::default();
         let scored = vec![Scored::of(key("profile"), Told::Withheld); 3];
         withheld.turn(&scored, Duration::ZERO);
+        withheld.turn(&[Scored::of(key("away"), Told::Withheld)], Duration::ZERO);
         let view = View {
             desired: &desired,
             shelf,
@@ -504,6 +524,12 @@ mod tests {
             ),
             (1, 1000, 8, false, 4)
         );
+        let away = &first.profiles[1..];
+        let named: Vec<_> = away
+            .iter()
+            .map(|one| (one.name.as_str(), one.containers, one.alerts_withheld))
+            .collect();
+        assert_eq!(named, [("away", 0, 1)], "what was withheld of it is still said");
         assert_eq!(first.summary, "m@aaaaaaaa");
     }
 

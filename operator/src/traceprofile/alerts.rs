@@ -84,7 +84,9 @@ mod tests {
                 plan("n2", "p", withheld[1]),
                 plan("n3", "another", 64),
             ];
-            let agents = agents("shop", "p", plans.iter());
+            // Node n2 has no pod of the profile any more.
+            let agents = agents("shop", "p", &["n1".to_owned()].into(), plans.iter());
+            assert_eq!(agents.containers, 1, "of where its pods are");
             let next = status(
                 &profile,
                 &Selection::default(),

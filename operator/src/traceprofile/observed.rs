@@ -78,16 +78,35 @@ pub struct Agents {
     pub withheld: Vec<(String, i64)>,
 }
 
-/// What the plans of a selection's nodes say.
-pub fn agents<'a>(namespace: &str, name: &str, plans: impl Iterator<Item = &'a NodePlan>) -> Agents {
+/// Profiles, by namespace and name, of which this node withheld alerts within the last hour.
+pub fn withheld_here(plan: &NodePlan) -> impl Iterator<Item = (&str, &str)> {
+    let profiles = plan.status.iter().flat_map(|status| &status.profiles);
+    let withheld = profiles.filter(|here| here.alerts_withheld > 0);
+    withheld.map(|here| (here.namespace.as_str(), here.name.as_str()))
+}
+
+/// What nodes say of a profile: those that it selects now, and, of what was withheld, any that withheld some. An hour is
+/// longer than a pod lives.
+pub fn agents<'a>(
+    namespace: &str,
+    name: &str,
+    nodes: &BTreeSet<String>,
+    plans: impl Iterator<Item = &'a NodePlan>,
+) -> Agents {
     let mut agents = Agents::default();
     for plan in plans {
         let Some(status) = &plan.status else { continue };
-        let of_profile = status
-            .profiles
-            .iter()
-            .filter(|p| p.namespace == namespace && p.name == name);
-        for here in of_profile {
+        let of_profile = || {
+            let all = status.profiles.iter();
+            all.filter(|p| p.namespace == namespace && p.name == name)
+        };
+        for here in of_profile().filter(|here| here.alerts_withheld > 0) {
+            agents.withheld.push((plan.name_any(), here.alerts_withheld));
+        }
+        if !nodes.contains(&plan.name_any()) {
+            continue;
+        }
+        for here in of_profile() {
             agents.containers = agents
                 .containers
                 .saturating_add(u32::try_from(here.containers).unwrap_or(0));
@@ -98,9 +117,6 @@ pub fn agents<'a>(namespace: &str, name: &str, plans: impl Iterator<Item = &'a N
                 agents.most = (cost, plan.name_any());
             }
             agents.lost = agents.lost.saturating_add(here.lost.max(0));
-            if here.alerts_withheld > 0 {
-                agents.withheld.push((plan.name_any(), here.alerts_withheld));
-            }
             if here.over_budget {
                 agents.over.push((plan.name_any(), here.mode));
             }

@@ -50,8 +50,15 @@ async fn reconcile(profile: Arc<TraceProfile>, context: Arc<Context>) -> Result<
     let caches = &context.caches;
     let claimants = Claimants::new(caches.profiles_in(&namespace));
     let selection = select(&profile, &claimants, &caches.pods.in_namespace(&namespace));
-    let plans: Vec<_> = selection.nodes.iter().filter_map(|n| caches.plan(n)).collect();
-    let agents = agents(&namespace, &name, plans.iter().map(|plan| &**plan));
+    let mut of_interest = selection.nodes.clone();
+    of_interest.extend(caches.withheld_on.of(&namespace, &name));
+    let plans: Vec<_> = of_interest.iter().filter_map(|n| caches.plan(n)).collect();
+    let agents = agents(
+        &namespace,
+        &name,
+        &selection.nodes,
+        plans.iter().map(|plan| &**plan),
+    );
     let named = profile.spec.models.iter().map(|m| m.name.clone());
     let unread = named.filter(|name| caches.model(&namespace, name).is_none());
     let there = context.unreadable.names(&Model::kind(&()), &namespace);

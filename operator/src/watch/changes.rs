@@ -1,5 +1,7 @@
 //! What a change concerns: the reconciles that it asks for, found through indexes.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -9,6 +11,7 @@ use vigia_crds::{Model, ModelVersion, NodePlan, RetrainingPolicy, TraceProfile, 
 use super::{Change, RUN_NAME, RUN_NAMESPACE};
 use crate::context::{Context, Names};
 use crate::pods::PodView;
+use crate::traceprofile::withheld_here;
 
 /// A pod concerns its node, the profiles that select it, their Models, and its training.
 pub(super) fn pod(context: &Context, old: Option<&PodView>, new: Option<&PodView>) {
@@ -65,11 +68,10 @@ fn trigger_models(context: &Context, plan: &NodePlan) {
 pub(super) fn plan(context: &Context, change: &Change<'_, NodePlan>) {
     for plan in change.each() {
         trigger_models(context, plan);
-        for profile in &plan.spec.profiles {
-            context
-                .triggers
-                .profiles
-                .namespaced(&profile.namespace, &profile.name);
+        let planned = plan.spec.profiles.iter();
+        let planned = planned.map(|profile| (profile.namespace.as_str(), profile.name.as_str()));
+        for (namespace, name) in planned.chain(withheld_here(plan)) {
+            context.triggers.profiles.namespaced(namespace, name);
         }
     }
     if let Some(old) = change.old
@@ -227,6 +229,24 @@ pub(super) fn job(context: &Context, change: &Change<'_, Job>) {
 /// Profiles are found by their namespace.
 pub(super) fn index_profile(context: &Context, change: &Change<'_, TraceProfile>) {
     index(&context.caches.profile_names, change, |_| String::new());
+}
+
+/// Nodes are found by the profiles of which they withheld alerts.
+pub(super) fn index_plan(context: &Context, change: &Change<'_, NodePlan>) {
+    let Some(node) = change.each().map(ResourceExt::name_any).next() else {
+        return;
+    };
+    let nodes = &context.caches.withheld_on;
+    let [old, new] = [change.old, change.new].map(|plan| {
+        let withheld = plan.into_iter().flat_map(withheld_here);
+        withheld.collect::<BTreeSet<_>>()
+    });
+    for (namespace, profile) in new.difference(&old) {
+        nodes.put(namespace, profile, &node);
+    }
+    for (namespace, profile) in old.difference(&new) {
+        nodes.take(namespace, profile, &node);
+    }
 }
 
 /// Versions are found by their Model.

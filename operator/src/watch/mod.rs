@@ -72,6 +72,7 @@ pub fn caches() -> (Caches, Writers) {
             profile_names: Names::default(),
             version_names: Names::default(),
             policy_names: Names::default(),
+            withheld_on: Names::default(),
         },
         Writers {
             nodes: nodes_writer,
@@ -107,7 +108,13 @@ pub fn start(
         };
     }
     watch!(nodes, Api::all(client()), trim_node, no_index, changes::node);
-    watch!(plans, Api::all(client()), trim, no_index, changes::plan);
+    watch!(
+        plans,
+        Api::all(client()),
+        trim,
+        changes::index_plan,
+        changes::plan
+    );
     watch!(
         profiles,
         Api::all(client()),

@@ -61,7 +61,7 @@ fn what_is_kept_down_is_said_and_told_once() {
         let next = status(
             &profile,
             &selection,
-            &agents("shop", "p", plans.iter()),
+            &agents("shop", "p", &selection.nodes, plans.iter()),
             &Unmet::default(),
             at(second),
         );
@@ -234,13 +234,14 @@ fn agents_are_summed_over_nodes_and_a_broken_probe_is_named() {
         .expect("a plan")
     };
     let plans = [plan("n1", "True"), plan("n2", "False")];
-    let said = agents("shop", "p", plans.iter());
+    let nodes = BTreeSet::from(["n1".to_owned(), "n2".to_owned()]);
+    let said = agents("shop", "p", &nodes, plans.iter());
     assert_eq!((said.containers, said.answered), (4, 2));
     assert_eq!(said.broken, [("n2".to_owned(), "no BTF".to_owned())]);
     let selection = Selection {
         pods: 1,
         containers: 5,
-        nodes: BTreeSet::from(["n1".to_owned(), "n2".to_owned()]),
+        nodes,
         ..Selection::default()
     };
     let status = status(
