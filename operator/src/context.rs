@@ -20,12 +20,14 @@ use crate::metrics::Metrics;
 use crate::model::assign::Assignments;
 use crate::model::revoked::Revocations;
 use crate::modelversion::Artifacts;
+use crate::nodeplan::claim::Claimants;
 use crate::observed::Observations;
 use crate::pods::Pods;
 use crate::signing::OperatorKey;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
 use crate::traceprofile::Shares;
+use crate::traceprofile::observed::{Source, source};
 use crate::watch::Unreadable;
 
 /// What every controller and the gRPC server are given.
@@ -113,6 +115,24 @@ impl Caches {
         let mut profiles = self.profiles_in(namespace);
         profiles.retain(|p| p.spec.models.iter().any(|m| m.name == model));
         profiles
+    }
+
+    /// The same without those of which others trace everything, and how many of them come first because they have
+    /// something that runs: the rest waits for that.
+    pub fn profiles_of(&self, namespace: &str, model: &str) -> (Vec<Arc<TraceProfile>>, usize) {
+        let claimants = Claimants::new(self.profiles_in(namespace));
+        let pods = self.pods.in_namespace(namespace);
+        let (mut run, mut wait) = (vec![], vec![]);
+        for profile in self.profiles_naming(namespace, model) {
+            match source(&profile, &claimants, &pods) {
+                Source::Runs => run.push(profile),
+                Source::Waits => wait.push(profile),
+                Source::Others => {}
+            }
+        }
+        let running = run.len();
+        run.append(&mut wait);
+        (run, running)
     }
 
     /// The versions of a Model, by name.

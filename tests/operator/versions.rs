@@ -266,5 +266,54 @@ async fn windows_of_another_length_or_of_other_calls_than_the_data_are_said() ->
         world.merge::<vigia_crds::TraceProfile>(NS, "web", filter).await?;
         condition("m", said, async || of_model(&world).await).await?;
     }
-    Ok(())
+    // A profile of another filter that comes later and gets nothing changes nothing; one that gets something does.
+    let mut other = objects::profile(NS, "younger", "web", &["m"])?;
+    other.spec.window = std::time::Duration::from_secs(10).into();
+    other.spec.capture.syscalls.exclude = vec!["futex".to_owned()];
+    let profiles: Api<vigia_crds::TraceProfile> = Api::namespaced(world.client.clone(), NS);
+    profiles.create(&PostParams::default(), &other).await?;
+    condition("younger", (READY, "False", "Overlaps"), async || {
+        let status = world.profile(NS, "younger").await?.status.unwrap_or_default();
+        Ok(status.conditions)
+    })
+    .await?;
+    let since = async || -> Result<_> {
+        let said = of_model(&world).await?;
+        let fits = vigia_crds::conditions::find(&said, "CaptureFits").expect("is there");
+        Ok((fits.status.clone(), fits.last_transition_time.clone()))
+    };
+    let (before, events) = (since().await?, world.events(NS, "m", "CaptureChanged").await?);
+    assert_eq!((before.0.as_str(), events.len()), ("True", 1), "{events:?}");
+    // The Model is looked at again: its generation is another one.
+    world
+        .merge::<Model>(
+            NS,
+            "m",
+            json!({"spec": {"rollout": {"steps": [{"nodes": "100%", "mode": "Active", "hold": "1s"}]}}}),
+        )
+        .await?;
+    eventually("the Model has been looked at", || async {
+        let model = world.model(NS, "m").await?;
+        let seen = model.status.as_ref().map(|status| status.observed_generation);
+        Ok(if seen == model.metadata.generation {
+            Ok(())
+        } else {
+            Err(format!("{seen:?}"))
+        })
+    })
+    .await?;
+    assert_eq!(since().await?, before);
+
+    // Each change is told.
+    let filter = json!({"spec": {"capture": {"syscalls": {"exclude": ["futex"]}}}});
+    world.merge::<vigia_crds::TraceProfile>(NS, "web", filter).await?;
+    eventually("the second change is told", || async {
+        let events = world.events(NS, "m", "CaptureChanged").await?;
+        Ok(if events.len() == 2 {
+            Ok(())
+        } else {
+            Err(format!("{events:?}"))
+        })
+    })
+    .await
 }

@@ -18,7 +18,7 @@ use super::version::{self, VersionView};
 use super::{history, lost, revoked, trace, trust, windows};
 use crate::context::Context;
 use crate::controller::{self, Error};
-use crate::events::{Note, Severity};
+use crate::events::Note;
 use crate::metrics::ReasonLabels;
 use crate::nodeplan::claim::Claimants;
 use crate::observed::Merged;
@@ -43,7 +43,7 @@ async fn reconcile(model: Arc<Model>, context: Arc<Context>) -> Result<Option<Du
     let revoked = context.revocations.with(Some(&current), &namespace, &name);
     revoked::latch(&mut versions, &revoked);
     lost::mark(&mut versions, &nodes);
-    let profiles = context.caches.profiles_naming(&namespace, &name);
+    let (profiles, running) = context.caches.profiles_of(&namespace, &name);
     windows::mark(&mut versions, &objects, &profiles);
     confirm_absence(&current, &versions, &namespace, &context).await?;
     let generation = model.metadata.generation.unwrap_or(0);
@@ -72,16 +72,12 @@ async fn reconcile(model: Arc<Model>, context: Arc<Context>) -> Result<Option<Du
     wanted.push(windows::condition(serving, &profiles));
     let rolled_out = status.rollout.as_ref().filter(|r| is_forward(r.phase));
     let rolled_out = rolled_out.and_then(|r| objects.iter().find(|v| v.spec.digest == r.version.digest));
-    let capture = windows::capture_fits(serving, rolled_out.map(|v| &**v), &profiles);
-    let changed = capture.status == Some(false)
-        && conditions::find(&status.conditions, windows::CAPTURE_FITS).is_none_or(|c| c.status != "False");
-    let changed = changed.then(|| Note {
-        severity: Severity::Warning,
-        reason: "CaptureChanged",
-        action: "Score",
-        note: capture.message.clone(),
-        key: format!("capture/{}", serving.map_or("", |v| &v.spec.digest)),
-    });
+    // While the only pod of a profile is replaced, nothing changes.
+    let differed =
+        conditions::find(&status.conditions, windows::CAPTURE_FITS).is_some_and(|c| c.status == "False");
+    let of_interest = if differed { &profiles } else { &profiles[..running] };
+    let capture = windows::capture_fits(serving, rolled_out.map(|v| &**v), of_interest);
+    let changed = windows::changed(&status.conditions, &capture, serving);
     wanted.push(capture);
     wanted.push(trust::condition(&model.spec.trust));
     status.conditions = conditions::apply(&status.conditions, &wanted, generation, now);

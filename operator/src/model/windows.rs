@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
-use vigia_crds::conditions::Wanted;
+use vigia_crds::conditions::{self, Wanted};
 use vigia_crds::{ModelVersion, TraceProfile};
 
 use super::version::VersionView;
+use crate::events::{Note, Severity};
 use crate::store::Length;
 use crate::traceprofile::capture;
 
@@ -89,6 +91,24 @@ pub fn capture_fits(
         );
         Wanted::unknown(CAPTURE_FITS, "NotKnown", message)
     }
+}
+
+/// An Event where the windows begin to be of other calls. Its key has the time since when they were not: that is kept, so
+/// that a life of the operator that says it again says the same, and the next time is another.
+pub fn changed(before: &[Condition], now: &Wanted, serving: Option<&ModelVersion>) -> Option<Note> {
+    let before = conditions::find(before, CAPTURE_FITS);
+    if now.status != Some(false) || before.is_some_and(|before| before.status == "False") {
+        return None;
+    }
+    let digest = serving.map_or("", |version| &version.spec.digest);
+    let since = before.map_or(0, |before| before.last_transition_time.0.as_second());
+    Some(Note {
+        severity: Severity::Warning,
+        reason: "CaptureChanged",
+        action: "Score",
+        note: now.message.clone(),
+        key: format!("capture/{digest}/{since}"),
+    })
 }
 
 /// The first three, and how many more.
@@ -190,6 +210,25 @@ mod tests {
         );
         assert_eq!(said(&[], &both).0, "NotKnown");
         assert_eq!(condition(None, &both).reason, "NoVersion");
+    }
+
+    #[test]
+    fn each_change_of_the_filter_is_told_once() {
+        let mut kept = vec![];
+        let mut next = |fits, second| {
+            let wanted = Wanted::new(CAPTURE_FITS, fits, "Any", "words");
+            let note = changed(&kept, &wanted, Some(&version(&[])));
+            let again = changed(&kept, &wanted, Some(&version(&[])));
+            assert_eq!(note, again, "a life that could not write it says the same");
+            kept = conditions::apply(&kept, &[wanted], 1, crate::fixture::at(second));
+            note.map(|note| note.key)
+        };
+        let first = next(false, 1).expect("told");
+        assert_eq!((next(false, 2), next(true, 3)), (None, None));
+        let second = next(false, 4).expect("told again");
+        assert_ne!(first, second);
+        assert_eq!((next(false, 5), next(true, 6)), (None, None));
+        assert!(next(false, 7).is_some_and(|third| third != second));
     }
 
     #[test]

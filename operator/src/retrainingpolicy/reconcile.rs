@@ -157,7 +157,7 @@ fn unscored(
     status: &RetrainingPolicyStatus,
     (since, now): (Timestamp, Timestamp),
 ) -> Unscored {
-    let profiles = context.caches.profiles_naming(namespace, model);
+    let (profiles, _) = context.caches.profiles_of(namespace, model);
     let serving = context.caches.model(namespace, model);
     let serving = serving.and_then(|m| Some(m.status.as_ref()?.serving.as_ref()?.digest.clone()));
     let versions = context.caches.versions_of(namespace, model);
@@ -224,7 +224,7 @@ fn view(model: &Model, namespace: &str, context: &Context) -> ModelView {
         .revocations
         .with(Some(&status), namespace, &model.name_any());
     revoked::latch(&mut views, &revoked);
-    let profiles = context.caches.profiles_naming(namespace, &model.name_any());
+    let (profiles, _) = context.caches.profiles_of(namespace, &model.name_any());
     model_windows::mark(&mut views, &versions, &profiles);
     views.sort_by(|a, b| a.age.cmp(&b.age));
     let serving = status.serving.as_ref();

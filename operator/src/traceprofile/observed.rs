@@ -57,6 +57,36 @@ pub fn select(profile: &TraceProfile, claimants: &Claimants, pods: &[Arc<PodView
     selection
 }
 
+/// Where a profile's windows come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Something is traced for it.
+    Runs,
+    /// Nothing that it selects runs at present.
+    Waits,
+    /// What it selects runs, and all of it is traced for others.
+    Others,
+}
+
+/// Where a profile's windows come from.
+pub fn source(profile: &TraceProfile, claimants: &Claimants, pods: &[Arc<PodView>]) -> Source {
+    let name = profile.name_any();
+    let mut source = Source::Waits;
+    for pod in pods {
+        if !select::matches(&profile.spec.pod_selector, &pod.labels) {
+            continue;
+        }
+        let (claims, overlaps) = claimants.resolve(pod);
+        if claims.iter().any(|claim| claim.profile.name_any() == name) {
+            return Source::Runs;
+        }
+        if overlaps.iter().any(|overlap| overlap.loser == name) {
+            source = Source::Others;
+        }
+    }
+    source
+}
+
 /// What agents say of a profile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Agents {

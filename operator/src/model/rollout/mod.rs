@@ -367,8 +367,8 @@ fn fail(observed: &Observed<'_>, status: &mut ModelStatus, digest: &str, reason:
     status.failed.drain(..surplus);
 }
 
-/// The key makes a transition one Event, however often it is derived; a later attempt at the same
-/// version follows a change of the spec, and is another one.
+/// The key makes a transition one Event, however often it is derived. It has the start of the rollout that it is derived
+/// from, as kept: a later attempt at the same version begins where that one has ended, and is another one.
 fn note(
     observed: &Observed<'_>,
     severity: Severity,
@@ -377,11 +377,13 @@ fn note(
     key: &str,
     note: String,
 ) -> Note {
+    let last = observed.status.rollout.as_ref();
+    let last = last.map_or(0, |rollout| rollout.started_at.0.as_second());
     Note {
         severity,
         reason,
         action: "Rollout",
         note,
-        key: format!("{}/{}/{key}", observed.generation, version.digest),
+        key: format!("{}/{}/{last}/{key}", observed.generation, version.digest),
     }
 }

@@ -1,7 +1,9 @@
 //! Stories: one at random, and those that must never be missed.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use proptest::prelude::*;
-use vigia_crds::{RolloutPhase, VersionMode, VersionState};
+use vigia_crds::{PromotionMode, RolloutPhase, VersionMode, VersionState};
 
 use super::{Nature, Op, Sim, story};
 
@@ -185,4 +187,36 @@ fn a_node_that_hangs_while_versions_go_back_stops_no_other_version() {
     sim.check_prompt().expect("the next one is rolled out");
     sim.settle().expect("comes to rest");
     assert_eq!(serving(&sim).as_deref(), Some("m-v2"));
+}
+
+#[test]
+fn a_second_rollout_of_a_version_is_told_as_the_first_was() {
+    let mut sim = settled(&[Nature::Fine, Nature::Fine], &[0]);
+    sim.model.spec.promotion.mode = PromotionMode::Auto;
+    let mut told: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    // A filter that is changed under way takes the version back; set back, it brings it again.
+    for silent in [false, true, false, true] {
+        sim.versions[1].silent = silent;
+        for _ in 0..4 {
+            let next = sim.decide();
+            assert_eq!(
+                next.notes,
+                sim.decide().notes,
+                "a life after a kill says the same"
+            );
+            for note in &next.notes {
+                told.entry(note.reason).or_default().insert(note.key.clone());
+            }
+            sim.commit(next).expect("nodes are told what they may run");
+            for n in 0..3 {
+                sim.write_plan(&format!("n{n}"));
+                sim.sync(&format!("n{n}"));
+            }
+            sim.pass(1);
+        }
+    }
+    let times = |reason| told.get(reason).map(BTreeSet::len);
+    for reason in ["RolloutStarted", "RollingBack", "RolledBack"] {
+        assert_eq!(times(reason), Some(2), "{reason}: {told:?}");
+    }
 }
