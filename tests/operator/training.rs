@@ -13,7 +13,7 @@ use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, T
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::events::v1::Event;
-use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use rand::RngExt;
 use serde_json::json;
@@ -523,6 +523,63 @@ async fn the_workers_of_a_run_that_fails_are_ended() -> Result<()> {
         })
     })
     .await
+}
+
+/// The Job controller's part is stood in for: the Job came to its deadline, and one pod ended before it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_is_out_of_time_says_so_and_keeps_what_its_workers_said() -> Result<()> {
+    let world = World::new(&["n1"]).await?;
+    shop(&world).await?;
+    report(&world, 1, &samples(240)).await?;
+    let job = eventually("there is a Job", || async {
+        Ok(jobs(&world).await?.pop().ok_or_else(|| "no Job".to_owned()))
+    })
+    .await?;
+    let spec = job.spec.clone().unwrap_or_default();
+    let of_pods = spec.template.spec.and_then(|pod| pod.active_deadline_seconds);
+    assert!(
+        of_pods < spec.active_deadline_seconds && of_pods > Some(300),
+        "a kubelet ends the workers, not the Job, which would delete them: {of_pods:?}"
+    );
+    let name = job.name_any();
+    let worker = objects::pod(&world.client, SYSTEM, "worker", "n1", TRAINER, &[], &["trainer"]).await?;
+    let uid = job.labels().get("vigia.dev/run-uid").context("a label")?;
+    let label = json!({"metadata": {"labels": {"vigia.dev/run-uid": uid}}});
+    let pods: Api<Pod> = Api::namespaced(world.client.clone(), SYSTEM);
+    let params = PatchParams::default();
+    pods.patch(&worker.name_any(), &params, &Patch::Merge(&label))
+        .await?;
+    let ended = json!({"status": {"phase": "Failed", "containerStatuses": [{
+        "name": "trainer", "image": "none", "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"terminated": {"exitCode": 75, "message": "gave up waiting: for rank 1"}}}]}});
+    pods.patch_status(&worker.name_any(), &params, &Patch::Merge(&ended))
+        .await?;
+    let at = Timestamp::now().to_string();
+    let condition = |type_: &str| {
+        json!({"type": type_, "status": "True", "reason": "DeadlineExceeded", "message": "was active longer",
+               "lastTransitionTime": at, "lastProbeTime": at})
+    };
+    let failed = json!({"status": {"startTime": at,
+        "conditions": [condition("FailureTarget"), condition("Failed")]}});
+    let api: Api<Job> = Api::namespaced(world.client.clone(), SYSTEM);
+    api.patch_status(&name, &params, &Patch::Merge(&failed)).await?;
+    eventually("the run says so", || async {
+        let status = run(&world).await?.and_then(|run| run.status).unwrap_or_default();
+        let ready = vigia_crds::conditions::find(&status.conditions, "Ready").cloned();
+        let said = ready.as_ref().is_some_and(|ready| {
+            ready.reason == "Timeout"
+                && ready.message.contains("spec.timeout of 5m")
+                && ready.message.contains("gave up waiting: for rank 1")
+        });
+        Ok(if said && status.phase == Some(RunPhase::Failed) {
+            Ok(())
+        } else {
+            Err(format!("{ready:?}"))
+        })
+    })
+    .await?;
+    assert_eq!(jobs(&world).await?.len(), 1, "its pods' logs go with it");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -21,6 +21,11 @@ use crate::watch::{RUN_NAME, RUN_NAMESPACE};
 const PORT: u16 = 8444;
 /// Pods of one worker that may fail for a passing reason.
 const RETRIES: i32 = 4;
+/// What a worker that waits for another is given after the run's time to say for whom, before the kubelet ends it. Not
+/// the Job: that would delete the pods that still run, and their logs with them.
+const WORDS_SECONDS: i64 = 10;
+/// When the Job ends what was started after that.
+pub(super) const BACKSTOP_SECONDS: i64 = 60;
 /// How long a Job that ended stays, for its logs.
 const KEPT_SECONDS: i32 = 3600;
 /// Exit codes of the trainer that another try would repeat: wrong flags, data that make no model,
@@ -123,6 +128,14 @@ pub(super) fn job(
             {"name": "checkpoints", "mountPath": "/var/lib/vigia-trainer"},
         ],
     });
+    let volumes = json!([
+        {"name": "ca", "configMap": {"name": "vigia-ca"}},
+        {"name": "token", "projected": {"defaultMode": 0o440, "sources": [
+            {"serviceAccountToken": {"path": "token", "audience": vigia_proto::TOKEN_AUDIENCE, "expirationSeconds": 3600}},
+        ]}},
+        {"name": "rounds", "secret": {"secretName": name, "defaultMode": 0o440}},
+        {"name": "checkpoints", "emptyDir": {"sizeLimit": "512Mi"}},
+    ]);
     serde_json::from_value(json!({
         "metadata": {
             "name": name, "namespace": config.namespace, "labels": labels,
@@ -134,7 +147,7 @@ pub(super) fn job(
             "completions": workers,
             "parallelism": workers,
             "backoffLimitPerIndex": RETRIES,
-            "activeDeadlineSeconds": deadline,
+            "activeDeadlineSeconds": deadline.saturating_add(BACKSTOP_SECONDS),
             "ttlSecondsAfterFinished": KEPT_SECONDS,
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {"rules": [
@@ -145,6 +158,7 @@ pub(super) fn job(
                 "metadata": {"labels": labels},
                 "spec": {
                     "restartPolicy": "Never",
+                    "activeDeadlineSeconds": deadline.saturating_add(WORDS_SECONDS),
                     "serviceAccountName": config.trainer_service_account,
                     "automountServiceAccountToken": false,
                     "enableServiceLinks": false,
@@ -162,14 +176,7 @@ pub(super) fn job(
                         "labelSelector": {"matchLabels": {RUN_UID: run.uid()}},
                     }],
                     "containers": [container],
-                    "volumes": [
-                        {"name": "ca", "configMap": {"name": "vigia-ca"}},
-                        {"name": "token", "projected": {"defaultMode": 0o440, "sources": [
-                            {"serviceAccountToken": {"path": "token", "audience": vigia_proto::TOKEN_AUDIENCE, "expirationSeconds": 3600}},
-                        ]}},
-                        {"name": "rounds", "secret": {"secretName": name, "defaultMode": 0o440}},
-                        {"name": "checkpoints", "emptyDir": {"sizeLimit": "512Mi"}},
-                    ],
+                    "volumes": volumes,
                 },
             },
         },
@@ -251,8 +258,13 @@ mod tests {
         );
         let spec = job.spec.expect("a spec");
         assert_eq!((spec.completions, spec.parallelism), (Some(3), Some(3)));
-        assert_eq!(spec.active_deadline_seconds, Some(600));
+        assert_eq!(spec.active_deadline_seconds, Some(660));
         let pod = spec.template.spec.expect("a pod");
+        assert_eq!(
+            pod.active_deadline_seconds,
+            Some(610),
+            "its kubelet ends it, and keeps its logs"
+        );
         assert_eq!(pod.automount_service_account_token, Some(false));
         let security = pod.containers[0].security_context.clone().expect("a context");
         assert_eq!(security.read_only_root_filesystem, Some(true));

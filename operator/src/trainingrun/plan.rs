@@ -6,18 +6,24 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
-use vigia_crds::conditions::{self, RECONCILING};
+use vigia_crds::conditions::{self, READY, RECONCILING};
 use vigia_crds::{RunPhase, TrainingRunSpec, TrainingRunStatus};
 
 use super::data::Prepared;
 use super::gates;
-use super::job::ACCOUNT_UID;
+use super::job::{self, ACCOUNT_UID};
 use super::status::{fail, k8s_time, say, say_scored, training, workers};
 
 /// How often a run that waits for its workers is looked at, beside the changes of its Job.
 const WATCH: Duration = Duration::from_secs(5);
 /// What a Job that has ended its time is given to hand over what it has.
 const GRACE: SignedDuration = SignedDuration::from_secs(30);
+/// A Job of a run that is out of time ends by its own deadline, by which pods that ended before keep their logs. One that
+/// was made anew under way has a later one, and is taken away after this.
+const PATIENCE: SignedDuration = SignedDuration::from_secs(job::BACKSTOP_SECONDS + 10);
+
+/// Reason of a run that was not done in time.
+const TIMEOUT: &str = "Timeout";
 
 /// What is there of a run.
 #[derive(Debug, Default)]
@@ -30,7 +36,7 @@ pub(super) struct Observed {
     pub output: Option<(String, BTreeMap<String, f64>)>,
     /// UID of the trainers' service account, where there is one.
     pub account: Option<String>,
-    /// What a worker of a Job that failed said at its end.
+    /// What a worker of a Job that failed, or of a run that is out of time, said at its end.
     pub last_words: Option<String>,
 }
 
@@ -41,6 +47,8 @@ pub(super) struct JobView {
     pub succeeded: i32,
     /// Why it failed.
     pub failed: Option<String>,
+    /// It failed because it came to its deadline.
+    pub timed_out: bool,
     /// It completed.
     pub complete: bool,
     /// UID of the service account that it was made for.
@@ -74,9 +82,11 @@ impl JobView {
                 message.as_deref().unwrap_or("no message")
             )
         };
+        let failed = found(&["Failed", "FailureTarget"]);
         Self {
             succeeded: status.succeeded.unwrap_or(0),
-            failed: found(&["Failed", "FailureTarget"]).map(|c| say(&c.reason, &c.message)),
+            failed: failed.map(|c| say(&c.reason, &c.message)),
+            timed_out: failed.is_some_and(|c| c.reason.as_deref() == Some("DeadlineExceeded")),
             complete: found(&["Complete", "SuccessCriteriaMet"]).is_some(),
             account: job.annotations().get(ACCOUNT_UID).cloned(),
         }
@@ -103,6 +113,8 @@ pub(super) enum Next {
     Over {
         /// Its workers still work, for nothing.
         end_job: bool,
+        /// They do, and are about to end: look again after this.
+        again: Option<Duration>,
     },
     /// Nothing but the status has to change.
     Report,
@@ -151,10 +163,19 @@ pub(super) fn next(
                 Next::Report
             }
         },
-        Some(RunPhase::Succeeded) => Next::Over { end_job: false },
-        Some(RunPhase::Failed) => Next::Over {
-            end_job: observed.job.as_ref().is_some_and(JobView::works),
+        Some(RunPhase::Succeeded) => Next::Over {
+            end_job: false,
+            again: None,
         },
+        Some(RunPhase::Failed) => {
+            let works = observed.job.as_ref().is_some_and(JobView::works);
+            let timed_out = conditions::find(&status.conditions, READY).is_some_and(|c| c.reason == TIMEOUT);
+            let ends = works && timed_out && !is_late(spec, status, PATIENCE, now);
+            Next::Over {
+                end_job: works && !ends,
+                again: ends.then_some(WATCH),
+            }
+        }
     };
     (to, next)
 }
@@ -164,6 +185,36 @@ pub(super) fn is_overdue(spec: &TrainingRunSpec, status: &TrainingRunStatus, now
     let timeout = SignedDuration::try_from(Duration::from(spec.timeout)).unwrap_or(SignedDuration::MAX);
     conditions::find(&status.conditions, RECONCILING)
         .is_some_and(|begun| now.duration_since(begun.last_transition_time.0) > timeout)
+}
+
+/// Whether a training is past its time, and this much more.
+fn is_late(spec: &TrainingRunSpec, status: &TrainingRunStatus, more: SignedDuration, now: Timestamp) -> bool {
+    let timeout = SignedDuration::try_from(Duration::from(spec.timeout)).unwrap_or(SignedDuration::MAX);
+    let begun = status.started_at.as_ref();
+    begun.is_some_and(|at| now.duration_since(at.0) > timeout.saturating_add(more))
+}
+
+/// Whether a run comes to its end without a result, and its workers' last words are wanted.
+pub(super) fn wants_words(
+    spec: &TrainingRunSpec,
+    status: &TrainingRunStatus,
+    job: &JobView,
+    now: Timestamp,
+) -> bool {
+    status.phase == Some(RunPhase::Training) && (job.failed.is_some() || is_late(spec, status, GRACE, now))
+}
+
+/// What there is to say of a run that was not done in time.
+fn out_of_time(spec: &TrainingRunSpec, status: &TrainingRunStatus, words: Option<&str>) -> String {
+    let words = words.map(|words| format!(" A worker's last words: {words}."));
+    format!(
+        "not done within spec.timeout of {:#}: {} workers were done.{} Were their pods scheduled? Else start a run with a \
+         longer timeout, fewer estimators, or a smaller spec.data.maxWindows. Logs of pods that ended stay for an hour in \
+         the operator's namespace: kubectl logs -l vigia.dev/run-name=<this run>",
+        SignedDuration::try_from(Duration::from(spec.timeout)).unwrap_or(SignedDuration::MAX),
+        status.workers.as_deref().unwrap_or("no"),
+        words.unwrap_or_default(),
+    )
 }
 
 fn trained(
@@ -198,11 +249,7 @@ fn trained(
         );
         return Next::Report;
     };
-    let timeout = SignedDuration::try_from(Duration::from(spec.timeout)).unwrap_or(SignedDuration::MAX);
-    let late = to
-        .started_at
-        .as_ref()
-        .is_some_and(|at| now.duration_since(at.0) > timeout.saturating_add(GRACE));
+    let late = is_late(spec, to, GRACE, now);
     match &observed.job {
         Some(job) if !late && job.is_of_former(observed.account.as_ref()) => {
             let message = "the trainers' service account was made anew, so that the workers' tokens are no good: they \
@@ -211,7 +258,9 @@ fn trained(
             Next::Restart
         }
         Some(JobView {
-            failed: Some(why), ..
+            failed: Some(why),
+            timed_out: false,
+            ..
         }) => {
             let message = match &observed.last_words {
                 Some(words) => format!("the training failed: {words}"),
@@ -232,9 +281,12 @@ fn trained(
             );
             Next::Report
         }
-        _ if late => {
-            let message = format!("not done within its timeout of {}s", timeout.as_secs());
-            fail(to, generation, now, "Timeout", &message);
+        job if late || job.as_ref().is_some_and(|job| job.timed_out) => {
+            if let Some(job) = job {
+                to.workers = Some(workers(spec, job.succeeded));
+            }
+            let message = out_of_time(spec, to, observed.last_words.as_deref());
+            fail(to, generation, now, TIMEOUT, &message);
             Next::Report
         }
         None => Next::Train,

@@ -51,7 +51,7 @@ pub(super) async fn reconcile(
     };
     let job = job.map(|job| JobView::of(&job));
     let last_words = match &job {
-        Some(JobView { failed: Some(_), .. }) if status.phase == Some(RunPhase::Training) => {
+        Some(job) if plan::wants_words(&run.spec, &status, job, Timestamp::now()) => {
             words::last(&uid, &context).await?
         }
         _ => None,
@@ -104,13 +104,13 @@ pub(super) async fn reconcile(
             Ok(Some(after))
         }
         Next::Sign { output } => sign(&run, &uid, &status, &output, &context).await,
-        Next::Over { end_job } => {
+        Next::Over { end_job, again } => {
             if end_job {
                 remove_job(&run, &context).await?;
             }
             // The record and the output's digest stay: a worker that comes late is told that all is done.
             store.delete_run_data(&uid).await.map_err(failing)?;
-            Ok(None)
+            Ok(again)
         }
     }
 }

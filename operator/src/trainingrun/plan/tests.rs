@@ -84,7 +84,13 @@ fn a_run_goes_through_its_phases() {
     let done = succeeded(&status, "m-v1", 1, at(8));
     assert_eq!(
         next(&spec(), &done, 1, &observed, at(9)),
-        (done.clone(), Next::Over { end_job: false })
+        (
+            done.clone(),
+            Next::Over {
+                end_job: false,
+                again: None
+            }
+        )
     );
 }
 
@@ -148,6 +154,15 @@ fn late_and_failed_jobs_end_the_run() {
             }),
             1,
             "JobFailed",
+        ),
+        (
+            Some(JobView {
+                failed: Some("DeadlineExceeded".into()),
+                timed_out: true,
+                ..JobView::default()
+            }),
+            1,
+            "Timeout",
         ),
     ] {
         let observed = Observed {
@@ -236,13 +251,31 @@ fn the_workers_of_a_run_that_failed_are_ended_and_what_ended_keeps_its_logs() {
         };
         next(&spec(), &failed, 1, &observed, at(6)).1
     };
-    assert_eq!(over(Some(JobView::default())), Next::Over { end_job: true });
-    assert_eq!(over(None), Next::Over { end_job: false });
+    assert_eq!(
+        over(Some(JobView::default())),
+        Next::Over {
+            end_job: true,
+            again: None
+        }
+    );
+    assert_eq!(
+        over(None),
+        Next::Over {
+            end_job: false,
+            again: None
+        }
+    );
     let ended = JobView {
         failed: Some("BackoffLimitExceeded".into()),
         ..JobView::default()
     };
-    assert_eq!(over(Some(ended)), Next::Over { end_job: false });
+    assert_eq!(
+        over(Some(ended)),
+        Next::Over {
+            end_job: false,
+            again: None
+        }
+    );
 }
 
 #[test]
@@ -266,4 +299,63 @@ fn what_nobody_looked_at_before_it_is_learnt_is_said() {
     assert!(message.starts_with("7 of "), "{message}");
     let (status, reason, _) = begun(0);
     assert_eq!((status.as_str(), reason.as_str()), ("True", "AllScored"));
+}
+
+#[test]
+fn a_run_that_is_out_of_time_says_so_and_its_workers_end_by_themselves() {
+    let late = |job: Option<JobView>, words: Option<&str>, now| {
+        let observed = Observed {
+            record: Some(record()),
+            job,
+            last_words: words.map(str::to_owned),
+            ..Observed::default()
+        };
+        let (status, _) = next(&spec(), &phase(RunPhase::Training), 1, &observed, at(now));
+        let ready = conditions::find(&status.conditions, READY)
+            .expect("a condition")
+            .clone();
+        assert_eq!(
+            (status.phase, ready.reason.as_str()),
+            (Some(RunPhase::Failed), "Timeout")
+        );
+        (status, ready.message)
+    };
+    let working = || JobView {
+        succeeded: 1,
+        ..JobView::default()
+    };
+    let (status, message) = late(Some(working()), Some("waiting for rank 1"), 91);
+    for said in [
+        "spec.timeout of 1m",
+        "1/2 workers",
+        "last words: waiting for rank 1.",
+        "kubectl logs",
+    ] {
+        assert!(message.contains(said), "{message}");
+    }
+    let (_, none) = late(None, None, 91);
+    assert!(none.contains("no workers were done. Were"), "{none}");
+
+    let over = |job: JobView, now| {
+        let observed = Observed {
+            job: Some(job),
+            ..Observed::default()
+        };
+        match next(&spec(), &status, 1, &observed, at(now)).1 {
+            Next::Over { end_job, again } => (end_job, again),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(over(working(), 120), (false, Some(WATCH)));
+    let ended = JobView {
+        failed: Some("DeadlineExceeded".into()),
+        timed_out: true,
+        ..JobView::default()
+    };
+    assert_eq!(over(ended, 125), (false, None), "its pods keep their logs");
+    assert_eq!(
+        over(working(), 131),
+        (true, None),
+        "its own deadline is a later one"
+    );
 }
