@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use vigia_model::calibration::Severity;
 use vigia_model::estimators::quantized::Precision;
 use vigia_model::pipeline::EstimatorKind;
-use vigia_model::syscalls::Arch;
+use vigia_model::syscalls::{Arch, Fingerprint};
 
 use crate::filter::{Filter, FilterError};
 use crate::say::Out;
@@ -116,7 +116,8 @@ pub struct Trace {
     pub times: bool,
     /// Look at some system calls only: trace=SET, as strace has it. A set is a list of names, numbers, classes (%file,
     /// %network, %process, %memory, %ipc, %signal, %desc, %creds, %clock), /regular expressions, all or none; a ! in
-    /// front negates it, a ! before an item takes that one away, a ? before a name lets it be unknown.
+    /// front negates it, a ! before an item takes that one away, a ? before a name lets it be unknown. A model is for
+    /// windows of the set that it was trained on.
     #[arg(short = 'e', long = "expr", value_name = "trace=SET", value_parser = filter, overrides_with = "filter")]
     pub filter: Option<Filter>,
     /// Trace running processes; several with commas.
@@ -158,8 +159,8 @@ pub struct Trace {
     /// `-c --format json > run.json`, which has times. Runs are compared whole, with how they begin and end.
     #[arg(long, value_name = "FILE")]
     pub baseline: Option<PathBuf>,
-    /// Score each whole window with this model and say what is odd; a command's start is, and is called its start. Your
-    /// own file needs no key if it is not signed and nobody else may write to it.
+    /// Score each whole window with this model and say what is odd. A command's start is odd to it, and is shown as its
+    /// start. Your own file needs no key if it is not signed and nobody else may write to it.
     #[arg(long = "load-model", visible_alias = "model", value_name = "FILE")]
     pub model: Option<PathBuf>,
     #[command(flatten)]
@@ -202,6 +203,14 @@ impl Trace {
         let counts = self.summary || self.window.is_some() || self.cgroup.is_some();
         let windows = self.output.is_some() || self.model.is_some() || self.save_model.is_some();
         !counts && !windows && !self.pairs && self.baseline.is_none()
+    }
+
+    /// Which calls are looked at.
+    pub fn capture(&self) -> Option<Fingerprint> {
+        let all = Some(Fingerprint::ALL);
+        self.filter
+            .as_ref()
+            .map_or(all, |filter| filter.fingerprint(Arch::NATIVE))
     }
 
     /// Where the report goes.

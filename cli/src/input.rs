@@ -11,6 +11,7 @@ use vigia_model::context::{Context, Past};
 use vigia_model::keys::{KeyError, KeyId, PublicKey, SigningKey, TrustedKeys};
 use vigia_model::pipeline::PipelineSpec;
 use vigia_model::schema::Schema;
+use vigia_model::syscalls::Fingerprint;
 use vigia_model::window::Window;
 use vigia_trainer::data::{About, Rows};
 use vigia_trainer::parquet;
@@ -46,6 +47,8 @@ pub struct Seen {
     pub pairs: Vec<(u32, u32, u64)>,
     /// See [`Record::edge`].
     pub edge: Option<Edge>,
+    /// See [`Record::capture`].
+    pub capture: Option<Fingerprint>,
 }
 
 /// Reads a file of windows by its extension.
@@ -111,6 +114,7 @@ fn json_lines(path: &Path, schema: &'static Schema) -> Result<Windows, Failure> 
             pairs: record.numbered_pairs().map_err(at)?,
             target: record.target,
             edge: record.edge,
+            capture: record.capture,
         });
     }
     Ok(if rows.is_empty() {
@@ -138,8 +142,7 @@ pub fn rows(paths: &[PathBuf], schema: &'static Schema) -> Result<Rows, Failure>
                         edges += 1;
                         continue;
                     }
-                    push(&mut all, &seen.window, &seen.target, context)
-                        .map_err(|error| Failure::read(path, error))?;
+                    push(&mut all, seen, context).map_err(|error| Failure::read(path, error))?;
                 }
             }
         }
@@ -186,16 +189,18 @@ impl Pasts {
 ///
 /// # Errors
 /// A window without length, or one too many.
-pub fn push(rows: &mut Rows, window: &Window, target: &str, context: Context) -> Result<(), String> {
+pub fn push(rows: &mut Rows, seen: &Seen, context: Context) -> Result<(), String> {
+    let window = &seen.window;
     let mut vector = vec![0.0; rows.width()];
     rows.schema()
         .vector(window, &mut vector)
         .map_err(|error| error.to_string())?;
     let about = About {
-        source: source(target),
+        source: source(&seen.target),
         started_ms: i64::try_from(window.started_ms).unwrap_or(i64::MAX),
         window_ms: window.duration_ms,
         above_threshold: false,
+        capture: seen.capture,
     };
     rows.push_within(&vector, about, context)
         .map_err(|error| error.to_string())

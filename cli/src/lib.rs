@@ -3,6 +3,7 @@
 //! Each command is a module with a `run` that returns a [`error::Failure`] or an exit code; what they share is how
 //! they read windows, models and keys ([`input`]), and how they speak ([`say`]).
 
+mod alike;
 mod analysis;
 mod args;
 mod convert;

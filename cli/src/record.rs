@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use vigia_agent::probe::Tally;
 use vigia_agent::window::{self, Pair};
 use vigia_model::pipeline::{DriverKind, Verdict};
-use vigia_model::syscalls::{self, Arch};
+use vigia_model::syscalls::{self, Arch, Fingerprint};
 use vigia_model::window::{Calls, Window};
 
 use crate::analysis::Sample;
@@ -35,6 +35,9 @@ pub struct Record {
     /// The traced command began or ended in it, which is like nothing in between: nothing is learnt from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub edge: Option<Edge>,
+    /// Which calls were looked at: the fingerprint of the filter. Not in files of versions that did not write it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<Fingerprint>,
     /// All calls.
     pub calls: u64,
     /// All that failed.
@@ -201,6 +204,7 @@ impl Record {
             lost: window.lost,
             partial,
             edge: None,
+            capture: None,
             calls: window.total(),
             errors: window.calls.iter().fold(0, |sum, c| sum.saturating_add(c.errors)),
             syscalls: entries,
@@ -213,6 +217,13 @@ impl Record {
     #[must_use]
     pub const fn at(mut self, edge: Option<Edge>) -> Self {
         self.edge = edge;
+        self
+    }
+
+    /// The same of these calls alone.
+    #[must_use]
+    pub const fn of(mut self, capture: Option<Fingerprint>) -> Self {
+        self.capture = capture;
         self
     }
 

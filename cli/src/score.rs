@@ -3,8 +3,8 @@
 use serde::Serialize;
 use vigia_model::calibration::Severity;
 use vigia_model::pipeline::{ScoreError, Scratch, Verdict};
-use vigia_trainer::fit::WINDOW_MS;
 
+use crate::alike::Learnt;
 use crate::args::{Format, Score};
 use crate::error::{Failure, NO};
 use crate::input::{self, Pasts, Windows};
@@ -49,14 +49,17 @@ pub fn run(args: &Score) -> Result<u8, Failure> {
     let model = input::model(&args.model, &args.trusted)?;
     let pipeline = &model.pipeline;
     let mut tally = Tally::default();
-    let trained_on = model.metadata.hyperparameters.get(WINDOW_MS);
-    let trained_on = trained_on.and_then(|ms| ms.parse().ok());
+    let learnt = Learnt::of(&model.metadata);
     for path in &args.input {
-        let mut lengths = Vec::new();
+        let (mut lengths, mut others, before) = (Vec::new(), Vec::new(), tally.all());
         match input::windows(path, pipeline.schema())? {
             Windows::Rows(rows) => {
                 lengths.extend(rows.about().iter().map(|about| about.window_ms));
                 for (i, about) in rows.about().iter().enumerate() {
+                    if !learnt.fits(about.capture) {
+                        others.extend(about.capture);
+                        continue;
+                    }
                     let scored = pipeline.score_vector(rows.row(i), &rows.contexts()[i]);
                     let of = Of {
                         started_ms: about.started_ms,
@@ -76,6 +79,10 @@ pub fn run(args: &Score) -> Result<u8, Failure> {
                 let mut pasts = Pasts::default();
                 for seen in &windows {
                     let context = pasts.before(pipeline.schema(), seen);
+                    if !learnt.fits(seen.capture) {
+                        others.extend(seen.capture);
+                        continue;
+                    }
                     let scored = pipeline.score_within(&seen.window, &context, &mut scratch);
                     let of = Of {
                         started_ms: i64::try_from(seen.window.started_ms).unwrap_or(i64::MAX),
@@ -89,7 +96,17 @@ pub fn run(args: &Score) -> Result<u8, Failure> {
                 }
             }
         }
-        if let Some(odd) = trained_on.and_then(|ms| other_lengths(ms, &lengths)) {
+        if let Some(other) = others.first() {
+            if tally.all() == before {
+                return Err(learnt.of_other_calls(&args.model, *other));
+            }
+            Out::Stderr.line(&format!(
+                "{}: {} left out, of other system calls than the model was trained on (-e)",
+                path.display(),
+                say::windows(others.len())
+            ));
+        }
+        if let Some(odd) = learnt.other_lengths(&lengths) {
             Out::Stderr.line(&format!("{}: {odd}", path.display()));
         }
     }
@@ -110,27 +127,11 @@ pub fn run(args: &Score) -> Result<u8, Failure> {
     Ok(if args.fail && tally.odd > 0 { NO } else { 0 })
 }
 
-/// What there is to say where windows are not about as long as those of the training: what a call does is counted over
-/// another time then, and what was rare is not.
-fn other_lengths(trained_on: u32, lengths: &[u32]) -> Option<String> {
-    let (least, most) = (trained_on / 4 * 3, trained_on.saturating_add(trained_on / 4));
-    let others: Vec<u32> = lengths
-        .iter()
-        .copied()
-        .filter(|ms| !(least..=most).contains(ms))
-        .collect();
-    let example = others.first()?;
-    Some(format!(
-        "{} of {} of another length than the model was trained on ({} s, not {} s): their scores say little; record \
-         with that --window, or train on such windows",
-        others.len(),
-        say::windows(lengths.len()),
-        f64::from(*example) / 1e3,
-        f64::from(trained_on) / 1e3,
-    ))
-}
-
 impl Tally {
+    fn all(&self) -> usize {
+        self.windows + self.silent
+    }
+
     fn take(
         &mut self,
         args: &Score,

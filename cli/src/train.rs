@@ -12,7 +12,7 @@ use vigia_trainer::fit::{self, Params, Trained};
 use crate::args::{Format, Train};
 use crate::error::Failure;
 use crate::say::Out;
-use crate::{input, say};
+use crate::{alike, input, say};
 
 /// Of all windows, this share is held out, or as many as are needed.
 const HOLDOUT: f64 = 0.2;
@@ -35,6 +35,10 @@ pub fn run(args: &Train) -> Result<u8, Failure> {
     let bar = say::progress("reading windows");
     let rows = input::rows(&args.input, Schema::syscalls_v1())?;
     can_learn(&args.estimators, &rows)?;
+    alike::of_training(&rows)?
+        .1
+        .iter()
+        .for_each(|warning| Out::Stderr.line(warning));
     let params = Params {
         estimators: args.estimators.clone(),
         components: args.pca,
@@ -115,6 +119,7 @@ pub fn fit_rows(rows: &Rows, mut params: Params) -> Result<Fitted, Failure> {
     let end = rows.about().last();
     params.created_at = say::time(end.map_or(0, |a| a.started_ms + i64::from(a.window_ms)));
     params.data_digest = data_digest(rows);
+    (params.captures, _) = alike::of_training(rows)?;
     let part = fit::fit(&shard, &params, 0).map_err(Failure::input)?;
     let trained = fit::combine(vec![part], &params, &holdout).map_err(Failure::input)?;
     Ok(Fitted { trained, held })

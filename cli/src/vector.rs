@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::{Deserialize, Serialize};
 use vigia_model::context::{Context, PLACES, Pair};
 use vigia_model::schema::Schema;
+use vigia_model::syscalls::Fingerprint;
 use vigia_trainer::data::{About, Rows};
 
 use crate::record::AFTER;
@@ -24,6 +25,9 @@ pub struct Vector {
     /// A model raised it above its alert threshold.
     #[serde(default)]
     pub above_threshold: bool,
+    /// Which calls were looked at, where that was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<Fingerprint>,
     /// Values by name; those that are 0 are left out.
     pub features: BTreeMap<String, f32>,
     /// Calls that came right after each other, as `first>second`, and how often; by names of features.
@@ -57,6 +61,7 @@ impl Vector {
             started_ms: about.started_ms,
             window_ms: about.window_ms,
             above_threshold: about.above_threshold,
+            capture: about.capture,
             features: named
                 .filter(|(_, value)| **value != 0.0)
                 .map(|(feature, value)| (feature.to_string(), *value))
@@ -121,6 +126,7 @@ impl Vector {
             started_ms: self.started_ms,
             window_ms: self.window_ms,
             above_threshold: self.above_threshold,
+            capture: self.capture,
         };
         rows.push_within(&values, about, self.context(schema)?)
             .map_err(|error| error.to_string())
@@ -145,6 +151,7 @@ mod tests {
         let about = About {
             source: u64::MAX,
             started_ms: 7,
+            capture: "a".repeat(32).parse().ok(),
             ..About::default()
         };
         let pairs = vec![
@@ -174,6 +181,7 @@ mod tests {
             started_ms: 0,
             window_ms: 2000,
             above_threshold: false,
+            capture: None,
             features: BTreeMap::from([("opne".to_owned(), 1.0)]),
             pairs: BTreeMap::new(),
             past: vec![],

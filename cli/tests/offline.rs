@@ -640,6 +640,82 @@ fn windows_of_another_length_than_the_models_are_told_of() {
     );
 }
 
+#[test]
+fn windows_of_other_calls_are_not_scored_and_a_mix_is_told_of() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    let of = |windows: String, capture: &str| {
+        windows.replace(r#""calls":0"#, &format!(r#""capture":"{capture}","calls":0"#))
+    };
+    let other = "0123456789abcdef".repeat(2);
+    fs::write(at.join("all.jsonl"), of(windows(300, None), "all")).expect("a file");
+    fs::write(at.join("some.jsonl"), of(windows(60, None), &other)).expect("a file");
+    let both = of(windows(20, None), &other) + &of(windows(40, None), "all");
+    fs::write(at.join("both.jsonl"), both).expect("a file");
+    ok(at, &["convert", "all.jsonl", "all.parquet"]);
+    ok(at, &["convert", "all.parquet", "vectors.jsonl"]);
+    // Whichever way the windows go, what they are of goes with them.
+    for input in ["all.jsonl", "all.parquet", "vectors.jsonl"] {
+        ok(at, &["train", "--input", input, "-o", "m.apr"]);
+        let said: serde_json::Value =
+            serde_json::from_str(&ok(at, &["inspect", "m.apr", "-o", "json"])).expect("json");
+        assert_eq!(said["labels"]["captures"], "all", "{input}");
+    }
+    let score = |input| ["score", "--model", "m.apr", "--unsigned", "--input", input];
+    let said = fails(at, 3, &score("some.jsonl"));
+    assert!(
+        said.contains("of other system calls than these (-e)") && said.contains("next: leave -e out"),
+        "{said}"
+    );
+    ok(at, &["convert", "some.jsonl", "some.parquet"]);
+    fails(at, 3, &score("some.parquet"));
+    let output = vigia(at, &score("both.jsonl"));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.success() && said.contains("both.jsonl: 20 windows left out, of other system calls"),
+        "{said}"
+    );
+    assert!(String::from_utf8_lossy(&output.stdout).contains("40 windows: "));
+
+    let train = |inputs: &[&str]| {
+        let output = vigia(at, &[&["train", "-o", "mixed.apr", "--input"], inputs].concat());
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert_eq!(train(&["all.jsonl"]), "");
+    let said = train(&["all.jsonl", "some.jsonl"]);
+    assert!(
+        said.contains("warning: windows of 2 sets of system calls (-e): "),
+        "{said}"
+    );
+    let longer = windows(60, None).replace(r#""duration_ms":2000"#, r#""duration_ms":10000"#);
+    fs::write(at.join("longer.jsonl"), of(longer, "all")).expect("a file");
+    let said = train(&["all.jsonl", "longer.jsonl"]);
+    assert!(said.contains("warning: windows of 2 s and 10 s: "), "{said}");
+    // A model of both lengths takes both for its own.
+    let output = vigia(
+        at,
+        &[
+            "score",
+            "--model",
+            "mixed.apr",
+            "--unsigned",
+            "--input",
+            "all.jsonl",
+            "longer.jsonl",
+        ],
+    );
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+
+    let wrong = of(windows(1, None), "All");
+    fs::write(at.join("wrong.jsonl"), wrong).expect("a file");
+    let said = fails(at, 3, &["train", "--input", "wrong.jsonl"]);
+    assert!(
+        said.contains("wrong.jsonl: line 1: neither \"all\" nor 32"),
+        "{said}"
+    );
+}
+
 /// A GGUF file's keys and, by name, its tensors' shapes, types and places, read by the format's own words.
 struct Gguf<'a> {
     rest: &'a [u8],

@@ -614,6 +614,21 @@ fn a_trace_makes_a_model_that_another_is_scored_with() {
         records.iter().any(|r| r["verdict"]["severity"] == "high"),
         "{records:#?}"
     );
+    // Of other calls a score would say nothing, of windows of another length it says little.
+    let other = scored(&["-e", "trace=%file"]);
+    let said = String::from_utf8_lossy(&other.stderr).into_owned();
+    assert_eq!(other.status.code(), Some(3), "{said}");
+    assert!(said.contains("next: leave -e out"), "{said}");
+    assert!(scored(&["-e", "trace=all"]).status.success());
+    let longer = vigia()
+        .args(["trace", "--load-model", model, "--", "true"])
+        .output()
+        .expect("runs");
+    let said = String::from_utf8_lossy(&longer.stderr).into_owned();
+    assert!(
+        longer.status.success() && said.contains("and these have 2 s"),
+        "{said}"
+    );
     // What others could have written needs a word.
     fs::set_permissions(model, std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("changed");
     let refused = scored(&[]);
@@ -737,6 +752,15 @@ fn a_run_is_compared_with_one_before() {
         .find(|line| line.ends_with("  clock_nanosleep"))
         .expect("a line");
     assert!(line.contains(" new "), "{said}");
+    let other = vigia()
+        .args(["trace", "-f", "-e", "%file", "--baseline", base, "--", "ls"])
+        .output()
+        .expect("runs");
+    let said = String::from_utf8_lossy(&other.stderr).into_owned();
+    assert!(
+        said.contains("recorded of other system calls than these"),
+        "{said}"
+    );
     let wrong = vigia()
         .args(["trace", "--baseline", "/dev/null", "--", "true"])
         .output()

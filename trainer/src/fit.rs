@@ -28,7 +28,8 @@ use crate::estimators::{EstimatorError, order, rate};
 use crate::forest::{self, Draw, Growth, GrowthError};
 use crate::validate;
 
-/// Key of an artifact's hyperparameters: how long the windows were that it was validated on, in milliseconds.
+/// Key of an artifact's hyperparameters: how long the windows were that it was validated on, in milliseconds; several
+/// lengths with blanks between them.
 pub const WINDOW_MS: &str = "windowMs";
 /// What an artifact says that it was made by, each with its version.
 pub const MADE_BY: &str = concat!(
@@ -323,18 +324,19 @@ pub fn combine(mut parts: Vec<Partial>, params: &Params, holdout: &Rows) -> Resu
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into();
-    let mut set = |key: &str, value: u32| {
-        metadata.hyperparameters.insert(key.to_owned(), value.to_string());
+    let mut set = |key: &str, value: String| {
+        metadata.hyperparameters.insert(key.to_owned(), value);
     };
     if params.grown() > 0 {
-        set("trees", params.trees);
-        set("sampleSize", params.sample_size);
+        set("trees", params.trees.to_string());
+        set("sampleSize", params.sample_size.to_string());
     }
     if let Some(components) = params.components {
-        set("components", components);
+        set("components", components.to_string());
     }
-    if let Some(length) = holdout.window_ms() {
-        set(WINDOW_MS, length);
+    let lengths: Vec<String> = holdout.lengths().iter().map(u32::to_string).collect();
+    if !lengths.is_empty() {
+        set(WINDOW_MS, lengths.join(" "));
     }
     metadata.metrics = [
         (validate::HOLDOUT_EXCEEDANCE, exceedance),

@@ -10,8 +10,9 @@
 //! | `above_threshold` | bool |
 //! | `pairs`, `pair_counts` | lists of u32 of one length; see `vigia_model::context` |
 //! | `past` | list of f32; see there |
+//! | `capture` | utf8, fingerprint of the filter that they were made by; empty where nobody has said |
 //!
-//! The last three came later: a file without them is one of windows of which nothing else is known.
+//! The last four came later: a file without them is one of windows of which nothing else is known.
 //!
 //! Files are read in small batches, and no more rows are decoded than a matrix may hold, whatever the file's
 //! own numbers say.
@@ -33,11 +34,12 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use vigia_model::context::{Context, ContextError};
 use vigia_model::schema::{Schema, SchemaHash};
+use vigia_model::syscalls::NoFingerprint;
 
 use crate::data::{About, MAX_ROWS, RowError, Rows};
 
 const BATCH: usize = 4096;
-const READ: [&str; 9] = [
+const READ: [&str; 10] = [
     "source",
     "window_start_unix_ms",
     "window_ms",
@@ -47,6 +49,7 @@ const READ: [&str; 9] = [
     "pairs",
     "pair_counts",
     "past",
+    "capture",
 ];
 
 /// Why bytes are no windows.
@@ -86,6 +89,14 @@ pub enum ParquetProblem {
         row: usize,
         /// Why.
         error: ContextError,
+    },
+    /// What is said of the filter cannot be.
+    #[error("window {row}: capture is {error}")]
+    Capture {
+        /// Which window, from 0.
+        row: usize,
+        /// Why.
+        error: NoFingerprint,
     },
     /// A window that is no row.
     #[error(transparent)]
@@ -127,6 +138,10 @@ fn read_rows(bytes: Bytes, schema: &'static Schema) -> Result<Rows, ParquetProbl
         let lists = column(&batch, "features", "a list of f32", |c| c.as_list_opt::<i32>())?;
         let above = column(&batch, "above_threshold", "bool", |c| c.as_boolean_opt())?;
         let beside = Beside::of(&batch)?;
+        let captures = match batch.column_by_name("capture") {
+            Some(_) => Some(column(&batch, "capture", "utf8", |c| c.as_string_opt::<i32>())?),
+            None => None,
+        };
         for i in 0..batch.num_rows() {
             if hashes.value(i) != text {
                 return Err(ParquetProblem::Schema {
@@ -146,6 +161,16 @@ fn read_rows(bytes: Bytes, schema: &'static Schema) -> Result<Rows, ParquetProbl
                 // A length that is no u32 is as wrong as none.
                 window_ms: u32::try_from(length.value(i)).unwrap_or(0),
                 above_threshold: above.value(i),
+                capture: match captures.map_or("", |texts| texts.value(i)) {
+                    "" => None,
+                    text => {
+                        let row = rows.len();
+                        Some(
+                            text.parse()
+                                .map_err(|error| ParquetProblem::Capture { row, error })?,
+                        )
+                    }
+                },
             };
             rows.push_within(vector.values(), about, context)?;
         }
@@ -240,6 +265,7 @@ pub fn write(rows: &Rows, namespace: &str, profile: &str) -> Result<Vec<u8>, Par
         Field::new("pairs", DataType::List(number.clone()), false),
         Field::new("pair_counts", DataType::List(number.clone()), false),
         Field::new("past", DataType::List(element.clone()), false),
+        Field::new("capture", DataType::Utf8, false),
     ]));
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(Default::default()))
@@ -284,6 +310,11 @@ pub fn write(rows: &Rows, namespace: &str, profile: &str) -> Result<Vec<u8>, Par
             Arc::new(pairs.finish()),
             Arc::new(counts.finish()),
             Arc::new(past.finish()),
+            Arc::new(StringArray::from_iter_values(
+                about
+                    .iter()
+                    .map(|a| a.capture.map_or_else(String::new, |c| c.to_string())),
+            )),
         ];
         writer.write(&RecordBatch::try_new(columns.clone(), arrays)?)?;
     }

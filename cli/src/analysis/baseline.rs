@@ -1,6 +1,6 @@
 //! `--baseline`: how a run differs from one that was recorded: rates, times, system calls that are new or gone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -8,6 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Deserializer;
 use vigia_model::bounded;
+use vigia_model::syscalls::Fingerprint;
 
 use crate::error::Failure;
 use crate::record::{Entry, Record};
@@ -25,6 +26,7 @@ struct Document {
     #[serde(default)]
     duration_ms: u32,
     syscalls: Option<Entries>,
+    capture: Option<Fingerprint>,
 }
 
 #[derive(Deserialize)]
@@ -36,6 +38,8 @@ pub struct Run {
     name: String,
     seconds: f64,
     calls: BTreeMap<String, Sum>,
+    /// Which calls were looked at, where that was recorded.
+    captures: BTreeSet<Fingerprint>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -116,6 +120,7 @@ fn parse(text: &[u8], name: &str) -> Result<Run, String> {
         let document = document.map_err(|error| error.to_string())?;
         if let Some(Entries(syscalls)) = document.syscalls {
             run.add(document.duration_ms, &syscalls);
+            run.captures.extend(document.capture);
         }
         if run.calls.len() > MAX_NAMES {
             return Err(format!("more than {MAX_NAMES} different system calls"));
@@ -125,6 +130,18 @@ fn parse(text: &[u8], name: &str) -> Result<Run, String> {
 }
 
 impl Run {
+    /// What there is to say where it is compared with a run of these calls.
+    pub fn of_other_calls(&self, capture: Option<Fingerprint>) -> Option<String> {
+        let is_other = |capture| !self.captures.is_empty() && !self.captures.contains(&capture);
+        capture.is_some_and(is_other).then(|| {
+            format!(
+                "warning: {}: recorded of other system calls than these (-e): what one of the runs does not look at is \
+                 called new or gone",
+                self.name
+            )
+        })
+    }
+
     fn add(&mut self, duration_ms: u32, syscalls: &[Entry]) {
         self.seconds += f64::from(duration_ms) / 1000.0;
         for entry in syscalls {

@@ -14,7 +14,7 @@ mod classes;
 use std::fmt;
 
 use regex::RegexBuilder;
-use vigia_model::syscalls::{self, Arch, MAX_NUMBER};
+use vigia_model::syscalls::{self, Arch, Fingerprint, MAX_NUMBER};
 
 use classes::CLASSES;
 
@@ -146,6 +146,23 @@ impl Filter {
             Some(word) => word >> (number % 64) & 1 == 1,
             None => self.nameless,
         }
+    }
+
+    /// The same as that of a TraceProfile that lets in the same calls by their names.
+    pub fn fingerprint(&self, arch: Arch) -> Option<Fingerprint> {
+        let names = |wanted| {
+            let such = syscalls::all(arch).filter(move |(number, _)| self.has(*number) == wanted);
+            such.map(|(_, name)| name).collect::<Vec<&str>>()
+        };
+        let named = names(true);
+        // A list of no name lets everything in: a set of nothing is everything but all that there is.
+        let (include, exclude) = if self.nameless || named.is_empty() {
+            (vec![], names(false))
+        } else {
+            (named, vec![])
+        };
+        let text = syscalls::Filter::fingerprint(&include, &exclude).ok()?;
+        text.parse().ok()
     }
 
     fn add(&mut self, item: &str, arch: Arch) -> Result<(), FilterError> {

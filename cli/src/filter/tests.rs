@@ -147,3 +147,24 @@ proptest! {
         prop_assert_eq!(Filter::parse(&forth, ARCH), Filter::parse(&back.join(","), ARCH));
     }
 }
+
+#[test]
+fn a_fingerprint_is_that_of_a_profile_that_lets_in_the_same() {
+    let of = |text: &str| {
+        let filter = Filter::parse(text, Arch::X86_64).expect("a set");
+        filter.fingerprint(Arch::X86_64).expect("known names").to_string()
+    };
+    let profile = |include: &[&str], exclude: &[&str]| {
+        syscalls::Filter::fingerprint(include, exclude).expect("known names")
+    };
+    assert_eq!(of("trace=all"), syscalls::ALL_CALLS);
+    assert_eq!(of("trace=read,write"), profile(&["write", "read"], &[]));
+    assert_eq!(of("!futex"), profile(&[], &["futex"]));
+    let told_apart = ["all", "!all", "/.*", "%file", "!%file"].map(of);
+    let mut once = told_apart.to_vec();
+    once.sort();
+    once.dedup();
+    // Nothing but names is not everything: there are calls without one.
+    assert_eq!(once.len(), told_apart.len(), "{told_apart:?}");
+    assert_eq!(of("none"), of("!all"));
+}

@@ -73,7 +73,7 @@ impl<'a> Lesson<'a> {
         }
         self.whole += 1;
         match &mut self.rows {
-            Some(rows) => input::push(rows, &seen.window, &seen.target, context).map_err(Failure::tracing),
+            Some(rows) => input::push(rows, seen, context).map_err(Failure::tracing),
             None => Ok(()),
         }
     }

@@ -9,6 +9,7 @@ mod table;
 mod target;
 
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -17,8 +18,10 @@ use signal_hook::consts::{SIGINT, SIGKILL, SIGTERM};
 use signal_hook::iterator::Signals;
 use vigia_agent::probe::ProbeError;
 use vigia_agent::window::{Now, Totals, Windows};
+use vigia_model::artifact::Artifact;
 use vigia_model::syscalls::Arch;
 
+use crate::alike::Learnt;
 use crate::analysis::realtime::{Odd, Realtime};
 use crate::args::{Format, Trace};
 use crate::error::Failure;
@@ -57,6 +60,9 @@ pub fn run(args: &Trace) -> Result<u8, Failure> {
         .as_deref()
         .map(|path| input::own_model(path, &args.trusted))
         .transpose()?;
+    if let (Some(path), Some(model)) = (&args.model, &model) {
+        is_for_these(path, model, args)?;
+    }
     let mut sink = Sink::new(args, model)?;
     let (events, inbox) = mpsc::channel();
     // Before the target starts: a Ctrl-C meant for it must not end us without a report.
@@ -107,6 +113,19 @@ fn makes_sense(args: &Trace) -> Result<(), Failure> {
         .next(format!("add --load-model FILE, or leave {option} out"))),
         _ => Ok(()),
     }
+}
+
+/// The model of `path` is one for windows of these calls; where they have another length, that is said.
+fn is_for_these(path: &Path, model: &Artifact, args: &Trace) -> Result<(), Failure> {
+    let learnt = Learnt::of(&model.metadata);
+    match args.capture() {
+        Some(capture) if !learnt.fits(Some(capture)) => return Err(learnt.of_other_calls(path, capture)),
+        _ => {}
+    }
+    if let Some(other) = learnt.other_length(path, args.window.unwrap_or(WINDOW)) {
+        Out::Stderr.line(&other);
+    }
+    Ok(())
 }
 
 /// Why nobody is traced any more.

@@ -11,7 +11,7 @@ use vigia_model::calibration::Severity;
 use vigia_model::context::Context;
 use vigia_model::pipeline::{EstimatorKind, ScoreError, Scratch};
 use vigia_model::schema::Schema;
-use vigia_model::syscalls::Arch;
+use vigia_model::syscalls::{Arch, Fingerprint};
 use vigia_model::window::{Calls, Window};
 
 use super::lesson::{self, Lesson};
@@ -33,6 +33,8 @@ pub struct Sink<'a> {
     target: String,
     out: Out,
     model: Option<(Artifact, Scratch)>,
+    /// Which calls are looked at.
+    capture: Option<Fingerprint>,
     /// Whether it matters which calls come after which.
     pairs: bool,
     lesson: Lesson<'a>,
@@ -69,14 +71,20 @@ impl<'a> Sink<'a> {
             let mut kinds = model.pipeline.members().map(EstimatorKind::from_str);
             kinds.any(|kind| kind.is_ok_and(EstimatorKind::is_order))
         };
+        let capture = args.capture();
+        let baseline = args.baseline.as_deref().map(baseline::read).transpose()?;
+        if let Some(other) = baseline.as_ref().and_then(|run| run.of_other_calls(capture)) {
+            Out::Stderr.line(&other);
+        }
         Ok(Self {
             args,
+            capture,
             pairs: args.pairs || model.as_ref().is_some_and(looks),
             target: target::name(args),
             out: args.out(),
             model: model.map(|model| (model, Scratch::default())),
             lesson: Lesson::new(args)?,
-            baseline: args.baseline.as_deref().map(baseline::read).transpose()?,
+            baseline,
             pasts: input::Pasts::default(),
             total: Total::default(),
         })
@@ -99,12 +107,14 @@ impl<'a> Sink<'a> {
                 .map(|p| (number(p.first), number(p.second), p.count))
                 .collect(),
             edge,
+            capture: self.capture,
         };
         let window = &seen.window;
         self.total.add(window, times);
         let mut record = Record::new(window, &self.target, closed.partial)
             .with_pairs(&pairs)
-            .at(edge);
+            .at(edge)
+            .of(self.capture);
         if self.args.wants_times() {
             record = record.with_times(times);
         }
@@ -179,7 +189,7 @@ impl<'a> Sink<'a> {
 
     /// Closes the file, and says the sum of everything where that was asked for.
     pub fn finish(self) -> Result<(), Failure> {
-        let total = self.total.record(&self.target);
+        let total = self.total.record(&self.target).of(self.capture);
         let wanted = &self.args.ml;
         let ml_analysis = wanted
             .is_wanted()

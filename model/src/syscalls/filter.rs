@@ -1,9 +1,11 @@
 //! Which system calls a window is made of, by their names and classes.
 
 use super::{Arch, Class, MAX_NUMBER, abi, class_of, name, native, number};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
-use std::str::FromStr as _;
+use std::fmt;
+use std::str::FromStr;
 
 /// A set of system calls of one architecture.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,8 +43,60 @@ const FINGERPRINT: usize = 32;
 
 /// Whether a text may be what [`Filter::fingerprint`] gave.
 pub fn is_fingerprint(text: &str) -> bool {
-    let hex = |text: &str| text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    text == ALL_CALLS || (text.len() == FINGERPRINT && hex(text))
+    text.parse::<Fingerprint>().is_ok()
+}
+
+/// What [`Filter::fingerprint`] gave, small enough to stand beside each window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Fingerprint(Option<u128>);
+
+/// The text is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("neither {ALL_CALLS:?} nor {FINGERPRINT} hexadecimal digits in lower case")]
+pub struct NoFingerprint;
+
+impl Fingerprint {
+    /// Of a filter that leaves out nothing.
+    pub const ALL: Self = Self(None);
+}
+
+impl FromStr for Fingerprint {
+    type Err = NoFingerprint;
+
+    fn from_str(text: &str) -> Result<Self, NoFingerprint> {
+        let is_digit = |b| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+        match text {
+            ALL_CALLS => Ok(Self::ALL),
+            _ if text.len() == FINGERPRINT && text.bytes().all(is_digit) => u128::from_str_radix(text, 16)
+                .map(|hash| Self(Some(hash)))
+                .map_err(|_| NoFingerprint),
+            _ => Err(NoFingerprint),
+        }
+    }
+}
+
+impl TryFrom<String> for Fingerprint {
+    type Error = NoFingerprint;
+
+    fn try_from(text: String) -> Result<Self, NoFingerprint> {
+        text.parse()
+    }
+}
+
+impl From<Fingerprint> for String {
+    fn from(fingerprint: Fingerprint) -> Self {
+        fingerprint.to_string()
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            None => f.write_str(ALL_CALLS),
+            Some(hash) => write!(f, "{hash:0FINGERPRINT$x}"),
+        }
+    }
 }
 
 impl Filter {
@@ -201,8 +255,24 @@ mod tests {
         ]
         .into();
         assert_eq!(all.len(), 6);
-        assert!(all.iter().all(|text| is_fingerprint(text)));
-        for bad in ["", "ALL", "0123", &"g".repeat(32), &"0".repeat(33)] {
+        for text in &all {
+            assert!(is_fingerprint(text));
+            let small: Fingerprint = text.parse().expect("a fingerprint");
+            assert_eq!(
+                (small.to_string(), small == Fingerprint::ALL),
+                (text.clone(), text == ALL_CALLS)
+            );
+        }
+        let zeros = "0".repeat(32);
+        assert_eq!(zeros.parse().map(|f: Fingerprint| f.to_string()), Ok(zeros));
+        for bad in [
+            "",
+            "ALL",
+            "0123",
+            &"g".repeat(32),
+            &"A".repeat(32),
+            &"0".repeat(33),
+        ] {
             assert!(!is_fingerprint(bad), "{bad}");
         }
         assert!(Filter::fingerprint(&["raed"], &[]).is_err());

@@ -10,7 +10,7 @@ mod filter;
 
 pub use abi::{IA32, X32, native};
 pub use class::{Class, UnknownClass, class};
-pub use filter::{ALL_CALLS, Filter, UnknownCall, is_fingerprint};
+pub use filter::{ALL_CALLS, Filter, Fingerprint, NoFingerprint, UnknownCall, is_fingerprint};
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

@@ -58,7 +58,7 @@ pub fn windows(n: usize, salt: u64) -> Rows {
             source: salt,
             started_ms: 2_000 * i as i64,
             window_ms: 2_000,
-            above_threshold: false,
+            ..About::default()
         };
         let pairs: Vec<Pair> = (0..9)
             .map(|k| Pair {
