@@ -142,8 +142,12 @@ pub struct Trace {
     /// of one length.
     #[arg(long, value_name = "TIME", value_parser = window)]
     pub window: Option<Duration>,
-    /// Record windows: .parquet for `vigia train`, .jsonl for `vigia train` and people. The first window of a command that
-    /// is started here and the last say how it begins and ends: nothing is learnt from them, nor from one that was cut
+    /// How long a command takes to start (2s if not said): the windows that begin within this time, the first one in any
+    /// case, are its start, from which nothing is learnt. Give it more for what is slow to come up.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub warm_up: Option<Duration>,
+    /// Record windows: .parquet for `vigia train`, .jsonl for `vigia train` and people. The windows in which a command that
+    /// is traced from its start comes up (see --warm-up) and that in which it ends teach nothing, nor does one that was cut
     /// short. Lines have them, marked; Parquet leaves them out, and a trace that has no others fails (3).
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,

@@ -406,7 +406,7 @@ fn recorded_windows_train_a_model_that_scores_live() {
             "--window",
             "100ms",
             "--duration",
-            "9s",
+            "11s",
             "--output",
             &parquet,
             "--",
@@ -478,6 +478,8 @@ fn which_calls_come_after_which_is_recorded_learnt_and_scored() {
             "-c",
             "--window",
             "200ms",
+            "--warm-up",
+            "400ms",
             "--output",
             to,
             "--duration",
@@ -490,12 +492,12 @@ fn which_calls_come_after_which_is_recorded_learnt_and_scored() {
         let order = ["--estimator", "n-gram,stide", "-o", &at("order.apr")];
         run(&[&["train", "--input", from], &order[..]].concat())
     };
-    record(&at("without.parquet"), "1s", &[]);
+    record(&at("without.parquet"), "2s", &[]);
     let (code, said) = train(&at("without.parquet"));
     assert_eq!(code, Some(3));
     assert!(said.contains("vigia trace --pairs"), "{said}");
 
-    record(&at("few.parquet"), "1500ms", &["--pairs"]);
+    record(&at("few.parquet"), "2s", &["--pairs"]);
     let (code, said) = run(&["convert", &at("few.parquet"), &at("few.jsonl")]);
     assert_eq!(code, Some(0), "{said}");
     let vectors = fs::read_to_string(at("few.jsonl")).expect("a file");
@@ -531,7 +533,17 @@ fn which_calls_come_after_which_is_recorded_learnt_and_scored() {
 
     // A model that looks at pairs has them counted without being told.
     let judged = |script: &str| {
-        let trace = ["trace", "-o", "json", "--window", "200ms", "--duration", "3s"];
+        let trace = [
+            "trace",
+            "-o",
+            "json",
+            "--window",
+            "200ms",
+            "--warm-up",
+            "400ms",
+            "--duration",
+            "3s",
+        ];
         let model = at("order.apr");
         let output = vigia()
             .args(trace)
@@ -582,7 +594,7 @@ fn a_trace_makes_a_model_that_another_is_scored_with() {
             "--window",
             "100ms",
             "--duration",
-            "10s",
+            "11s",
             "--save-model",
             model,
         ])
@@ -660,7 +672,7 @@ fn how_a_command_begins_and_ends_is_recorded_and_teaches_nothing() {
     let (code, said) = record(&at("short.parquet"), &["--", "sh", "-c", "exit 7"]);
     assert_eq!(code, Some(3), "{said}");
     assert!(
-        said.contains("short.parquet: nothing to learn from in 1 window")
+        said.contains("short.parquet: nothing to learn from in ")
             && said.contains("--window shorter than 2 s"),
         "{said}"
     );
@@ -680,16 +692,30 @@ fn how_a_command_begins_and_ends_is_recorded_and_teaches_nothing() {
         lines.collect()
     };
     let (long, many) = (
-        ["--window", "100ms", "--", "sh", "-c", "sleep 1"],
+        [
+            "--window",
+            "100ms",
+            "--warm-up",
+            "300ms",
+            "--",
+            "sh",
+            "-c",
+            "sleep 2",
+        ],
         at("long.jsonl"),
     );
     let (code, said) = record(&many, &long);
     assert_eq!(code, Some(0), "{said}");
     let seen = windows("long.jsonl");
     let edge = |window: &Value| window["edge"].as_str().map(str::to_owned);
-    assert_eq!(edge(&seen[0]).as_deref(), Some("start"), "{seen:#?}");
+    let (mut after, mut starts) = (0, 0);
+    for window in &seen {
+        assert_eq!(edge(window).as_deref() == Some("start"), after < 300, "{seen:#?}");
+        starts += usize::from(after < 300);
+        after += window["duration_ms"].as_u64().expect("a number");
+    }
     assert_eq!(edge(&seen[seen.len() - 1]).as_deref(), Some("end"), "{seen:#?}");
-    let between = &seen[1..seen.len() - 1];
+    let between = &seen[starts..seen.len() - 1];
     assert!(
         between.len() > 5 && between.iter().all(|window| edge(window).is_none()),
         "{seen:#?}"
@@ -710,6 +736,14 @@ fn how_a_command_begins_and_ends_is_recorded_and_teaches_nothing() {
         said.contains(&format!("{} windows are too few", between.len())),
         "{said}"
     );
+
+    // As long as it starts if nothing is said, whatever the windows' length.
+    let (code, said) = record(
+        &at("starting.parquet"),
+        &["--window", "100ms", "--", "sh", "-c", "sleep 0.3"],
+    );
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("in a command's first 2 s (--warm-up)"), "{said}");
 
     // What runs already neither begins nor ends.
     let shell = Shell::start();
@@ -917,6 +951,11 @@ fn wrong_targets_are_said() {
         2,
         &["-c", "--pairs", "--format", "json", "--", "true"],
         "without -c",
+    );
+    ends(
+        2,
+        &["--warm-up", "1s", "-p", "1"],
+        "--warm-up is of a command that is started here",
     );
     for given in [
         &["--key", "k.pub"][..],

@@ -1,9 +1,14 @@
 //! What of a trace is recorded, and what there is to learn from it: its whole windows, but none in which a command
-//! began or ended. To a model that has learnt how a program is loaded, whatever is started later is nothing new.
+//! started or ended. To a model that has learnt how a program is loaded, whatever is started later is nothing new.
+//!
+//! Starting takes as long as it takes, whatever the windows' length: what begins within a fixed time is the start, and that
+//! time is the user's to say. The calls themselves are no measure of it: a program that imports its
+//! libraries makes the same few of them in its fourth window as in its second.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use vigia_agent::window::Closed;
 use vigia_model::artifact::write_atomic;
@@ -12,7 +17,7 @@ use vigia_model::schema::Schema;
 use vigia_trainer::data::Rows;
 use vigia_trainer::parquet;
 
-use super::WINDOW;
+use super::{WARM_UP, WINDOW};
 use crate::args::Trace;
 use crate::error::Failure;
 use crate::input::{self, Seen};
@@ -20,12 +25,16 @@ use crate::record::{Edge, Record};
 use crate::say::{self, Out};
 use crate::train;
 
-/// What of a command is in a window beside its work: nothing, where those that are traced ran before and after.
-pub fn edge(of_command: bool, closed: &Closed<()>) -> Option<Edge> {
-    match (of_command, closed.age, closed.last) {
-        (true, 0, _) => Some(Edge::Start),
-        (true, _, true) => Some(Edge::End),
-        _ => None,
+/// What of a command is in a window beside its work: nothing, where those that are traced ran before and after. The window
+/// began so long after the command, which takes `warm_up` to start.
+pub fn edge(of_command: bool, closed: &Closed<()>, after: Duration, warm_up: Duration) -> Option<Edge> {
+    if !of_command {
+        return None;
+    }
+    let is_start = closed.age == 0 || after < warm_up;
+    match is_start {
+        true => Some(Edge::Start),
+        false => closed.last.then_some(Edge::End),
     }
 }
 
@@ -124,12 +133,16 @@ impl<'a> Lesson<'a> {
     /// What to do where there were too few windows.
     fn longer(&self) -> String {
         let length = self.args.window.unwrap_or(WINDOW).as_secs_f64();
-        let why = if self.args.command.is_empty() {
-            "windows that were cut short"
-        } else {
-            "the window in which a command begins and that in which it ends"
-        };
-        format!("trace for longer, or with a --window shorter than {length} s: {why} teach nothing")
+        if self.args.command.is_empty() {
+            return format!(
+                "trace for longer, or with a --window shorter than {length} s: windows that were cut short teach nothing"
+            );
+        }
+        let warm_up = self.args.warm_up.unwrap_or(WARM_UP).as_secs_f64();
+        format!(
+            "trace for longer, or with a --window shorter than {length} s: the windows that begin in a command's first \
+             {warm_up} s (--warm-up) and that in which it ends teach nothing"
+        )
     }
 }
 
@@ -197,12 +210,15 @@ mod tests {
             age,
             last,
         };
-        let edges = |of_command| {
-            [(0, false), (0, true), (1, false), (1, true)]
-                .map(|(age, last)| edge(of_command, &closed(age, last)))
+        let edges = |of_command, after_ms| {
+            let after = Duration::from_millis(after_ms);
+            [(0, false), (0, true), (9, false), (9, true)]
+                .map(|(age, last)| edge(of_command, &closed(age, last), after, Duration::from_secs(2)))
         };
         let (start, end) = (Some(Edge::Start), Some(Edge::End));
-        assert_eq!(edges(true), [start, start, None, end]);
-        assert_eq!(edges(false), [None; 4]);
+        // However short windows are, and however long.
+        assert_eq!(edges(true, 1999), [start; 4]);
+        assert_eq!(edges(true, 2000), [start, start, None, end]);
+        assert_eq!(edges(false, 0), [None; 4]);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::str::FromStr as _;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::json;
@@ -15,7 +16,7 @@ use vigia_model::syscalls::{Arch, Fingerprint};
 use vigia_model::window::{Calls, Window};
 
 use super::lesson::{self, Lesson};
-use super::{table, target};
+use super::{WARM_UP, table, target};
 use crate::analysis::baseline::{self, Difference, Run};
 use crate::analysis::realtime::Odd;
 use crate::analysis::{self, Analysis};
@@ -97,7 +98,9 @@ impl<'a> Sink<'a> {
 
     /// Takes a window that has ended.
     pub fn window(&mut self, closed: &Closed<()>, times: &Times) -> Result<(), Failure> {
-        let edge = lesson::edge(!self.args.command.is_empty(), closed);
+        let after = Duration::from_millis(self.total.duration_ms.into());
+        let warm_up = self.args.warm_up.unwrap_or(WARM_UP);
+        let edge = lesson::edge(!self.args.command.is_empty(), closed, after, warm_up);
         let pairs = self.pairs(closed);
         let seen = Seen {
             window: closed.window.clone(),
