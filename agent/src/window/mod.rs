@@ -237,7 +237,7 @@ impl Open {
 fn due(now: Now, length: Duration) -> Duration {
     let length_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX).max(1);
     let left = length_ms - now.wall_ms % length_ms;
-    let wait = if left < length_ms / 2 {
+    let wait = if left < length_ms.div_ceil(2) {
         left.saturating_add(length_ms)
     } else {
         left
