@@ -14,7 +14,9 @@
  *
  * What is found on every call is found in arrays, which the JIT compiles to an address: a hash map costs a call, a
  * hash and a comparison each time. So counters have places in small per-CPU arrays that the first target and call to
- * come keep, and hash maps take what finds its place taken.
+ * come keep: near what was seen last, which is at hand anyhow, else in further ones. Hash maps take what finds both
+ * taken. What not every call comes to is in functions of its own: from 64 bytes of stack on, programs get one that costs
+ * a dozen instructions.
  *
  * A target is a slot. Cgroups (and, for the command line, processes) point to a
  * slot; what they create points to the same one before it can make its first
@@ -23,6 +25,9 @@
 #include "kernel.h"
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
+
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
@@ -220,18 +225,15 @@ struct control {
 	__u32 generation;
 };
 
-enum { USERS = 0, OURS = 1 };
-
 /* The phase of a target that is in one all the time. */
 #define ALWAYS 0xffffffff
 
-/* The first is written by user space, the second by the kernel side, so that neither undoes the other's change. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 2);
-	__type(key, __u32);
-	__type(value, struct control);
-} CONTROL SEC(".maps");
+/*
+ * The first is written by user space, the second by the kernel side, so that neither undoes the other's change. Sections
+ * of their own, hence maps of their own; the JIT makes addresses of them.
+ */
+volatile struct control USERS SEC(".data.users");
+volatile struct control OURS SEC(".data.ours");
 
 /* What our own programs take: one run in so many is timed. */
 #define TIMED_IN 1024
@@ -244,6 +246,9 @@ struct cost {
 	__u64 timed_ns;
 };
 
+/* Places beside what was seen last, which cost no look-up of their own. */
+#define NEAR 512
+
 /* The cgroup seen last, by address, its slot, 0 for none, and that one's mode. */
 struct seen {
 	__u64 address;
@@ -251,7 +256,10 @@ struct seen {
 	__u32 slot;
 	__u32 mode;
 	__u32 pad;
+	/* When a run that is timed began. */
+	__u64 begun;
 	struct cost costs[PROGRAMS];
+	struct tally_place near[NEAR];
 };
 
 /*
@@ -300,27 +308,30 @@ static __always_inline __u64 address_of(struct task_struct *task)
 	return (__u64)task->cgroups->subsys[bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id)];
 }
 
+/* Looks for the slot of a task's cgroup, which was not the one seen last. */
+static __noinline int see(struct task_struct *task, struct seen *seen, __u32 generation)
+{
+	__u64 id = cgroup_of(task);
+	__u32 *found = bpf_map_lookup_elem(&CGROUPS, &id);
+	__u32 slot = found ? *found : 0;
+
+	found = slot ? bpf_map_lookup_elem(&SLOTS, &slot) : 0;
+	seen->address = address_of(task);
+	seen->generation = generation;
+	/* A slot that is in use no more is none. */
+	seen->slot = found ? slot : 0;
+	seen->mode = found ? *found : 0;
+	return 0;
+}
+
 /* A task's slot, 0 for none, and its mode. */
 static __always_inline __u32 slot_of(struct task_struct *task, struct seen *seen, __u32 generation, __u32 *mode)
 {
 	__u32 *found;
 
 	if (VIGIA_BY & (BY_CGROUP_V2 | BY_CGROUP_V1)) {
-		__u64 address = address_of(task);
-
-		if (seen->address != address || seen->generation != generation) {
-			__u64 id = cgroup_of(task);
-			__u32 slot;
-
-			found = bpf_map_lookup_elem(&CGROUPS, &id);
-			slot = found ? *found : 0;
-			found = slot ? bpf_map_lookup_elem(&SLOTS, &slot) : 0;
-			seen->address = address;
-			seen->generation = generation;
-			/* A slot that is in use no more is none. */
-			seen->slot = found ? slot : 0;
-			seen->mode = found ? *found : 0;
-		}
+		if (unlikely(seen->address != address_of(task) || seen->generation != generation))
+			see(task, seen, generation);
 		*mode = seen->mode;
 		if (seen->slot || !(VIGIA_BY & BY_PROCESS))
 			return seen->slot;
@@ -343,11 +354,6 @@ static __always_inline __u32 slot_of(struct task_struct *task, struct seen *seen
 	return 0;
 }
 
-static __always_inline struct control *control(__u32 whose)
-{
-	return bpf_map_lookup_elem(&CONTROL, &whose);
-}
-
 static __always_inline struct seen *seen_last(void)
 {
 	__u32 zero = 0;
@@ -356,29 +362,40 @@ static __always_inline struct seen *seen_last(void)
 }
 
 /* Read before any look-up: a change after it makes what is remembered stale. */
-static __always_inline __u32 generation_of(struct control *users, struct control *ours)
+static __always_inline __u32 generation_now(void)
 {
-	return *(volatile __u32 *)&users->generation + *(volatile __u32 *)&ours->generation;
+	return USERS.generation + OURS.generation;
 }
 
 /* The phase that a target is in, 0 for none. */
-static __always_inline __u32 phase_of(struct control *control, __u32 mode)
+static __always_inline __u32 phase_of(__u32 mode)
 {
 	if (mode == MODE_FULL)
 		return ALWAYS;
-	return mode == MODE_SAMPLED ? *(volatile __u32 *)&control->phase : 0;
+	return mode == MODE_SAMPLED ? USERS.phase : 0;
 }
 
-static __always_inline __u64 begin(struct cost *cost)
+/* Whether this run of a program is timed; asked anew at its end, because a register kept until then costs more. */
+static __always_inline int timed(struct cost *runs)
 {
-	return (++cost->runs & (TIMED_IN - 1)) ? 0 : bpf_ktime_get_ns();
+	return unlikely(!(runs->runs & (TIMED_IN - 1)));
 }
 
-static __always_inline void end(struct cost *cost, __u64 begun)
+static __always_inline void begin(struct seen *seen, __u32 program)
 {
-	if (begun) {
-		cost->timed_ns += bpf_ktime_get_ns() - begun;
-		cost->timed_runs += 1;
+	struct cost *cost = &seen->costs[program];
+
+	cost->runs += 1;
+	if (timed(cost))
+		seen->begun = bpf_ktime_get_ns();
+}
+
+/* Of a run that began as one program and may have turned out to be another's. */
+static __always_inline void end(struct seen *seen, __u32 began_as, __u32 program)
+{
+	if (timed(&seen->costs[began_as])) {
+		seen->costs[program].timed_ns += bpf_ktime_get_ns() - seen->begun;
+		seen->costs[program].timed_runs += 1;
 	}
 }
 
@@ -413,45 +430,74 @@ static __always_inline void take(struct owner *owner, __u64 key, __u32 generatio
 	__sync_lock_test_and_set(&owner->key, key);
 }
 
-static __always_inline struct tally *tally_of(struct tally_key *key, __u32 generation)
+static __always_inline void add_to(struct tally *tally, __u32 failed)
 {
-	__u32 group = key->slot & (GROUPS - 1);
-	__u32 at = (key->nr + (key->slot >> 2) * 131) & (PLACES - 1);
-	struct tally_places *places = bpf_map_lookup_elem(&TALLY_PLACES, &group);
-	struct tally_place *place;
+	tally->calls += 1;
+	tally->errors += failed;
+}
+
+/* Adds to a place's counters, if they are this key's or nobody else's. */
+static __always_inline int add_at(struct tally_place *place, struct tally_key *key, __u32 failed, __u32 generation)
+{
+	if (place->owner.key != word_of(key)) {
+		if (!vacant(&place->owner, generation))
+			return 0;
+		/* Of the former owner's counters none must be seen as ours. */
+		*(volatile __u64 *)&place->owner.key = 0;
+		place->tally.calls = 0;
+		place->tally.errors = 0;
+		take(&place->owner, word_of(key), generation);
+	}
+	add_to(&place->tally, failed);
+	return 1;
+}
+
+/* Counts a call for whose counters no place was kept near by. */
+static __noinline int count_elsewhere(struct tally_place *near, __u64 word, __u32 failed, __u32 generation)
+{
+	struct tally_key key = {.slot = word, .nr = word >> 32};
+	__u32 group = key.slot & (GROUPS - 1);
+	__u32 at = (key.nr + (key.slot >> 2) * 131) & (PLACES - 1);
+	struct tally_places *places;
 	struct tally *tally;
 
-	if (places) {
-		place = &places->of[at];
-		if (place->owner.key == word_of(key))
-			return &place->tally;
-		if (vacant(&place->owner, generation)) {
-			/* Of the former owner's counters none must be seen as ours. */
-			*(volatile __u64 *)&place->owner.key = 0;
-			place->tally.calls = 0;
-			place->tally.errors = 0;
-			take(&place->owner, word_of(key), generation);
-			return &place->tally;
-		}
-	}
-	tally = bpf_map_lookup_elem(&TALLIES, key);
+	if (add_at(near, &key, failed, generation))
+		return 0;
+	places = bpf_map_lookup_elem(&TALLY_PLACES, &group);
+	if (places && add_at(&places->of[at], &key, failed, generation))
+		return 0;
+	tally = bpf_map_lookup_elem(&TALLIES, &key);
 	if (!tally) {
-		struct used *used = bpf_map_lookup_elem(&USED, &key->slot);
+		struct used *used = bpf_map_lookup_elem(&USED, &key.slot);
 		struct tally zero = {};
 
 		if (used && used->tallies < VIGIA_TALLIES) {
 			/* Another CPU may have made it meanwhile: only the second look-up tells. */
-			if (!bpf_map_update_elem(&TALLIES, key, &zero, BPF_NOEXIST))
+			if (!bpf_map_update_elem(&TALLIES, &key, &zero, BPF_NOEXIST))
 				__sync_fetch_and_add(&used->tallies, 1);
-			tally = bpf_map_lookup_elem(&TALLIES, key);
+			tally = bpf_map_lookup_elem(&TALLIES, &key);
 		}
 		if (!tally) {
 			lose(LOST_CALLS);
 			if (used)
 				__sync_fetch_and_add(&used->lost, 1);
+			return 0;
 		}
 	}
-	return tally;
+	add_to(tally, failed);
+	return 0;
+}
+
+/* Counts one call. */
+static __always_inline void count(struct seen *seen, __u64 word, __u32 failed, __u32 generation)
+{
+	__u32 slot = word, nr = word >> 32;
+	struct tally_place *near = &seen->near[(nr + slot * 131) & (NEAR - 1)];
+
+	if (likely(near->owner.key == word))
+		add_to(&near->tally, failed);
+	else
+		count_elsewhere(near, word, failed, generation);
 }
 
 static __always_inline struct latency *latency_of(struct tally_key *key, __u32 generation)
@@ -496,6 +542,8 @@ static __always_inline __u32 number(struct task_struct *task, struct pt_regs *re
 #if defined(VIGIA_ARCH_x86_64)
 	__s32 nr = regs->orig_ax;
 
+	if (likely((__u32)nr < NUMBERS && !(task->thread_info.status & TS_COMPAT)))
+		return nr;
 	/* Its own restoring of registers has erased the number. */
 	if (nr == -1)
 		return NR_RT_SIGRETURN;
@@ -607,45 +655,47 @@ static __always_inline void measure(struct task_struct *task, struct tally_key *
 	}
 }
 
+static __noinline int measure_apart(struct task_struct *task, __u64 word, __u32 phase, __u32 generation)
+{
+	struct tally_key key = {.slot = word, .nr = word >> 32};
+
+	measure(task, &key, phase, generation);
+	return 0;
+}
+
 SEC("tp_btf/sys_exit")
 int vigia_count(__u64 *ctx)
 {
 	struct task_struct *task = (void *)bpf_get_current_task_btf();
-	struct pt_regs *regs = (void *)ctx[0];
-	__s64 ret = ctx[1];
-	struct control *ctl = control(USERS), *ours = control(OURS);
 	struct seen *seen = seen_last();
-	__u32 generation, mode = 0, phase;
-	struct tally_key key;
-	struct tally *tally;
-	__u64 begun;
+	__u32 generation, mode = 0, phase, slot, nr;
+	__u64 word;
+	__s64 ret;
 
-	if (!ctl || !ours || !seen)
+	if (!seen)
 		return 0;
-	begun = begin(&seen->costs[PROGRAM_EXIT]);
-	generation = generation_of(ctl, ours);
-	key.slot = slot_of(task, seen, generation, &mode);
-	if (!key.slot)
+	begin(seen, PROGRAM_EXIT);
+	generation = generation_now();
+	slot = slot_of(task, seen, generation, &mode);
+	if (!slot)
 		return 0;
-	key.nr = number(task, regs);
+	nr = number(task, (void *)ctx[0]);
+	ret = ctx[1];
 	/* A new task leaves the call that made it, too; one call is one count. */
-	if (ret == 0 && IS_CLONE(key.nr))
+	if (ret == 0 && IS_CLONE(nr))
 		return 0;
 
-	tally = tally_of(&key, generation);
-	if (tally) {
-		tally->calls += 1;
-		tally->errors += (__u64)ret > -4096UL;
-	}
+	word = (__u64)nr << 32 | slot;
+	count(seen, word, (__u64)ret > -4096UL, generation);
 	if (VIGIA_DETAIL) {
-		phase = phase_of(ctl, mode);
+		phase = phase_of(mode);
 		if (phase) {
-			measure(task, &key, phase, generation);
-			end(&seen->costs[PROGRAM_MEASURE], begun);
+			measure_apart(task, word, phase, generation);
+			end(seen, PROGRAM_EXIT, PROGRAM_MEASURE);
 			return 0;
 		}
 	}
-	end(&seen->costs[PROGRAM_EXIT], begun);
+	end(seen, PROGRAM_EXIT, PROGRAM_EXIT);
 	return 0;
 }
 
@@ -654,19 +704,17 @@ SEC("tp_btf/sys_enter")
 int vigia_enter(__u64 *ctx)
 {
 	struct task_struct *task = (void *)bpf_get_current_task_btf();
-	struct control *ctl = control(USERS), *ours = control(OURS);
 	struct seen *seen = seen_last();
 	struct progress *progress;
 	__u32 mode = 0, phase, pid;
-	__u64 begun;
 
 	(void)ctx;
-	if (!ctl || !ours || !seen)
+	if (!seen)
 		return 0;
-	begun = begin(&seen->costs[PROGRAM_ENTER]);
-	if (!slot_of(task, seen, generation_of(ctl, ours), &mode))
+	begin(seen, PROGRAM_ENTER);
+	if (!slot_of(task, seen, generation_now(), &mode))
 		return 0;
-	phase = phase_of(ctl, mode);
+	phase = phase_of(mode);
 	if (!phase)
 		return 0;
 	pid = task->pid;
@@ -680,7 +728,7 @@ int vigia_enter(__u64 *ctx)
 		progress->phase = phase;
 		progress->has_last = 0;
 	}
-	end(&seen->costs[PROGRAM_ENTER], begun);
+	end(seen, PROGRAM_ENTER, PROGRAM_ENTER);
 	/* Last, so that our own work is not in it. */
 	progress->entered_ns = bpf_ktime_get_ns();
 	return 0;
@@ -718,7 +766,6 @@ SEC("tp_btf/cgroup_rmdir")
 int vigia_cgroup_gone(__u64 *ctx)
 {
 	struct cgroup *cgroup = (void *)ctx[0];
-	struct control *ours;
 	__u64 id;
 
 	if (!in_our_hierarchy(cgroup))
@@ -726,9 +773,7 @@ int vigia_cgroup_gone(__u64 *ctx)
 	id = cgroup->kn->id;
 	bpf_map_delete_elem(&CGROUPS, &id);
 	/* Its address may be another's from now on. */
-	ours = control(OURS);
-	if (ours)
-		__sync_fetch_and_add(&ours->generation, 1);
+	__sync_fetch_and_add(&OURS.generation, 1);
 	return 0;
 }
 

@@ -193,24 +193,22 @@ impl Probe {
             return Ok(());
         }
         let from = into.len();
-        let take = |key: &[u8], cpus: &[u8]| {
+        let mut take = |key: &[u8], cpus: &[u8]| {
             let read = Tally::read(key, cpus);
             if !into[from..].last_mut().is_some_and(|last| last.merge(&read)) {
                 into.push(read);
             }
         };
-        self.reader
-            .read_all(
-                &self.object.tallies,
-                &self.object.tally_places,
-                GROUPS,
-                Tally::SIZE,
-                take,
-            )
-            .map_err(|source| ProbeError::Map {
-                what: "read the counters",
-                source,
-            })?;
+        let refused = |source| ProbeError::Map {
+            what: "read the counters",
+            source,
+        };
+        let (reader, object) = (&mut self.reader, &self.object);
+        let seen = reader.element(object.seen.fd().as_fd(), 0, tally::SEEN_SIZE);
+        tally::near(seen.map_err(refused)?, &mut take);
+        reader
+            .read_all(&object.tallies, &object.tally_places, GROUPS, Tally::SIZE, take)
+            .map_err(refused)?;
         let targets = &self.targets;
         tally::unite(into, from, Tally::order, Tally::merge);
         tally::keep(into, from, |one| one.slot, |slot| targets.contains_key(&slot));

@@ -127,7 +127,8 @@ impl Object {
         let mut map = |name| take_map(&mut ebpf, name);
         let (cgroups, processes) = (map("CGROUPS")?, map("PROCESSES")?);
         let (tallies, lost) = (map("TALLIES")?, map("LOST")?);
-        let (latencies, grams, control) = (map("LATENCIES")?, map("GRAMS")?, map("CONTROL")?);
+        // A section of the kernel side's is a map of the same name.
+        let (latencies, grams, control) = (map("LATENCIES")?, map("GRAMS")?, map(".data.users")?);
         let (tally_places, latency_places) = (map("TALLY_PLACES")?, map("LATENCY_PLACES_MAP")?);
         let (slots, used, seen) = (map("SLOTS")?, map("USED")?, map("SEEN")?);
         // BTF of the whole kernel was parsed for a moment: some 30 MB that the allocator would keep.

@@ -194,10 +194,12 @@ pub(super) const fn places_of(size: usize) -> usize {
     }
 }
 
-/// Bytes of what each CPU has seen last, and of the programs' costs, which are behind it.
-pub(super) const SEEN_SIZE: usize = SEEN + 3 * COST;
-const SEEN: usize = 24;
+/// Bytes of what each CPU has seen last, of the programs' costs, which are behind it, and of the places near by.
+pub(super) const SEEN_SIZE: usize = SEEN + 3 * COST + NEAR * place_size(Tally::SIZE);
+const SEEN: usize = 32;
 const COST: usize = 24;
+/// As in probe.bpf.c.
+const NEAR: usize = 512;
 
 /// Costs of the exit and the entry program, and of the exit program where it measures, too.
 pub(super) fn costs(cpus: &[u8]) -> [ProgramCost; 3] {
@@ -213,12 +215,27 @@ pub(super) fn costs(cpus: &[u8]) -> [ProgramCost; 3] {
     })
 }
 
+/// The tallies that have places near what each CPU has seen last.
+pub(super) fn near(seen: &[u8], each: impl FnMut(&[u8], &[u8])) {
+    places_behind(SEEN + 3 * COST, seen, NEAR, Tally::SIZE, each);
+}
+
 /// The places of a per-CPU array's element: key and value of each that is kept, CPU by CPU, those of one place together.
-pub(super) fn places(element: &[u8], places: usize, value: usize, mut each: impl FnMut(&[u8], &[u8])) {
+pub(super) fn places(element: &[u8], places: usize, value: usize, each: impl FnMut(&[u8], &[u8])) {
+    places_behind(0, element, places, value, each);
+}
+
+fn places_behind(
+    head: usize,
+    element: &[u8],
+    places: usize,
+    value: usize,
+    mut each: impl FnMut(&[u8], &[u8]),
+) {
     let size = OWNER + value;
     for place in 0..places {
-        for cpu in element.chunks_exact(places * size) {
-            let one = &cpu[place * size..][..size];
+        for cpu in element.chunks_exact(head + places * size) {
+            let one = &cpu[head + place * size..][..size];
             if word(one, 0) != 0 {
                 each(&one[..8], &one[OWNER..]);
             }
@@ -367,6 +384,23 @@ mod tests {
             seen.push((word(key, 0), word(value, 0)));
         });
         assert_eq!(seen, [(5, 1), (5, 2), (6, 3)]);
+    }
+
+    #[test]
+    fn places_near_what_was_seen_are_behind_it_and_the_costs() {
+        let mut cpu = vec![0; SEEN_SIZE];
+        let last = SEEN_SIZE - place_size(Tally::SIZE);
+        for (at, key) in [(104, 5u64), (last, 6)] {
+            cpu[at..at + 8].copy_from_slice(&key.to_ne_bytes());
+            cpu[at + OWNER..at + OWNER + 8].copy_from_slice(&7u64.to_ne_bytes());
+        }
+        // Neither are the costs places.
+        cpu[SEEN..SEEN + 8].copy_from_slice(&9u64.to_ne_bytes());
+        let mut found = Vec::new();
+        near(&[cpu.clone(), cpu].concat(), |key, value| {
+            found.push((word(key, 0), word(value, 0)));
+        });
+        assert_eq!(found, [(5, 7), (5, 7), (6, 7), (6, 7)]);
     }
 
     #[test]
