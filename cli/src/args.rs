@@ -86,8 +86,8 @@ pub struct Trusted {
 /// instead, in the kernel by eBPF: nothing is stopped, and little is slowed down. That needs CAP_BPF and CAP_PERFMON:
 /// run it as root. Where it may not be, commands and processes are counted by ptrace, and that is said.
 ///
-/// A first SIGTERM is passed on to the command, which gets a terminal's Ctrl-C itself. A second signal ends the trace: the
-/// command goes on untraced, if it goes on, and the exit code is 130 or 143.
+/// A first SIGTERM is passed on to the command, which gets a terminal's Ctrl-C itself. A second signal, or a second Ctrl-C
+/// within two seconds, ends the trace: the command goes on untraced, if it goes on, and the exit code is 130 or 143.
 ///
 /// With a command, the report goes to standard error, as strace's does; with --format json it goes to standard output,
 /// and what the command prints goes to standard error. Times are wall-clock time between a call's begin and its return.
@@ -115,7 +115,7 @@ pub struct Trace {
     #[arg(short = 'T', long = "times")]
     pub times: bool,
     /// Look at some system calls only: trace=SET, as strace has it. A set is a list of names, numbers, classes (%file,
-    /// %network, %process, %memory, %ipc, %signal, %desc, %creds, %clock), /regular expressions, all or none; a ! in
+    /// %network, %process, %memory, %ipc, %signal, %desc, %creds, %clock, %pure, %stat and its kin), /regular expressions, all or none; a ! in
     /// front negates it, a ! before an item takes that one away, a ? before a name lets it be unknown. A model is for
     /// windows of the set that it was trained on.
     #[arg(short = 'e', long = "expr", value_name = "trace=SET", value_parser = filter, overrides_with = "filter")]

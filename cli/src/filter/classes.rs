@@ -4,7 +4,7 @@
 //! `openat` is about a path and gives a descriptor. Names that an architecture lacks are passed over.
 
 /// Names of classes, and of their system calls.
-pub const CLASSES: [(&str, &str); 13] = [
+pub const CLASSES: [(&str, &str); 18] = [
     ("file", FILE),
     ("network", NETWORK),
     ("net", NETWORK),
@@ -18,6 +18,14 @@ pub const CLASSES: [(&str, &str); 13] = [
     ("stat", "stat"),
     ("lstat", "lstat"),
     ("fstat", "fstat newfstatat fstatat statx"),
+    ("%stat", "stat lstat fstat newfstatat fstatat statx"),
+    ("statfs", "statfs"),
+    ("fstatfs", "fstatfs"),
+    ("%statfs", "statfs fstatfs ustat"),
+    (
+        "pure",
+        "getegid geteuid getgid getpgrp getpid getppid gettid getuid",
+    ),
 ];
 
 /// Names of the system calls of a class, if there is such a class.

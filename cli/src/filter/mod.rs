@@ -186,17 +186,15 @@ impl Filter {
                 }),
             };
         }
-        if let Some(members) = classes::members(item) {
-            self.add_class(members, arch);
-            return Ok(());
-        }
         match item {
             "all" => *self = Self::default(),
             "none" => {}
-            _ => match number(item, arch) {
-                Some(number) => self.insert(number),
-                None if optional => {}
-                None => {
+            // A name before the class of that name: `fstat` is one call, `%fstat` all that do the same.
+            _ => match (number(item, arch), classes::members(item)) {
+                (Some(number), _) => self.insert(number),
+                (None, Some(members)) => self.add_class(members, arch),
+                (None, None) if optional => {}
+                (None, None) => {
                     let known = syscalls::all(arch).map(|(_, name)| name);
                     let words = CLASSES.iter().map(|(name, _)| *name).chain(["all", "none"]);
                     return Err(FilterError::Name {

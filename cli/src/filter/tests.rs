@@ -23,6 +23,9 @@ fn names_numbers_and_classes_make_a_set() {
     assert_eq!(names("open"), ["open"]);
     assert_eq!(names("trace=%file"), names("file"));
     assert!(names("%file").contains(&"execve") && !names("%file").contains(&"read"));
+    assert_eq!(names("fstat"), ["fstat"]);
+    assert!(names("%fstat").contains(&"newfstatat") && names("%%stat").contains(&"stat"));
+    assert_eq!(names("%%statfs"), ["ustat", "statfs", "fstatfs"]);
     assert!(names("%process").contains(&"clone") && !names("%process").contains(&"getpid"));
     assert_eq!(
         names("/^(p?read|write)v2?$"),

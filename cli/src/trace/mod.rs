@@ -38,6 +38,8 @@ use target::Traced;
 const GRACE: Duration = Duration::from_secs(5);
 /// A signal so soon after another says the same again: timeout(1) signals the process, and then its group.
 const ECHO: Duration = Duration::from_millis(250);
+/// A Ctrl-C so soon after another is for us too.
+const IN_A_ROW: Duration = Duration::from_secs(2);
 /// Length of a window where none is given.
 const WINDOW: Duration = Duration::from_secs(2);
 /// How long a command takes to start where nothing is said: as long as a window then is. Imports of an interpreter take
@@ -85,7 +87,10 @@ pub fn run(args: &Trace) -> Result<u8, Failure> {
     Ok(match end {
         End::Over(status) => status.map_or(0, exit_code),
         End::Left(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
-        End::OutOfTime => exit_code(said_meanwhile(&inbox)?.unwrap_or(ExitStatus::from_raw(SIGKILL))),
+        End::OutOfTime => {
+            let said = said_meanwhile(&inbox)?.flatten();
+            exit_code(said.unwrap_or(ExitStatus::from_raw(SIGKILL)))
+        }
     })
 }
 
@@ -147,15 +152,25 @@ enum End {
     OutOfTime,
 }
 
-/// Which of the signals that a command shrugs off is the last.
+/// Which of the signals that a command shrugs off is the last: the one before, and when it came.
 #[derive(Default)]
-struct Asked(Option<Duration>);
+struct Asked(Option<(i32, Duration)>);
 
 impl Asked {
-    /// Whether the signal that came now is a second one.
-    fn again(&mut self, now: Duration) -> bool {
-        let first = *self.0.get_or_insert(now);
-        now.saturating_sub(first) > ECHO
+    /// Whether the signal that came now is a second one. What a shell or an interpreter is interrupted by now and then is
+    /// meant for it alone: only twice in a row does a Ctrl-C end the trace.
+    fn again(&mut self, signal: i32, now: Duration) -> bool {
+        if let Some((before, at)) = self.0 {
+            let since = now.saturating_sub(at);
+            if since <= ECHO {
+                return false;
+            }
+            if since <= IN_A_ROW || (before, signal) == (SIGTERM, SIGTERM) {
+                return true;
+            }
+        }
+        self.0 = Some((signal, now));
+        false
     }
 }
 
@@ -198,7 +213,7 @@ fn follow(
                 if signal != SIGINT {
                     traced.signal(signal);
                 }
-                asked.again(clock.now().mono).then_some(End::Left(signal))
+                asked.again(signal, clock.now().mono).then_some(End::Left(signal))
             }
             Some(Event::Signal(_)) => Some(End::Over(None)),
             None if until.is_some_and(|until| clock.now().mono >= until) => {
@@ -215,7 +230,12 @@ fn follow(
                     None
                 }
             }
-            None if !traced.is_there() => Some(End::Over(last_word(inbox, traced)?)),
+            None if !traced.is_there() => match said_meanwhile(inbox)? {
+                None if traced.is_command() => {
+                    return Err(Failure::tracing("the tracer died before the command did"));
+                }
+                said => Some(End::Over(said.flatten())),
+            },
             None => None,
         };
         let snapshot = reader.read()?;
@@ -240,26 +260,16 @@ fn follow(
     }
 }
 
-/// What a command's end was that nobody waits for any more.
-fn said_meanwhile(inbox: &Receiver<Event>) -> Result<Option<ExitStatus>, Failure> {
+/// What was said meanwhile of the end of a target that nobody waits for any more; none where nothing was.
+fn said_meanwhile(inbox: &Receiver<Event>) -> Result<Option<Option<ExitStatus>>, Failure> {
     for event in inbox.try_iter() {
         match event {
-            Event::Ended(status) => return Ok(status),
+            Event::Ended(status) => return Ok(Some(status)),
             Event::Failed(failure) => return Err(failure),
             Event::Signal(_) => {}
         }
     }
     Ok(None)
-}
-
-/// Of a target that has gone: what was said of its end meanwhile.
-fn last_word(inbox: &Receiver<Event>, traced: &Traced) -> Result<Option<ExitStatus>, Failure> {
-    match inbox.try_recv() {
-        Ok(Event::Ended(status)) => Ok(status),
-        Ok(Event::Failed(failure)) => Err(failure),
-        _ if traced.is_command() => Err(Failure::tracing("the tracer died before the command did")),
-        _ => Ok(None),
-    }
 }
 
 /// Judges mean times between two readings, as single calls are not seen.
@@ -351,9 +361,14 @@ mod tests {
     fn a_signal_is_the_second_only_some_time_after_the_first() {
         let ms = Duration::from_millis;
         let mut asked = Asked::default();
-        assert!(!asked.again(ms(1000)));
-        assert!(!asked.again(ms(1001)), "timeout(1) sends two");
-        assert!(asked.again(ms(1500)));
+        assert!(!asked.again(SIGTERM, ms(1000)));
+        assert!(!asked.again(SIGTERM, ms(1001)), "timeout(1) sends two");
+        assert!(asked.again(SIGTERM, ms(60_000)));
+        let mut asked = Asked::default();
+        assert!(!asked.again(SIGINT, ms(1000)));
+        assert!(!asked.again(SIGINT, ms(60_000)), "a line of a shell's");
+        assert!(!asked.again(SIGTERM, ms(120_000)), "the first that says so");
+        assert!(asked.again(SIGINT, ms(121_000)));
     }
 
     #[test]

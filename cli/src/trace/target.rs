@@ -95,12 +95,15 @@ pub fn start(
             return by_ptrace::start(args, detail, program, clock, events);
         }
     };
-    let since = clock.now();
-    let (slot, who) = match program {
-        Some(program) => command(&mut probe, args, program)?,
-        None => processes(&mut probe, args)?,
+    let traced = match program {
+        Some(program) => command(&mut probe, args, program, clock)?,
+        None => {
+            let since = clock.now();
+            let (slot, who) = processes(&mut probe, args)?;
+            Traced { slot, since, who }
+        }
     };
-    Ok((kernel(probe), Traced { slot, since, who }))
+    Ok((kernel(probe), traced))
 }
 
 fn process_probe(args: &Trace, detail: bool) -> Result<Probe, Failure> {
@@ -141,7 +144,7 @@ pub(super) fn there(pid: u32) -> Result<OwnedFd, Failure> {
     })
 }
 
-fn command(probe: &mut Probe, args: &Trace, program: PathBuf) -> Result<(Slot, Who), Failure> {
+fn command(probe: &mut Probe, args: &Trace, program: PathBuf, clock: &Clock) -> Result<Traced, Failure> {
     let mut command = Command::new(program);
     command.arg0(&args.command[0]).args(&args.command[1..]);
     if args.format == Format::Json {
@@ -151,23 +154,21 @@ fn command(probe: &mut Probe, args: &Trace, program: PathBuf) -> Result<(Slot, W
             .map_err(Failure::tracing)?;
         command.stdout(Stdio::from(copy));
     }
-    let mut slot = None;
+    let mut bound = None;
     let bind = |id| -> Result<(), ProbeError> {
-        slot = Some(probe.add_process(id)?);
+        // That it is forked, which takes its time on a busy machine, is none of its own.
+        bound = Some((probe.add_process(id)?, clock.now()));
         Ok(())
     };
     let child = spawn::spawn_bound(command, bind)
         .map_err(|error| Failure::input(format!("{}: {error}", args.command[0])))?
         .map_err(|error| cannot(&error))?;
-    let slot = slot.ok_or_else(|| Failure::tracing("the command was not bound"))?;
-    let id = child.id();
-    Ok((
-        slot,
-        Who::Command {
-            id,
-            child: Mutex::new(Some(child)),
-        },
-    ))
+    let (slot, since) = bound.ok_or_else(|| Failure::tracing("the command was not bound"))?;
+    let who = Who::Command {
+        id: child.id(),
+        child: Mutex::new(Some(child)),
+    };
+    Ok(Traced { slot, since, who })
 }
 
 /// The program that a shell would run. Found before the start, so that looking for it is not counted as the command's.

@@ -13,8 +13,8 @@
 //! Reading is stricter than aprender's (findings: it ignores signatures, trusts the embedded key, accepts
 //! trailing bytes and decompresses without bound). [`open`] works on bytes that were read once and goes, in
 //! this order, through: size caps, header and bounds, checksum, pinned key and Ed25519 `verify_strict`, task
-//! and schema, decryption where it is encrypted (`sealed`), bounded zstd, bounded decode, range checks of every parameter and index. Each failure has its
-//! own [`ArtifactError`], and nothing is used before everything held.
+//! and schema, decryption where it is encrypted (`sealed`), bounded zstd, bounded decode, range checks of every
+//! parameter and index. Each failure has its own [`ArtifactError`], and nothing is used before everything held.
 //!
 //! Writing is reproducible: same pipeline and metadata, same bytes (maps are sorted, no clock is read).
 //! [`encode`] makes an unsigned artifact, which [`open`] refuses and only [`open_unsigned`] takes: a trainer

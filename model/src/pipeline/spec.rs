@@ -58,7 +58,7 @@ impl<F> EstimatorSpec<F> {
 
     /// What its scores mean, by those of windows held out.
     ///
-    /// Least scale: the smallest of the calibrated tail, in the estimator's units. Held-out windows that are all alike say
+    /// The least scale of an estimator is the smallest of the calibrated tail, in the estimator's units. Held-out windows that are all alike say
     /// nothing of how odd a normal one can be. One new call in a window is 10 to 25 nats of surprise and must
     /// then stay within a budget of an alarm a day, three must not: hence two nats. A hundredth is what
     /// isolation scores differ by between forests.

@@ -85,8 +85,8 @@ pub struct Verdict {
 /// Surprise, in nats, from which nobody asks whether a call is odd, only what it tells.
 const DOUBTLESS: f32 = 10.0;
 
-/// The order of drivers: where it is newness that speaks, what is new first; then how odd, but beyond doubt how telling first; then how odd after all, and last how much
-/// is missing. A shell is seen by a hundred `mmap` sooner than by its one `execve`, and named by the latter.
+/// The order of drivers: where it is newness that speaks, what is new first; then how odd, but beyond doubt how telling
+/// first; then how odd after all, and last how much is missing. A shell is seen by a hundred `mmap` sooner than by its one `execve`, and named by the latter.
 #[derive(Clone, Copy, Default, PartialEq, PartialOrd)]
 struct Rank {
     new: bool,

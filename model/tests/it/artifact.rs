@@ -1,6 +1,6 @@
 //! Artifacts: what is written can be read, and everything else is refused for the right reason.
 
-use crate::workload::{REVERSE_SHELL, Store, train};
+use crate::workload::{REVERSE_SHELL, Store, rows, train};
 use proptest::prelude::*;
 use std::sync::OnceLock;
 use vigia_model::artifact::{self, Artifact, ArtifactError, Metadata, Task};
@@ -228,6 +228,28 @@ fn every_truncation_is_refused_as_one() {
     let bytes = signed();
     for keep in (0..bytes.len()).step_by(97).chain([HEADER, bytes.len() - 1]) {
         assert_eq!(reason(&bytes[..keep]), "Truncated", "{keep} bytes kept");
+    }
+}
+
+#[test]
+fn one_bit_changed_at_each_offset_is_refused() {
+    // A model without a forest is small enough for each of its bytes to have a turn.
+    let store = &mut Store::new(1);
+    let held_out = rows(Schema::syscalls_v1(), (0..60).map(|_| store.window()));
+    let deviation = spec().deviation.clone();
+    let alone = vec![EstimatorSpec::Deviation];
+    let spec =
+        PipelineSpec::calibrate(Schema::syscalls_v1(), deviation, alone, &held_out).expect("calibrates");
+    let bytes = artifact::encode(&metadata(), &spec).expect("encodes");
+    let bytes = artifact::sign(&bytes, &key()).expect("signs");
+    assert!(open(&bytes).is_ok());
+    for at in 0..bytes.len() {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1 << (at % 8);
+        assert!(open(&damaged).is_err(), "at {at}");
+        if at < bytes.len() - 4 {
+            assert_ne!(reason(&resealed(damaged)), "ChecksumMismatch", "at {at}");
+        }
     }
 }
 

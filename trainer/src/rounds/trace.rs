@@ -1,5 +1,5 @@
-//! What a rank did when, told to the operator at its end where the run is traced. Nothing waits for it, and nothing fails
-//! by it.
+//! What a rank did when, told to the operator at its end where the run is traced. Its end waits for that for [`PATIENCE`]
+//! at most, and nothing fails by it.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
