@@ -120,11 +120,10 @@ impl Door {
         Self { client, metrics }
     }
 
-    /// Makes the object be as `desired` says, in the fields that it names (its status is left out).
+    /// Makes the object be as `desired` says, in the fields that it names (its status is left out): its spec is that
+    /// and nothing else.
     ///
-    /// Nothing is sent when `observed` has all of them already. A field that a former `desired`
-    /// named and this one does not is only taken back by a write that something else causes, so
-    /// desired objects name all that they may ever name.
+    /// Nothing is sent when `observed` is so already.
     ///
     /// # Errors
     /// [`Error`].
@@ -150,7 +149,7 @@ impl Door {
                 fields.insert("apiVersion".to_owned(), body["apiVersion"].clone());
                 fields.insert("kind".to_owned(), body["kind"].clone());
             }
-            if covers(&have, &body) {
+            if is_as(&have, &body) {
                 return Ok(self.count::<K>(Outcome::Unchanged));
             }
         }
@@ -325,6 +324,15 @@ fn what<K: Placed>(object: &K) -> String {
     }
 }
 
+/// Whether `have` is as `want` says: of the spec nothing else, of the other fields what it names.
+fn is_as(have: &Value, want: &Value) -> bool {
+    let fields = want.as_object().into_iter().flatten();
+    fields.into_iter().all(|(name, want)| match have.get(name) {
+        Some(have) => covers(have, want) && (name != "spec" || covers(want, have)),
+        None => is_empty(want),
+    })
+}
+
 /// Whether `have` has every field that `want` names, with the same value. Lists match item by item.
 fn covers(have: &Value, want: &Value) -> bool {
     match (have, want) {
@@ -352,6 +360,31 @@ fn is_empty(value: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_spec_names_no_more_is_a_change() {
+        let have =
+            json!({"metadata": {"name": "n", "uid": "u"}, "spec": {"a": 1, "b": []}, "status": {"s": 1}});
+        for (want, is) in [
+            (json!({"metadata": {"name": "n"}, "spec": {"a": 1}}), true),
+            (
+                json!({"metadata": {"name": "n"}, "spec": {"a": 1, "b": {"c": [1]}}}),
+                false,
+            ),
+            (json!({"metadata": {"name": "n"}, "spec": {"b": null}}), false),
+            (json!({"metadata": {"name": "m"}, "spec": {"a": 1}}), false),
+            (
+                json!({"metadata": {"name": "n"}, "spec": {"a": 1}, "data": {}}),
+                true,
+            ),
+            (
+                json!({"metadata": {"name": "n"}, "spec": {"a": 1}, "data": {"d": 1}}),
+                false,
+            ),
+        ] {
+            assert_eq!(is_as(&have, &want), is, "{want}");
+        }
+    }
 
     #[test]
     fn an_object_covers_what_it_has_beside_defaults() {

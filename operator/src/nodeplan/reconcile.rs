@@ -46,8 +46,6 @@ async fn reconcile(node: Arc<Node>, context: Arc<Context>) -> Result<Option<Dura
     }
     let mut desired = NodePlan::new(&name, spec);
     desired.metadata.owner_references = Some(node.owner_ref(&()).into_iter().collect());
-    // All of the spec is ours: what it names no more, such as a budget, a filter or a trace, has to go too.
-    let current = current.filter(|current| current.spec == desired.spec);
     context.door.object(current.as_deref(), &desired).await?;
     Ok(None)
 }

@@ -158,15 +158,14 @@ impl Exporter {
                 Waiting::Span(span) => spans.push(span),
             }
         }
-        let counts = (records.len() as u64, spans.len() as u64);
-        let logs = Request::Logs(ExportLogsServiceRequest {
+        self.deliver(Request::Logs(ExportLogsServiceRequest {
             resource_logs: records,
-        });
-        let spans = Request::Spans(ExportTraceServiceRequest {
+        }))
+        .await;
+        self.deliver(Request::Spans(ExportTraceServiceRequest {
             resource_spans: spans,
-        });
-        self.deliver(LOGS, counts.0, logs).await;
-        self.deliver(SPANS, counts.1, spans).await;
+        }))
+        .await;
     }
 
     /// How many of a request's things the collector rejects, and why.
@@ -185,8 +184,16 @@ impl Exporter {
         }
     }
 
-    /// Tries a request a few times, and counts what became of the `count` things in it.
-    async fn deliver(&mut self, signal: &'static str, count: u64, request: Request) {
+    /// Tries a request a few times, and counts what became of the things in it.
+    async fn deliver(&mut self, request: Request) {
+        let (signal, count, sent) = match &request {
+            Request::Logs(logs) => (LOGS, logs.resource_logs.len() as u64, self.metrics.sent.clone()),
+            Request::Spans(spans) => (
+                SPANS,
+                spans.resource_spans.len() as u64,
+                self.metrics.sent_spans.clone(),
+            ),
+        };
         if count == 0 {
             return;
         }
@@ -201,10 +208,6 @@ impl Exporter {
                         tracing::warn!(signal, rejected, why, "the OTLP collector rejects some");
                         self.metrics.drop(signal, "Rejected", rejected);
                     }
-                    let sent = match signal {
-                        SPANS => &self.metrics.sent_spans,
-                        _ => &self.metrics.sent,
-                    };
                     sent.inc_by(count - rejected);
                     return;
                 }

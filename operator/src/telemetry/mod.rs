@@ -2,9 +2,9 @@
 //! named.
 //!
 //! The operator sends them, not agents and training pods: it knows the pods, and the collector's address and certificate
-//! are then on one node. What those did comes with what they report anyway. Nothing waits for a collector: what is said goes into a queue of a fixed length, and what finds no place in
-//! it, or is not taken after a few tries, is dropped and counted. A metric is a sum since the start, so that one that was
-//! not delivered is made up for by the next.
+//! are then on one node. What those did comes with what they report anyway. Nothing waits for a collector: what is said
+//! goes into a queue of a fixed length, and what finds no place in it, or is not taken after a few tries, is dropped and
+//! counted. A metric is a sum since the start, so that one that was not delivered is made up for by the next.
 
 mod export;
 mod record;
