@@ -22,6 +22,9 @@ pub(super) type Key = (String, &'static str, String);
 /// Keys that start with this are alerts: they may go on, and none may be lost without a word.
 pub(crate) const ONGOING: &str = "ongoing:";
 
+/// The same of what there is no room for.
+const BEYOND_KEY: &str = "ongoing:beyond/";
+
 /// Whether a key is of something that may go on.
 pub(super) fn goes_on(key: &Key) -> bool {
     key.2.starts_with(ONGOING)
@@ -30,7 +33,11 @@ pub(super) fn goes_on(key: &Key) -> bool {
 /// The key under which that is counted which an object has no room for.
 pub(super) fn beyond((uid, reason, _): &Key, now: Timestamp) -> Key {
     let span = now.as_second().div_euclid(BEYOND.as_secs());
-    (uid.clone(), reason, format!("{ONGOING}beyond/{span}"))
+    (uid.clone(), reason, format!("{BEYOND_KEY}{span}"))
+}
+
+fn is_beyond(key: &Key) -> bool {
+    key.2.starts_with(BEYOND_KEY)
 }
 
 /// What to do with something that is said.
@@ -140,9 +147,22 @@ impl Ledger {
         true
     }
 
-    /// It could not be said.
-    pub fn forget(&mut self, key: &Key) {
-        self.series.remove(key);
+    /// What was decided could not be carried out, and who said it says it again: that one is to find what this one found.
+    pub fn undo(&mut self, key: &Key, decision: Decision) {
+        match decision {
+            Decision::Create => {
+                self.series.remove(key);
+                if let Some(budget) = self.budgets.get_mut(&key.0).filter(|_| !is_beyond(key)) {
+                    budget.tokens = (budget.tokens + 1.0).min(f64::from(BURST));
+                }
+            }
+            Decision::Continue { .. } => {
+                if let Some(series) = self.series.get_mut(key) {
+                    series.count = series.count.saturating_sub(1);
+                }
+            }
+            Decision::Later { .. } | Decision::Hold | Decision::Suppress => {}
+        }
     }
 
     fn make_room(&mut self, now: Timestamp) {
@@ -250,8 +270,29 @@ mod tests {
     #[test]
     fn what_failed_to_be_said_may_be_said_again() {
         let mut ledger = Ledger::default();
-        ledger.decide(&key("u", "v1"), at(0));
-        ledger.forget(&key("u", "v1"));
-        assert_eq!(ledger.decide(&key("u", "v1"), at(1)), Decision::Create);
+        let alert = key("u", "ongoing:app");
+        // An API server that is away for long uses up nobody's Events.
+        for _ in 0..3 * BURST {
+            let decision = ledger.decide(&alert, at(0));
+            assert_eq!(decision, Decision::Create);
+            ledger.undo(&alert, decision);
+        }
+        assert_eq!(ledger.decide(&alert, at(1)), Decision::Create);
+
+        let went_on = ledger.decide(&alert, at(20));
+        assert_eq!(went_on, Decision::Continue { count: 2 });
+        ledger.undo(&alert, went_on);
+        assert!(matches!(ledger.decide(&alert, at(21)), Decision::Later { .. }));
+        assert_eq!(
+            ledger.settle(&alert, at(30)),
+            Some(2),
+            "said again, it counts once"
+        );
+
+        let (place, before) = (beyond(&alert, at(0)), ledger.budgets["u"].tokens);
+        let counted = ledger.count(&place, at(40));
+        ledger.undo(&place, counted);
+        let after = ledger.budgets["u"].tokens;
+        assert!((after - before).abs() < f64::EPSILON, "it took none");
     }
 }

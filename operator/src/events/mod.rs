@@ -151,7 +151,7 @@ impl Events {
                 Ok(())
             }
             Err(error) => {
-                self.ledger().forget(&key);
+                self.ledger().undo(&key, decision);
                 Err(error)
             }
         }

@@ -28,6 +28,12 @@ impl Shares {
         all.get(&(namespace.to_owned(), name.to_owned())).copied()
     }
 
+    /// Forgets a profile that is no more.
+    pub fn remove(&self, namespace: &str, name: &str) {
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        all.remove(&(namespace.to_owned(), name.to_owned()));
+    }
+
     /// Takes a count in; says whether it is another one.
     fn put(&self, namespace: &str, name: &str, containers: u32) -> bool {
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);

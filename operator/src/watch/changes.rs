@@ -97,6 +97,11 @@ pub(super) fn profile(context: &Context, change: &Change<'_, TraceProfile>) {
             context.triggers.models.namespaced(&namespace, &model.name);
         }
     }
+    if change.new.is_none()
+        && let Some(gone) = change.old
+    {
+        context.shares.remove(&namespace, &gone.name_any());
+    }
     let spec = |profile: Option<&TraceProfile>| profile.map(|p| p.spec.clone());
     if spec(change.old) == spec(change.new) {
         return;
