@@ -131,6 +131,37 @@ fn a_cluster_is_shown_page_by_page_as_far_as_it_may_be_seen() {
 }
 
 #[test]
+fn a_namespace_that_is_not_there_is_told_from_an_empty_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = serve(|path| match path.trim_end_matches('?') {
+        "/api/v1/namespaces/nope" => {
+            let (code, mut body) = failure(404, "namespaces nope not found");
+            body["reason"] = json!("NotFound");
+            (code, body)
+        }
+        "/api/v1/namespaces/hidden" => failure(403, "namespaces is forbidden"),
+        p if p.starts_with("/api/v1/namespaces/") => (
+            200,
+            json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": {"name": "empty"}}),
+        ),
+        _ => (
+            200,
+            json!({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": []}),
+        ),
+    });
+    let (code, text) = said(&status(folder.path(), &server, &["-n", "nope"]));
+    assert_eq!(code, Some(3), "{text}");
+    assert!(
+        text.contains("no namespace nope") && text.contains("next:"),
+        "{text}"
+    );
+    for there in ["empty", "hidden"] {
+        let (code, text) = said(&status(folder.path(), &server, &["-n", there]));
+        assert_eq!(code, Some(0), "{text}");
+    }
+}
+
+#[test]
 fn a_cluster_without_vigia_and_one_that_is_away_are_told_apart() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = serve(|_| failure(404, "the server could not find the requested resource"));

@@ -88,10 +88,13 @@ pub struct ArtifactSource {
 pub struct ConfigMapKey {
     /// Name of the ConfigMap.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = crate::shared::object_name())]
     pub name: String,
     /// Key in its binaryData.
     #[serde(default = "default_key")]
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && !self.startsWith('..')")
+        .message("no ConfigMap can have this key: write letters, digits, '-', '_' and '.', and not '.' or '..' alone or '..' in front"))]
     pub key: String,
 }
 

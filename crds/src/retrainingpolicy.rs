@@ -88,7 +88,8 @@ fn default_cooldown() -> Duration {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ColdStart {
-    /// Windows collected before the first training. Between 50 and 1000000.
+    /// Windows collected before the first training, or training.data.minWindows where that is more. Between 50 and
+    /// 1000000.
     #[serde(default = "default_min_windows")]
     #[schemars(range(min = 50, max = 1000000))]
     pub min_windows: i32,

@@ -9,9 +9,15 @@ use serde::{Deserialize, Serialize};
 pub struct LocalRef {
     /// Name of the object.
     #[schemars(length(max = 253))]
-    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')")
-        .message("no object can have this name: write lower-case letters, digits, '-' and '.', the first and the last a letter or a digit"))]
+    #[x_kube(validation = object_name())]
     pub name: String,
+}
+
+/// What is asked of the name of another object: to be one.
+pub(crate) fn object_name() -> kube::core::Rule {
+    kube::core::Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')").message(
+        "no object can have this name: write lower-case letters, digits, '-' and '.', the first and the last a letter or a digit",
+    )
 }
 
 impl From<&str> for LocalRef {

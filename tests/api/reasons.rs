@@ -10,6 +10,7 @@ use vigia_crds::conditions::{READY, RECONCILING, STALLED};
 
 /// Words that are no reasons: Kubernetes' own, kinds, and metrics of gates.
 const OTHER: &[&str] = &[
+    "DeadlineExceeded",
     "DisruptionTarget",
     "FailJob",
     "FailureTarget",

@@ -6,6 +6,7 @@
 mod text;
 mod view;
 
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, ListParams};
 use kube::core::DeserializeGuard;
@@ -35,6 +36,12 @@ struct Listed<K> {
     objects: Vec<K>,
     /// Those that cannot be read: which, and why.
     unreadable: Vec<String>,
+}
+
+impl<K> Listed<K> {
+    const fn is_empty(&self) -> bool {
+        self.objects.is_empty() && self.unreadable.is_empty()
+    }
 }
 
 /// Everything that is looked at.
@@ -78,6 +85,13 @@ async fn ask(args: &Status) -> Result<Cluster, Failure> {
         return Err(Failure::input("this cluster has no kind Model of vigia.dev")
             .next("install Vigía: helm install vigia charts/vigia -n vigia-system --create-namespace"));
     }
+    if let (Some(name), Ok(listed)) = (namespace, &models)
+        && listed.is_empty()
+        && is_missing(&client, name).await
+    {
+        return Err(Failure::input(format!("the cluster has no namespace {name}"))
+            .next("kubectl get namespaces lists those that there are"));
+    }
     let alerts = format!("reason={ALERT}");
     Ok(Cluster {
         models: seen(models),
@@ -87,6 +101,12 @@ async fn ask(args: &Status) -> Result<Cluster, Failure> {
         nodes: seen(list(Api::all(client.clone()), "").await),
         alerts: seen(list(namespaced(&client, namespace), &alerts).await),
     })
+}
+
+/// Whether a namespace is not there. Who may not ask is told nothing of it.
+async fn is_missing(client: &Client, namespace: &str) -> bool {
+    let api: Api<Namespace> = Api::all(client.clone());
+    matches!(api.get_metadata_opt(namespace).await, Ok(None))
 }
 
 fn namespaced<K>(client: &Client, namespace: Option<&str>) -> Api<DeserializeGuard<K>>

@@ -77,7 +77,7 @@ async fn reconcile(model: Arc<Model>, context: Arc<Context>) -> Result<Option<Du
         conditions::find(&status.conditions, windows::CAPTURE_FITS).is_some_and(|c| c.status == "False");
     let of_interest = if differed { &profiles } else { &profiles[..running] };
     let capture = windows::capture_fits(serving, rolled_out.map(|v| &**v), of_interest);
-    let changed = windows::changed(&status.conditions, &capture, serving);
+    let changed = windows::changed(&status.conditions, &capture, serving, &profiles);
     wanted.push(capture);
     wanted.push(trust::condition(&model.spec.trust));
     status.conditions = conditions::apply(&status.conditions, &wanted, generation, now);

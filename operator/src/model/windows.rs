@@ -93,21 +93,29 @@ pub fn capture_fits(
     }
 }
 
-/// An Event where the windows begin to be of other calls. Its key has the time since when they were not: that is kept, so
-/// that a life of the operator that says it again says the same, and the next time is another.
-pub fn changed(before: &[Condition], now: &Wanted, serving: Option<&ModelVersion>) -> Option<Note> {
+/// An Event where the windows begin to be of other calls. Its key has the time since when they were not, to the second, and
+/// how often the profiles were changed: these are kept, so that a life of the operator that says it again says the same,
+/// and the next time is another.
+pub fn changed(
+    before: &[Condition],
+    now: &Wanted,
+    serving: Option<&ModelVersion>,
+    profiles: &[impl AsRef<TraceProfile>],
+) -> Option<Note> {
     let before = conditions::find(before, CAPTURE_FITS);
     if now.status != Some(false) || before.is_some_and(|before| before.status == "False") {
         return None;
     }
     let digest = serving.map_or("", |version| &version.spec.digest);
+    let generations = profiles.iter().filter_map(|p| p.as_ref().metadata.generation);
+    let changes = generations.fold(0, i64::saturating_add);
     let since = before.map_or(0, |before| before.last_transition_time.0.as_second());
     Some(Note {
         severity: Severity::Warning,
         reason: "CaptureChanged",
         action: "Score",
         note: now.message.clone(),
-        key: format!("capture/{digest}/{since}"),
+        key: format!("capture/{digest}/{since}/{changes}"),
     })
 }
 
@@ -215,20 +223,29 @@ mod tests {
     #[test]
     fn each_change_of_the_filter_is_told_once() {
         let mut kept = vec![];
-        let mut next = |fits, second| {
+        let mut next = |fits, second, generation| {
             let wanted = Wanted::new(CAPTURE_FITS, fits, "Any", "words");
-            let note = changed(&kept, &wanted, Some(&version(&[])));
-            let again = changed(&kept, &wanted, Some(&version(&[])));
+            let mut profile = profile("shop", "a", 1);
+            profile.metadata.generation = Some(generation);
+            let profiles = [Arc::new(profile)];
+            let note = changed(&kept, &wanted, Some(&version(&[])), &profiles);
+            let again = changed(&kept, &wanted, Some(&version(&[])), &profiles);
             assert_eq!(note, again, "a life that could not write it says the same");
             kept = conditions::apply(&kept, &[wanted], 1, crate::fixture::at(second));
             note.map(|note| note.key)
         };
-        let first = next(false, 1).expect("told");
-        assert_eq!((next(false, 2), next(true, 3)), (None, None));
-        let second = next(false, 4).expect("told again");
+        let first = next(false, 1, 1).expect("told");
+        assert_eq!((next(false, 2, 1), next(true, 3, 1)), (None, None));
+        // Another version served in between.
+        let second = next(false, 4, 1).expect("told again");
         assert_ne!(first, second);
-        assert_eq!((next(false, 5), next(true, 6)), (None, None));
-        assert!(next(false, 7).is_some_and(|third| third != second));
+        assert_eq!((next(false, 4, 1), next(true, 5, 2)), (None, None));
+        let third = next(false, 5, 3).expect("told again");
+        assert_eq!(next(true, 5, 4), None);
+        assert!(
+            next(false, 5, 5).is_some_and(|fourth| fourth != third),
+            "within a second"
+        );
     }
 
     #[test]

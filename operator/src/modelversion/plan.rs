@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use vigia_crds::conditions::{self, READY, RECONCILING, STALLED, Wanted};
-use vigia_crds::{ModelVersion, ModelVersionStatus};
+use vigia_crds::{Model, ModelVersion, ModelVersionStatus};
 use vigia_model::artifact::{self, Artifact, ArtifactError};
 use vigia_model::keys::TrustedKeys;
 
@@ -244,6 +244,16 @@ pub fn is_news(before: Option<&ModelVersionStatus>, after: &ModelVersionStatus) 
     before.and_then(said) != said(after) || before.is_some_and(lost) != lost(after)
 }
 
+/// Whether a Model serves an artifact, did so before what serves now, rolls it out, or names it.
+pub fn is_in_use(model: &Model, digest: &str) -> bool {
+    let status = model.status.as_ref();
+    let served = status.iter().flat_map(|s| s.serving.iter().chain(&s.previous));
+    let rolled_out = status.and_then(|s| s.rollout.as_ref()).map(|r| &r.version);
+    let used = served.chain(rolled_out).map(|version| &version.digest);
+    used.chain(model.spec.version.iter().map(|v| &v.digest))
+        .any(|used| used == digest)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -257,6 +267,24 @@ mod tests {
             "spec": {"modelRef": {"name": "m"}, "digest": "sha256:0"},
         }))
         .expect("a ModelVersion")
+    }
+
+    #[test]
+    fn what_a_model_needs_is_told_from_what_it_had() {
+        let served = |digest: &str| json!({"name": digest, "digest": digest});
+        let mut model = crate::fixture::model(
+            "shop",
+            "m",
+            json!({"task": "Anomaly", "version": {"digest": "d4"}}),
+        );
+        model.status = serde_json::from_value(json!({
+            "serving": served("d3"), "previous": served("d2"),
+            "rollout": {"version": served("d5"), "phase": "Progressing", "step": 0, "progress": "",
+                        "startedAt": "2026-01-01T00:00:00Z", "message": ""},
+        }))
+        .expect("a status");
+        let used = ["d1", "d2", "d3", "d4", "d5"].map(|digest| is_in_use(&model, digest));
+        assert_eq!(used, [false, true, true, true, true]);
     }
 
     fn refused(reason: &'static str) -> Finding {

@@ -13,7 +13,7 @@ use vigia_model::artifact::{self, Artifact};
 use vigia_model::histogram::ScoreHistogram;
 use vigia_model::keys::{PublicKey, TrustedKeys};
 
-use super::plan::{Finding, is_news, status, verify, without_bytes};
+use super::plan::{Finding, is_in_use, is_news, status, verify, without_bytes};
 use crate::context::Context;
 use crate::controller::{self, Error};
 use crate::events::{Note, Severity};
@@ -226,7 +226,10 @@ async fn tell(version: &ModelVersion, finding: &Finding, context: &Context) {
         key: format!("{digest}/{}", finding.refusal().map_or("", |(reason, _)| reason)),
     };
     context.events.mention(&version.object_ref(&()), &note).await;
-    if let Some(model) = context.caches.model(&namespace, model) {
+    let model = context.caches.model(&namespace, model);
+    // What a store has lost of former versions is missed by nobody.
+    let is_lost = matches!(finding, Finding::Unstored { .. });
+    if let Some(model) = model.filter(|model| !is_lost || is_in_use(model, digest)) {
         context.events.mention(&model.object_ref(&()), &note).await;
     }
 }

@@ -31,15 +31,39 @@ pub fn unknown(syscalls: &SyscallFilter) -> Vec<Unknown<'_>> {
     names.filter(|unknown| !is_known(unknown.name)).collect()
 }
 
-/// What nodes keep of calls: what is wanted, without names that mean nothing. `None` where nothing is left of what
-/// should be included: all would be in, which nobody asked for.
-pub fn known(wanted: &Capture) -> Option<Capture> {
-    let known = |names: &[String]| -> Vec<String> { names.iter().filter(|n| is_known(n)).cloned().collect() };
-    let syscalls = SyscallFilter {
-        include: known(&wanted.syscalls.include),
-        exclude: known(&wanted.syscalls.exclude),
+/// The names of a filter that mean something.
+fn meant(syscalls: &SyscallFilter) -> SyscallFilter {
+    let known = |names: &[String]| names.iter().filter(|n| is_known(n)).cloned().collect();
+    SyscallFilter {
+        include: known(&syscalls.include),
+        exclude: known(&syscalls.exclude),
+    }
+}
+
+/// Whether a filter lets in no system call of any architecture, though names of it mean something: it excludes all that
+/// it includes.
+pub fn is_empty(syscalls: &SyscallFilter) -> bool {
+    // As most profiles have it, and asked often.
+    if syscalls.include.is_empty() && syscalls.exclude.is_empty() {
+        return false;
+    }
+    let meant = meant(syscalls);
+    if !syscalls.include.is_empty() && meant.include.is_empty() {
+        return false;
+    }
+    let lets_in = |arch| match Filter::parse(arch, &meant.include, &meant.exclude) {
+        Ok(filter) => all(arch).any(|(number, _)| filter.has(number)),
+        Err(_) => false,
     };
-    (wanted.syscalls.include.is_empty() || !syscalls.include.is_empty()).then(|| Capture {
+    !Arch::ALL.into_iter().any(lets_in)
+}
+
+/// What nodes keep of calls: what is wanted, without names that mean nothing. `None` where nothing is left of what
+/// should be included: all would be in, or none, which nobody asked for.
+pub fn known(wanted: &Capture) -> Option<Capture> {
+    let syscalls = meant(&wanted.syscalls);
+    let is_left = wanted.syscalls.include.is_empty() || !syscalls.include.is_empty();
+    (is_left && !is_empty(&syscalls)).then(|| Capture {
         syscalls,
         ..wanted.clone()
     })
@@ -104,6 +128,32 @@ mod tests {
         );
         assert_eq!(planned(&[], &["raed"]), Some(filter(&[], &[])));
         assert_eq!(planned(&["raed"], &[]), None);
+    }
+
+    #[test]
+    fn a_filter_that_lets_in_nothing_is_none() {
+        for (include, exclude) in [
+            (&["file"][..], &["file"][..]),
+            (&["openat"], &["file"]),
+            (&["network", "raed"], &["network"]),
+            (
+                &[],
+                &[
+                    "file", "network", "process", "memory", "ipc", "signal", "desc", "other",
+                ],
+            ),
+        ] {
+            let is_known = exclude.iter().all(|name| is_known(name));
+            assert_eq!(
+                is_empty(&filter(include, exclude)),
+                is_known,
+                "{include:?} {exclude:?}"
+            );
+            assert_eq!(planned(include, exclude).is_none(), is_known);
+        }
+        for (include, exclude) in [(&[][..], &[][..]), (&["file"], &["openat"]), (&["raed"], &[])] {
+            assert!(!is_empty(&filter(include, exclude)), "{include:?} {exclude:?}");
+        }
     }
 
     #[test]

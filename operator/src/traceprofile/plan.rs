@@ -146,67 +146,110 @@ fn traced(selection: &Selection, agents: &Agents) -> Wanted {
     Wanted::new(TRACED, false, "WaitingForAgents", of(&what))
 }
 
+/// What a person must put right: the reason of the first thing, and what there is to say of all of them. Where nothing is
+/// traced, that comes first.
 fn problem(profile: &TraceProfile, selection: &Selection, models: &Unmet) -> Option<(&'static str, String)> {
-    if let Some(problem) = select::problem(&profile.spec.pod_selector) {
-        return Some((
-            "BadSelector",
-            format!("spec.podSelector is not well formed ({problem}): nothing is selected"),
-        ));
+    let problems = [
+        selector(profile),
+        filter(profile),
+        containers(selection),
+        not_there(models, selection),
+        unreadable(models, selection),
+        overlaps(selection),
+    ];
+    let mut problems = problems.into_iter().flatten();
+    let (reason, mut message) = problems.next()?;
+    for (_, another) in problems {
+        message = format!("{message}; and {another}");
     }
-    let unknown = capture::unknown(&profile.spec.capture.syscalls);
-    if !unknown.is_empty() {
-        let meanwhile = match capture::known(&profile.spec.capture) {
-            Some(_) => "the other names hold meanwhile",
-            None => "nothing is traced for this profile meanwhile",
-        };
-        let said: Vec<String> = unknown.iter().map(unknown_name).collect();
-        return Some(("UnknownSyscall", format!("{} ({meanwhile})", names(&said))));
+    Some((reason, message))
+}
+
+type Problem = Option<(&'static str, String)>;
+
+fn selector(profile: &TraceProfile) -> Problem {
+    let problem = select::problem(&profile.spec.pod_selector)?;
+    let message = format!("spec.podSelector is not well formed ({problem}): nothing is selected");
+    Some(("BadSelector", message))
+}
+
+fn filter(profile: &TraceProfile) -> Problem {
+    let syscalls = &profile.spec.capture.syscalls;
+    if capture::is_empty(syscalls) {
+        let message = "spec.capture.syscalls excludes all that it includes: nothing is traced for this profile; leave \
+                       something of it out of exclude";
+        return Some(("NoSyscalls", message.to_owned()));
     }
-    if !models.missing.is_empty() {
-        return Some((
-            "ModelNotFound",
-            format!(
-                "spec.models names {}, which this namespace does not have: create it or remove the name \
-                 (what is selected is traced and collected meanwhile)",
-                names(&models.missing)
-            ),
-        ));
+    let unknown = capture::unknown(syscalls);
+    if unknown.is_empty() {
+        return None;
     }
-    if !models.unreadable.is_empty() {
-        return Some((
-            "ModelUnreadable",
-            format!(
-                "spec.models names {}, which is there and cannot be read: its Event Unreadable says why (kubectl \
-                 describe model); correct it, or delete it and create it anew (what is selected is traced and \
-                 collected meanwhile)",
-                names(&models.unreadable)
-            ),
-        ));
+    let meanwhile = match capture::known(&profile.spec.capture) {
+        Some(_) => "the other names hold meanwhile",
+        None => "nothing is traced for this profile meanwhile",
+    };
+    let said: Vec<String> = unknown.iter().map(unknown_name).collect();
+    Some(("UnknownSyscall", format!("{} ({meanwhile})", names(&said))))
+}
+
+fn containers(selection: &Selection) -> Problem {
+    if selection.unknown.is_empty() {
+        return None;
     }
-    if !selection.unknown.is_empty() {
-        return Some((
-            "ContainerNotFound",
-            format!(
-                "spec.containers names {}, which no matched pod has",
-                names(&selection.unknown)
-            ),
-        ));
+    let message = format!(
+        "spec.containers names {}, which no matched pod has",
+        names(&selection.unknown)
+    );
+    Some(("ContainerNotFound", message))
+}
+
+/// What becomes of windows while no Model scores them.
+fn meanwhile(selection: &Selection) -> &'static str {
+    match selection.containers {
+        0 => "",
+        _ => " (what is selected is traced and collected meanwhile)",
     }
-    if !selection.lost.is_empty() {
-        let others: Vec<String> = selection.lost.keys().cloned().collect();
-        let containers: u32 = selection.lost.values().sum();
-        return Some((
-            "Overlaps",
-            format!(
-                "{} of what is selected {} traced for {} instead, which is older: \
-                 make the selectors or containers of the profiles disjoint",
-                counted(containers, "container"),
-                if containers == 1 { "is" } else { "are" },
-                names(&others)
-            ),
-        ));
+}
+
+fn not_there(models: &Unmet, selection: &Selection) -> Problem {
+    if models.missing.is_empty() {
+        return None;
     }
-    None
+    let message = format!(
+        "spec.models names {}, which this namespace does not have: create it or remove the name{}",
+        names(&models.missing),
+        meanwhile(selection)
+    );
+    Some(("ModelNotFound", message))
+}
+
+fn unreadable(models: &Unmet, selection: &Selection) -> Problem {
+    if models.unreadable.is_empty() {
+        return None;
+    }
+    let message = format!(
+        "spec.models names {}, which is there and cannot be read: its Event Unreadable says why (kubectl describe model); \
+         correct it, or delete it and create it anew{}",
+        names(&models.unreadable),
+        meanwhile(selection)
+    );
+    Some(("ModelUnreadable", message))
+}
+
+fn overlaps(selection: &Selection) -> Problem {
+    if selection.lost.is_empty() {
+        return None;
+    }
+    let others: Vec<String> = selection.lost.keys().cloned().collect();
+    let containers: u32 = selection.lost.values().sum();
+    let message = format!(
+        "{} of what is selected {} traced for {} instead, which is older: make the selectors or containers of the \
+         profiles disjoint",
+        counted(containers, "container"),
+        if containers == 1 { "is" } else { "are" },
+        names(&others)
+    );
+    Some(("Overlaps", message))
 }
 
 /// What is wrong with a name, and what may have been meant.
