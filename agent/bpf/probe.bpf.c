@@ -8,7 +8,7 @@
  * again and adds nothing to a count. Counters only ever grow; user space takes
  * differences, so that a drain that comes late loses nothing.
  *
- * Latencies and 2-grams cost as much as counting does, so each target has a mode: none of them, all the time, or in a
+ * Latencies and sequences of calls cost as much as counting does, so each target has a mode: none of them, all the time, or in a
  * duty cycle's active phases. The entry hook is attached only while some target wants it, and notes a time and
  * nothing else. Counting goes on unchanged meanwhile.
  *
@@ -36,9 +36,10 @@ enum { BY_CGROUP_V2 = 1, BY_CGROUP_V1 = 2, BY_PROCESS = 4 };
 volatile const __u32 VIGIA_BY = BY_CGROUP_V2;
 /* Whether there will be duty cycles; fixed when the probe is loaded, too. */
 volatile const __u32 VIGIA_DETAIL = 0;
-/* Most elements of one target in TALLIES and in GRAMS, so that none can fill what all share. */
+/* Whether sequences of calls are kept in them, beside latencies. */
+volatile const __u32 VIGIA_SEQUENCES = 0;
+/* Most elements of one target in TALLIES, so that none can fill what all share. */
 volatile const __u32 VIGIA_TALLIES = 256;
-volatile const __u32 VIGIA_GRAMS = 1024;
 
 struct tally_key {
 	__u32 slot;
@@ -78,7 +79,7 @@ struct used {
 	/* Calls that were not counted. */
 	__u64 lost;
 	__u32 tallies;
-	__u32 grams;
+	__u32 pad;
 	__u64 signals[SIGNALS];
 };
 
@@ -143,16 +144,11 @@ struct {
 
 /* Buckets by the logarithm of nanoseconds, base 2; the last one holds all that is longer, some four seconds. */
 #define BUCKETS 32
-/* Calls that came before, of which a call's own value keeps count; GRAMS takes the others. */
-#define BEFORE 4
 
 /* Bucket counts may wrap: user space takes differences. */
 struct latency {
 	__u64 sum_ns;
 	__u32 buckets[BUCKETS];
-	/* Each taken by the first that came; with a count of 0 nobody has it. */
-	__u64 before_count[BEFORE];
-	__u16 before[BEFORE];
 };
 
 /* By the same key as tallies. */
@@ -181,18 +177,55 @@ struct {
 	__type(value, struct latency_places);
 } LATENCY_PLACES_MAP SEC(".maps");
 
-struct gram_key {
+/*
+ * A call and what its thread called before, as one word: a code of CODE_BITS for each, of which the last call is the
+ * lowest. 0 is no call.
+ */
+#define CODE_BITS 10
+#define SEQUENCE (((__u64)1 << (6 * CODE_BITS)) - 1)
+
+struct gram {
+	__u64 sequence;
+	/* 0: the place is free. */
 	__u32 slot;
-	__u16 first;
-	__u16 second;
+	__u32 count;
+};
+
+/* A line of the cache: what one hash leads to. */
+#define WAYS 4
+#define GRAM_SETS 512
+
+struct gram_places {
+	struct gram of[GRAM_SETS][WAYS];
+};
+
+/*
+ * There are far more sequences than calls, and other ones all the time, so their places are emptied when they have been
+ * read. For that there are two halves of them: user space reads the one that is not in use.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 2 * GROUPS);
+	__type(key, __u32);
+	__type(value, struct gram_places);
+} GRAMS SEC(".maps");
+
+/* Places of one CPU that one target may take in a half, so that none can fill what all share. */
+#define GRAM_SHARE 2048
+#define SHARES 1024
+
+/* What is taken of a half: in each group, and by targets, of which those that meet in one place share. */
+struct gram_shares {
+	__u32 groups[GROUPS];
+	__u16 targets[SHARES];
 };
 
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
-	__uint(max_entries, 16384);
-	__type(key, struct gram_key);
-	__type(value, __u64);
-} GRAMS SEC(".maps");
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, struct gram_shares);
+} GRAM_SHARES SEC(".maps");
 
 /*
  * The call that a thread is in, and the one before. By the thread's id modulo the table's size, which costs an address
@@ -204,9 +237,9 @@ struct progress {
 	__u32 pid;
 	/* Of the entry, and of the call before: what was seen in another phase must not be mixed in. */
 	__u32 phase;
-	__u16 last;
-	__u16 has_last;
-	__u32 pad[11];
+	/* As in struct gram; 0 where nothing came before. */
+	__u64 sequence;
+	__u32 pad[10];
 };
 
 #define THREADS 8192
@@ -223,6 +256,9 @@ struct control {
 	__u32 phase;
 	/* Raised with each change of CGROUPS and SLOTS by user space, and with each cgroup that is removed. */
 	__u32 generation;
+	/* The half of GRAMS that is in use. */
+	__u32 half;
+	__u32 pad;
 };
 
 /* The phase of a target that is in one all the time. */
@@ -579,30 +615,53 @@ static __always_inline __u32 logarithm(__u64 of)
 	return log & (BUCKETS - 1);
 }
 
-static __always_inline void follow(struct latency *latency, struct gram_key *key)
+/* Calls of the 32-bit ABI have codes of their own; numbers that x32 alone has, and those that are none, share one. */
+static __always_inline __u64 code_of(__u32 nr)
 {
-	__u64 *count, zero = 0;
+	if (nr < NUMBERS)
+		return nr + 1;
+	if ((nr & COMPAT) && (nr & ~COMPAT) < NUMBERS - 2)
+		return (nr & ~COMPAT) + NUMBERS + 2;
+	return NUMBERS + 1;
+}
 
+static __always_inline void follow(__u32 slot, __u64 sequence)
+{
+	/* A multiplication spreads to the highest bits. */
+	__u64 hash = (sequence ^ (__u64)slot << 40) * 0x9e3779b97f4a7c15ULL;
+	__u32 half = USERS.half & 1, group = half * GROUPS + (hash >> 62);
+	__u32 set = (hash >> 50) & (GRAM_SETS - 1);
+	struct gram_places *places = bpf_map_lookup_elem(&GRAMS, &group);
+	struct gram_shares *shares;
+	struct gram *gram;
+
+	if (!places)
+		return;
 #pragma unroll
-	for (int at = 0; at < BEFORE; at++) {
-		if (latency->before_count[at] && latency->before[at] != key->first)
-			continue;
-		latency->before[at] = key->first;
-		latency->before_count[at] += 1;
+	for (int way = 0; way < WAYS; way++) {
+		gram = &places->of[set][way];
+		if (gram->sequence == sequence && gram->slot == slot) {
+			gram->count += 1;
+			return;
+		}
+		if (!gram->slot)
+			goto vacant;
+	}
+	lose(LOST_DETAIL);
+	return;
+vacant:
+	shares = bpf_map_lookup_elem(&GRAM_SHARES, &half);
+	if (!shares)
+		return;
+	if (shares->targets[slot & (SHARES - 1)] >= GRAM_SHARE) {
+		lose(LOST_DETAIL);
 		return;
 	}
-	count = bpf_map_lookup_elem(&GRAMS, key);
-	if (!count) {
-		struct used *used = bpf_map_lookup_elem(&USED, &key->slot);
-
-		if (used && used->grams < VIGIA_GRAMS && !bpf_map_update_elem(&GRAMS, key, &zero, BPF_NOEXIST))
-			__sync_fetch_and_add(&used->grams, 1);
-		count = bpf_map_lookup_elem(&GRAMS, key);
-	}
-	if (count)
-		*count += 1;
-	else
-		lose(LOST_DETAIL);
+	shares->targets[slot & (SHARES - 1)] += 1;
+	shares->groups[group & (GROUPS - 1)] += 1;
+	gram->sequence = sequence;
+	gram->slot = slot;
+	gram->count = 1;
 }
 
 static __always_inline struct progress *progress_of(__u32 pid)
@@ -618,41 +677,33 @@ static __always_inline void measure(struct task_struct *task, struct tally_key *
 	__u32 pid = task->pid;
 	struct progress *progress = progress_of(pid);
 	struct latency *latency;
-	struct gram_key gram;
-	__u64 ns = 0;
-	int ours;
+	__u64 ns = 0, before = 0, sequence;
 
 	if (!progress)
 		return;
-	ours = progress->pid == pid && progress->phase == phase;
-	if (ours && progress->entered_ns)
-		ns = bpf_ktime_get_ns() - progress->entered_ns;
-
-	gram.slot = key->slot;
-	gram.first = progress->last;
-	/* The two highest bits are those of the number. */
-	gram.second = (key->nr & 0x3fff) | (key->nr >> 30) << 14;
-	if (ours && (ns || progress->has_last)) {
+	if (progress->pid == pid && progress->phase == phase) {
+		before = progress->sequence;
+		if (progress->entered_ns)
+			ns = bpf_ktime_get_ns() - progress->entered_ns;
+	} else {
+		progress->pid = pid;
+		progress->phase = phase;
+	}
+	progress->entered_ns = 0;
+	sequence = (before << CODE_BITS | code_of(key->nr)) & SEQUENCE;
+	progress->sequence = sequence;
+	/* A thread that met ours in its place may have written it just now. */
+	if (ns && !(ns >> 63)) {
 		latency = latency_of(key, generation);
 		if (latency) {
-			/* A thread that met ours in its place may have written it just now. */
-			if (ns && !(ns >> 63)) {
-				latency->sum_ns += ns;
-				latency->buckets[logarithm(ns)] += 1;
-			}
-			if (progress->has_last)
-				follow(latency, &gram);
+			latency->sum_ns += ns;
+			latency->buckets[logarithm(ns)] += 1;
 		} else {
 			lose(LOST_DETAIL);
 		}
 	}
-	progress->entered_ns = 0;
-	progress->last = gram.second;
-	progress->has_last = 1;
-	if (!ours) {
-		progress->pid = pid;
-		progress->phase = phase;
-	}
+	if (VIGIA_SEQUENCES && before)
+		follow(key->slot, sequence);
 }
 
 static __noinline int measure_apart(struct task_struct *task, __u64 word, __u32 phase, __u32 generation)
@@ -726,7 +777,7 @@ int vigia_enter(__u64 *ctx)
 			lose(LOST_DETAIL);
 		progress->pid = pid;
 		progress->phase = phase;
-		progress->has_last = 0;
+		progress->sequence = 0;
 	}
 	end(seen, PROGRAM_ENTER, PROGRAM_ENTER);
 	/* Last, so that our own work is not in it. */

@@ -151,10 +151,11 @@ pub struct Trace {
     /// short. Lines have them, marked; Parquet leaves them out, and a trace that has no others fails (3).
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Count also which calls come right after which in a thread, and record that: for `vigia train --estimator
-    /// n-gram,stide`. A call then costs about as much again. With a model that looks at pairs it is done anyway.
+    /// Count also which calls come after which in a thread, as sequences of up to six, and record that: for `vigia train
+    /// --estimator n-gram,stide`. A call then costs about as much again. With a model that looks at sequences it is done
+    /// anyway.
     #[arg(long)]
-    pub pairs: bool,
+    pub sequences: bool,
     /// At the end, train a model on the windows of this trace from which something can be learnt (see --output), as
     /// `vigia train` does; 50 are the least.
     #[arg(long, value_name = "FILE")]
@@ -206,7 +207,7 @@ impl Trace {
     pub fn prints_lines(&self) -> bool {
         let counts = self.summary || self.window.is_some() || self.cgroup.is_some();
         let windows = self.output.is_some() || self.model.is_some() || self.save_model.is_some();
-        !counts && !windows && !self.pairs && self.baseline.is_none()
+        !counts && !windows && !self.sequences && self.baseline.is_none()
     }
 
     /// Which calls are looked at.
@@ -256,8 +257,8 @@ pub struct Train {
     /// Name that the model bears.
     #[arg(long, default_value = "local")]
     pub name: String,
-    /// Estimators of the model, with commas: several make an ensemble. n-gram and stide look at pairs of calls: they take
-    /// what `vigia trace --pairs` records, or the Parquet files of an agent that traces in mode Sampled or Full.
+    /// Estimators of the model, with commas: several make an ensemble. n-gram and stide look at sequences of calls: they
+    /// take what `vigia trace --sequences` records, or the Parquet files of an agent that traces in mode Sampled or Full.
     #[arg(
         long = "estimator",
         value_name = "KIND",

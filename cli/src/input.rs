@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use vigia_agent::window::Sequences;
 use vigia_model::artifact::{self, Artifact, ArtifactError, ContentKey, Contents, Metadata, Reader, Task};
 use vigia_model::context::{Context, Past};
 use vigia_model::keys::{KeyError, KeyId, PublicKey, SigningKey, TrustedKeys};
@@ -44,7 +45,7 @@ pub struct Seen {
     /// Of what.
     pub target: String,
     /// Two calls that came right after each other, and how often; none where that was not counted.
-    pub pairs: Vec<(u32, u32, u64)>,
+    pub sequences: Sequences,
     /// See [`Record::edge`].
     pub edge: Option<Edge>,
     /// See [`Record::capture`].
@@ -111,7 +112,7 @@ fn json_lines(path: &Path, schema: &'static Schema) -> Result<Windows, Failure> 
         }
         windows.push(Seen {
             window: record.window().map_err(at)?,
-            pairs: record.numbered_pairs().map_err(at)?,
+            sequences: record.numbered_sequences().map_err(at)?,
             target: record.target,
             edge: record.edge,
             capture: record.capture,
@@ -176,7 +177,9 @@ impl Pasts {
             None => self.0.entry(seen.target.clone()).or_default(),
         };
         let mut context = Context::default();
-        context.observe(schema, seen.window.arch, seen.pairs.iter().copied(), past);
+        let counted = seen.sequences.iter();
+        let counted = counted.map(|(sequence, count)| (sequence.numbers(), *count));
+        context.observe(schema, seen.window.arch, counted, past);
         // How a command began says nothing of what comes after.
         if seen.edge.is_none() {
             past.push(&seen.window);

@@ -5,8 +5,9 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use vigia_agent::probe::Sequence;
 use vigia_agent::probe::Tally;
-use vigia_agent::window::{self, Pair};
+use vigia_agent::window::Sequences;
 use vigia_model::pipeline::{DriverKind, Verdict};
 use vigia_model::syscalls::{self, Arch, Fingerprint};
 use vigia_model::window::{Calls, Window};
@@ -44,9 +45,10 @@ pub struct Record {
     pub errors: u64,
     /// By system call, the most frequent first.
     pub syscalls: Vec<Entry>,
-    /// Calls that came right after each other in a thread, as `first>second`, and how often; where that was counted.
+    /// Calls that came right after each other in a thread, as `first>second>…` of up to six, and how often; where that was
+    /// counted.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub pairs: BTreeMap<String, u64>,
+    pub sequences: BTreeMap<String, u64>,
     /// What a model says of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Opinion>,
@@ -152,8 +154,8 @@ impl Opinion {
 
 const NAMELESS: &str = "syscall_";
 
-/// Between the two calls of a pair.
-pub const AFTER: char = '>';
+/// Between the calls of a sequence.
+pub const AFTER: &str = ">";
 
 /// Stands for all numbers without a name where a traced program could make up any number of them.
 pub const UNKNOWN: u32 = u32::MAX;
@@ -208,7 +210,7 @@ impl Record {
             calls: window.total(),
             errors: window.calls.iter().fold(0, |sum, c| sum.saturating_add(c.errors)),
             syscalls: entries,
-            pairs: BTreeMap::new(),
+            sequences: BTreeMap::new(),
             verdict: None,
         }
     }
@@ -250,12 +252,11 @@ impl Record {
 
     /// The same with the calls that came right after each other.
     #[must_use]
-    pub fn with_pairs(mut self, pairs: &[Pair]) -> Self {
-        for pair in pairs {
-            let [first, second] =
-                [pair.first, pair.second].map(|of_pair| name_of(self.arch, window::number(of_pair)));
-            let sum = self.pairs.entry(format!("{first}{AFTER}{second}")).or_default();
-            *sum = sum.saturating_add(pair.count);
+    pub fn with_sequences(mut self, sequences: &Sequences) -> Self {
+        for (sequence, count) in sequences {
+            let names: Vec<String> = sequence.numbers().map(|nr| name_of(self.arch, nr)).collect();
+            let sum = self.sequences.entry(names.join(AFTER)).or_default();
+            *sum = sum.saturating_add(*count);
         }
         self
     }
@@ -287,18 +288,24 @@ impl Record {
         Ok(Window::new(self.arch, self.started_ms, self.duration_ms, calls).with_lost(self.lost))
     }
 
-    /// The pairs, with numbers, and how often.
+    /// The sequences, with numbers, and how often.
     ///
     /// # Errors
-    /// What is no pair, or a name that the architecture does not have.
-    pub fn numbered_pairs(&self) -> Result<Vec<(u32, u32, u64)>, String> {
-        let pair = |(name, &count): (&String, &u64)| {
-            let (first, second) = name
-                .split_once(AFTER)
-                .ok_or_else(|| format!("pair {name:?}: write first{AFTER}second"))?;
-            Ok((self.number(first)?, self.number(second)?, count))
-        };
-        self.pairs.iter().map(pair).collect()
+    /// What is no sequence, or a name that the architecture does not have.
+    pub fn numbered_sequences(&self) -> Result<Sequences, String> {
+        let mut sequences = Sequences::new();
+        for (names, count) in &self.sequences {
+            let mut sequence = Sequence::default();
+            for name in names.split(AFTER) {
+                sequence = sequence.then(self.number(name)?);
+            }
+            if sequence.pair().is_none() {
+                return Err(format!("sequence {names:?}: write first{AFTER}second{AFTER}…"));
+            }
+            let sum: &mut u64 = sequences.entry(sequence).or_default();
+            *sum = sum.saturating_add(*count);
+        }
+        Ok(sequences)
     }
 
     fn number(&self, name: &str) -> Result<u32, String> {
@@ -353,26 +360,28 @@ mod tests {
     }
 
     #[test]
-    fn pairs_survive_their_line_and_what_is_none_is_said() {
-        let pair = |first, second, count| Pair { first, second, count };
-        // read: 0 natively, 3 by ia32, which bit 15 marks.
-        let pairs = [
-            pair(0, 2, 7),
-            pair(3 | 1 << 15, 2, 1),
-            pair(2, Tally::UNKNOWN as u16, 2),
+    fn sequences_survive_their_line_and_what_is_none_is_said() {
+        let of = |numbers: &[u32]| numbers.iter().fold(Sequence::default(), |s, &nr| s.then(nr));
+        // read: 0 natively, 3 by ia32.
+        let told = [
+            (of(&[0, 2, 0]), 7),
+            (of(&[Tally::COMPAT | 3, 2, 0]), 1),
+            (of(&[2, Tally::UNKNOWN]), 2),
         ];
-        let record = Record::new(&Window::new(Arch::X86_64, 0, 1000, []), "x", false).with_pairs(&pairs);
+        let record = Record::new(&Window::new(Arch::X86_64, 0, 1000, []), "x", false)
+            .with_sequences(&Sequences::from(told));
         let line = serde_json::to_string(&record).expect("a line");
         assert!(
-            line.contains(r#""pairs":{"open>unknown":2,"read>open":8}"#),
+            line.contains(r#""sequences":{"open>unknown":2,"read>open>read":8}"#),
             "{line}"
         );
         let mut back: Record = serde_json::from_str(&line).expect("a record");
-        assert_eq!(back.numbered_pairs(), Ok(vec![(2, UNKNOWN, 2), (0, 2, 8)]));
+        let numbered = Sequences::from([(of(&[2, UNKNOWN]), 2), (of(&[0, 2, 0]), 8)]);
+        assert_eq!(back.numbered_sequences(), Ok(numbered));
         for (wrong, words) in [("read", "write first>second"), ("read>opne", "\"opne\"")] {
-            back.pairs = BTreeMap::from([(wrong.to_owned(), 1)]);
+            back.sequences = BTreeMap::from([(wrong.to_owned(), 1)]);
             assert!(
-                back.numbered_pairs().is_err_and(|why| why.contains(words)),
+                back.numbered_sequences().is_err_and(|why| why.contains(words)),
                 "{wrong}"
             );
         }

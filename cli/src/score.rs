@@ -119,8 +119,8 @@ pub fn run(args: &Score) -> Result<u8, Failure> {
     }
     if tally.silent > 0 {
         Out::Stderr.line(&format!(
-            "{} more have no score: nothing in them that the model looks at. Pairs of calls are recorded by \
-             `vigia trace --pairs` and by agents that trace in mode Sampled or Full; forecasts need windows before",
+            "{} more have no score: nothing in them that the model looks at. Sequences of calls are recorded by \
+             `vigia trace --sequences` and by agents that trace in mode Sampled or Full; forecasts need windows before",
             tally.silent
         ));
     }

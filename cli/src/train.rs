@@ -125,20 +125,20 @@ pub fn fit_rows(rows: &Rows, mut params: Params) -> Result<Fitted, Failure> {
     Ok(Fitted { trained, held })
 }
 
-/// What looks at pairs of calls cannot be trained on windows that were recorded without them.
+/// What looks at sequences of calls cannot be trained on windows that were recorded without them.
 fn can_learn(estimators: &[EstimatorKind], rows: &Rows) -> Result<(), Failure> {
     let Some(kind) = estimators.iter().find(|kind| kind.is_order()) else {
         return Ok(());
     };
-    if rows.is_empty() || rows.contexts().iter().any(|context| !context.pairs().is_empty()) {
+    if rows.is_empty() || rows.contexts().iter().any(|context| !context.grams().is_empty()) {
         return Ok(());
     }
     Err(Failure::input(format!(
-        "{}: no pair of calls in these windows, which is what this kind looks at",
+        "{}: no sequence of calls in these windows, which is what this kind looks at",
         kind.as_str()
     ))
     .next(
-        "record them with `vigia trace --pairs`, or by an agent that traces in mode Sampled or Full, or leave it out of \
+        "record them with `vigia trace --sequences`, or by an agent that traces in mode Sampled or Full, or leave it out of \
          --estimator",
     ))
 }
@@ -169,9 +169,9 @@ fn data_digest(rows: &Rows) -> String {
         let context = &rows.contexts()[i];
         let values = rows.row(i).iter().chain(context.past());
         values.for_each(|x| hash.update(x.to_le_bytes()));
-        for pair in context.pairs() {
-            hash.update(pair.id.to_le_bytes());
-            hash.update(pair.count.to_le_bytes());
+        for gram in context.grams() {
+            hash.update(gram.id.to_le_bytes());
+            hash.update(gram.count.to_le_bytes());
         }
     }
     let digest = artifact::Digest(hash.finalize().into());

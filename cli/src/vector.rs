@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
-use vigia_model::context::{Context, PLACES, Pair};
+use vigia_model::context::{Context, Gram, PLACES};
 use vigia_model::schema::Schema;
 use vigia_model::syscalls::Fingerprint;
 use vigia_trainer::data::{About, Rows};
@@ -30,9 +30,9 @@ pub struct Vector {
     pub capture: Option<Fingerprint>,
     /// Values by name; those that are 0 are left out.
     pub features: BTreeMap<String, f32>,
-    /// Calls that came right after each other, as `first>second`, and how often; by names of features.
+    /// Calls that came right after each other, as `first>second>…` of up to six, and how often; by names of features.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub pairs: BTreeMap<String, u32>,
+    pub sequences: BTreeMap<String, u32>,
     /// `total` of the windows right before, the latest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub past: Vec<f32>,
@@ -51,9 +51,10 @@ impl Vector {
         let named = rows.schema().features().iter().zip(rows.row(index));
         let context = &rows.contexts()[index];
         let name = |place: usize| place_name(rows.schema(), place);
-        let pairs = context.pairs().iter().map(|pair| {
-            let (first, second) = (usize::from(pair.id) / PLACES, usize::from(pair.id) % PLACES);
-            (format!("{}{AFTER}{}", name(first), name(second)), pair.count)
+        let sequences = context.grams().iter().map(|gram| {
+            let mut names: Vec<String> = Gram::latest_first(gram.id).map(name).collect();
+            names.reverse();
+            (names.join(AFTER), gram.count)
         });
         Self {
             schema: rows.schema().name().to_owned(),
@@ -66,7 +67,7 @@ impl Vector {
                 .filter(|(_, value)| **value != 0.0)
                 .map(|(feature, value)| (feature.to_string(), *value))
                 .collect(),
-            pairs: pairs.collect(),
+            sequences: sequences.collect(),
             past: context.past().to_vec(),
         }
     }
@@ -77,20 +78,21 @@ impl Vector {
             let known = places.get(name).copied();
             known.ok_or_else(|| format!("schema {} has no feature {name:?}", schema.name()))
         };
-        let pair = |(name, &count): (&String, &u32)| {
-            let (first, second) = name
-                .split_once(AFTER)
-                .ok_or_else(|| format!("pair {name:?}: write first{AFTER}second"))?;
-            let id = Pair::id_of(place(first)?, place(second)?);
-            Ok(Pair { id, count })
+        let gram = |(names, &count): (&String, &u32)| {
+            let places = names
+                .split(AFTER)
+                .map(place)
+                .collect::<Result<Vec<usize>, String>>()?;
+            let id = Gram::id_of(places);
+            match Gram::is_id(id) {
+                true => Ok(Gram { id, count }),
+                false => Err(format!("sequence {names:?}: write first{AFTER}second{AFTER}…")),
+            }
         };
-        let mut pairs = self
-            .pairs
-            .iter()
-            .map(pair)
-            .collect::<Result<Vec<Pair>, String>>()?;
-        pairs.sort_unstable();
-        Context::new(pairs, self.past.clone()).map_err(|error| error.to_string())
+        let grams = self.sequences.iter().map(gram);
+        let mut grams = grams.collect::<Result<Vec<Gram>, String>>()?;
+        grams.sort_unstable();
+        Context::new(grams, self.past.clone()).map_err(|error| error.to_string())
     }
 
     /// Adds it to rows.
@@ -154,14 +156,12 @@ mod tests {
             capture: "a".repeat(32).parse().ok(),
             ..About::default()
         };
-        let pairs = vec![
-            Pair { id: 3, count: 9 },
-            Pair {
-                id: u16::MAX >> 2,
-                count: 1,
-            },
+        let gram = |id, count| Gram { id, count };
+        let grams = vec![
+            gram(Gram::id_of([0, 3]), 9),
+            gram(Gram::id_of([PLACES - 1; 6]), 1),
         ];
-        let context = Context::new(pairs, vec![0.5, 0.0]).expect("a context");
+        let context = Context::new(grams, vec![0.5, 0.0]).expect("a context");
         rows.push_within(&values, about, context).expect("a row");
         let line = serde_json::to_string(&Vector::of(&rows, 0)).expect("a line");
         assert!(Vector::is_one(line.as_bytes()));
@@ -183,22 +183,22 @@ mod tests {
             above_threshold: false,
             capture: None,
             features: BTreeMap::from([("opne".to_owned(), 1.0)]),
-            pairs: BTreeMap::new(),
+            sequences: BTreeMap::new(),
             past: vec![],
         };
         assert!(vector.push(&mut rows).is_err_and(|why| why.contains("\"opne\"")));
         vector.features = BTreeMap::from([("total".to_owned(), f32::NAN)]);
         assert!(vector.push(&mut rows).is_err());
         vector.features.clear();
-        vector.pairs = BTreeMap::from([("read>opne".to_owned(), 1)]);
+        vector.sequences = BTreeMap::from([("read>opne".to_owned(), 1)]);
         assert!(vector.push(&mut rows).is_err_and(|why| why.contains("\"opne\"")));
-        vector.pairs = BTreeMap::from([("read".to_owned(), 1)]);
+        vector.sequences = BTreeMap::from([("read".to_owned(), 1)]);
         assert!(
             vector
                 .push(&mut rows)
                 .is_err_and(|why| why.contains("write first>second"))
         );
-        vector.pairs.clear();
+        vector.sequences.clear();
         vector.past = vec![f32::INFINITY];
         assert!(vector.push(&mut rows).is_err_and(|why| why.contains("finite")));
         vector.past.clear();

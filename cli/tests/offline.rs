@@ -381,20 +381,20 @@ fn any_estimator_can_be_asked_for_and_is_named() {
     fs::write(at.join("today.jsonl"), windows(50, Some(30))).expect("a file");
     let help = ok(at, &["train", "--help"]);
     let kinds = vigia_model::pipeline::EstimatorKind::ALL.map(|kind| kind.as_str());
-    // Windows hold pairs of calls only where they were counted.
-    with_pairs(at, "normal.jsonl", "normal-pairs.jsonl");
-    with_pairs(at, "today.jsonl", "today-pairs.jsonl");
+    // Windows hold sequences of calls only where they were counted.
+    with_sequences(at, "normal.jsonl", "normal-sequences.jsonl");
+    with_sequences(at, "today.jsonl", "today-sequences.jsonl");
     for kind in kinds {
         assert!(help.contains(kind), "{kind}");
         let (input, today) = if ["n-gram", "stide"].contains(&kind) {
             let bare = ["train", "--input", "normal.jsonl", "--estimator", kind];
             let said = fails_with(at, &bare);
             assert!(
-                said.contains("no pair of calls") && said.contains("leave it out"),
+                said.contains("no sequence of calls") && said.contains("leave it out"),
                 "{said}"
             );
             assert!(!said.contains("capture.mode"), "{said}");
-            ("normal-pairs.jsonl", "today-pairs.jsonl")
+            ("normal-sequences.jsonl", "today-sequences.jsonl")
         } else {
             ("normal.jsonl", "today.jsonl")
         };
@@ -455,14 +455,14 @@ fn any_estimator_can_be_asked_for_and_is_named() {
     assert!(train(&["--pca", "0", "--estimator", "kmeans"]).contains("--pca"));
 }
 
-/// The windows of a file as vectors with pairs of calls.
-fn with_pairs(folder: &Path, from: &str, to: &str) {
+/// The windows of a file as vectors with sequences of calls.
+fn with_sequences(folder: &Path, from: &str, to: &str) {
     ok(folder, &["convert", from, "between.parquet"]);
     ok(folder, &["convert", "between.parquet", "between.jsonl"]);
     let lines = fs::read_to_string(folder.join("between.jsonl")).expect("vectors");
     let lines = lines.lines().map(|line| {
         let mut vector: serde_json::Value = serde_json::from_str(line).expect("JSON");
-        vector["pairs"] = serde_json::json!({"read>write": 90, "write>read": 80});
+        vector["sequences"] = serde_json::json!({"read>write": 90, "write>read": 80});
         format!("{vector}\n")
     });
     fs::write(folder.join(to), lines.collect::<String>()).expect("a file");

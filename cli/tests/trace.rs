@@ -495,25 +495,25 @@ fn which_calls_come_after_which_is_recorded_learnt_and_scored() {
     record(&at("without.parquet"), "2s", &[]);
     let (code, said) = train(&at("without.parquet"));
     assert_eq!(code, Some(3));
-    assert!(said.contains("vigia trace --pairs"), "{said}");
+    assert!(said.contains("vigia trace --sequences"), "{said}");
 
-    record(&at("few.parquet"), "2s", &["--pairs"]);
+    record(&at("few.parquet"), "2s", &["--sequences"]);
     let (code, said) = run(&["convert", &at("few.parquet"), &at("few.jsonl")]);
     assert_eq!(code, Some(0), "{said}");
     let vectors = fs::read_to_string(at("few.jsonl")).expect("a file");
-    assert!(vectors.contains("\"wait4>openat\":"), "{vectors}");
+    assert!(vectors.contains("wait4>openat"), "{vectors}");
 
-    record(&at("pairs.jsonl"), "16s", &["--pairs"]);
+    record(&at("sequences.jsonl"), "16s", &["--sequences"]);
     // On a machine that is busy with others there are windows in which nothing ran.
-    let lines = fs::read_to_string(at("pairs.jsonl")).expect("a file");
+    let lines = fs::read_to_string(at("sequences.jsonl")).expect("a file");
     let lines: String = lines
         .split_inclusive('\n')
-        .filter(|line| line.contains("\"pairs\":"))
+        .filter(|line| line.contains("\"sequences\":"))
         .collect();
-    fs::write(at("pairs.jsonl"), &lines).expect("a file");
-    let (code, said) = train(&at("pairs.jsonl"));
+    fs::write(at("sequences.jsonl"), &lines).expect("a file");
+    let (code, said) = train(&at("sequences.jsonl"));
     assert_eq!(code, Some(0), "{said}");
-    // Calls are read a moment before pairs are, so what comes between belongs to two windows: the sums are compared.
+    // Calls are read a moment before sequences are, so what comes between belongs to two windows: the sums are compared.
     let (mut calls, mut opened) = (0, 0);
     for line in lines.lines() {
         let window: Value = serde_json::from_str(line).expect("json");
@@ -521,8 +521,8 @@ fn which_calls_come_after_which_is_recorded_learnt_and_scored() {
             continue;
         }
         calls += count(&window, "openat").0;
-        let pairs = window["pairs"].as_object().expect("pairs");
-        let after = pairs.iter().filter(|(pair, _)| pair.starts_with("openat>"));
+        let sequences = window["sequences"].as_object().expect("sequences");
+        let after = sequences.iter().filter(|(calls, _)| calls.ends_with(">openat"));
         opened += after.filter_map(|(_, count)| count.as_u64()).sum::<u64>();
     }
     assert!(calls > 100, "{lines}");
@@ -531,7 +531,7 @@ fn which_calls_come_after_which_is_recorded_learnt_and_scored() {
         "{opened} of {calls}: {lines}"
     );
 
-    // A model that looks at pairs has them counted without being told.
+    // A model that looks at sequences has them counted without being told.
     let judged = |script: &str| {
         let trace = [
             "trace",
@@ -946,10 +946,10 @@ fn wrong_targets_are_said() {
     let fails = |args: &[&str], words: &str| ends(3, args, words);
     ends(2, &[], "what should be traced?");
     // What would have no effect is no wish that was granted.
-    ends(2, &["--pairs", "--", "true"], "add --output FILE");
+    ends(2, &["--sequences", "--", "true"], "add --output FILE");
     ends(
         2,
-        &["-c", "--pairs", "--format", "json", "--", "true"],
+        &["-c", "--sequences", "--format", "json", "--", "true"],
         "without -c",
     );
     ends(

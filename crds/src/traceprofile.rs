@@ -168,7 +168,7 @@ fn selector_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
 pub struct Capture {
     /// How much is kept of a call: Counts costs the least, Full the most.
     pub mode: CaptureMode,
-    /// With mode Sampled: the share of time in which latencies and pairs are kept is one in this
+    /// With mode Sampled: the share of time in which latencies and sequences are kept is one in this
     /// many. Between 2 and 1000.
     #[schemars(range(min = 2, max = 1000))]
     pub sample_one_in: i32,

@@ -184,7 +184,7 @@ pub enum EstimatorType {
     /// Surprise of which calls come right after which; of windows in capture modes Sampled and Full.
     #[serde(rename = "NGram")]
     Ngram,
-    /// Share of a window's pairs of calls that training never saw; likewise.
+    /// Share of a window's sequences of calls that training never saw; likewise.
     #[serde(rename = "STIDE")]
     Stide,
     /// Error of a forecast of the rate of calls by exponential smoothing with a damped trend.

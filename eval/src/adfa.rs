@@ -83,8 +83,8 @@ fn stide(model: &NgramModel, traces: &[&Trace], window: usize) -> Vec<f64> {
 
 /// What is trained where a Model says nothing.
 const COUNTS: [EstimatorKind; 3] = EstimatorKind::DEFAULT;
-/// And what looks at pairs of calls, where the profile has them counted.
-const PAIRS: [EstimatorKind; 5] = [
+/// And what looks at sequences of calls, where the profile has them counted.
+const SEQUENCES: [EstimatorKind; 5] = [
     COUNTS[0],
     COUNTS[1],
     COUNTS[2],
@@ -92,7 +92,7 @@ const PAIRS: [EstimatorKind; 5] = [
     EstimatorKind::Stide,
 ];
 
-const NODE: Subject = Subject::Model(&PAIRS);
+const NODE: Subject = Subject::Model(&SEQUENCES);
 
 /// Area under the ROC curve for each class of attacks; normal traces' scores come first.
 fn by_class(scores: &[f64], attack: &[Trace]) -> BTreeMap<String, f64> {
@@ -150,11 +150,11 @@ pub fn judge(folder: &Path) -> Result<Vec<Row>> {
     let tpr = |s: &[f64]| tpr_at_fpr(s, &labels, 0.01);
     let ap = |s: &[f64]| average_precision(s, &labels);
 
-    let node = on_node(&train, &PAIRS, &all).context("as a node that counts pairs of calls")?;
+    let node = on_node(&train, &SEQUENCES, &all).context("as a node that counts sequences of calls")?;
     let counts = on_node(&train, &COUNTS, &all).context("as a node that counts calls")?;
     let beside = |metric: &dyn Fn(&[f64]) -> f64| {
         [
-            ("without pairs", metric(&counts)),
+            ("without sequences", metric(&counts)),
             ("sequence model of whole traces", metric(&ours)),
         ]
     };

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result};
 use vigia_model::artifact::{Reader, Task};
 use vigia_model::calibration::MIN_HOLDOUT;
-use vigia_model::context::{Context, Past};
+use vigia_model::context::{Context, ORDER, Past};
 use vigia_model::estimators::ngram::Call;
 use vigia_model::estimators::rate::{Arima, Ets, Forecast};
 use vigia_model::pipeline::{EstimatorKind, EstimatorSpec, MemberSpec, Pipeline, Scratch};
@@ -46,11 +46,12 @@ pub fn windows(calls: &[Call]) -> Vec<Observed> {
         });
         let window = Window::new(Arch::X86_64, 0, (end - start) as u32 * MS_A_CALL, counted);
         // The first call of a window follows the last of the one before.
-        let pairs = calls[start.saturating_sub(1)..end]
-            .windows(2)
-            .map(|two| (number(&two[0]), number(&two[1]), 1));
+        let sequences = (start.max(1)..end).map(|last| {
+            let calls = &calls[(last + 1).saturating_sub(ORDER)..=last];
+            (calls.iter().map(number), 1)
+        });
         let mut context = Context::default();
-        context.observe(Schema::syscalls_v1(), Arch::X86_64, pairs, &Past::default());
+        context.observe(Schema::syscalls_v1(), Arch::X86_64, sequences, &Past::default());
         (window, context)
     };
     (0..parts)
@@ -59,6 +60,8 @@ pub fn windows(calls: &[Call]) -> Vec<Observed> {
         .collect()
 }
 
+/// No sequences.
+const NONE: [([u32; 0], u64); 0] = [];
 /// Calls that a load of 1 is taken to be: so many that what is rounded is nothing.
 const FULL_LOAD: f64 = 1e6;
 
@@ -74,7 +77,7 @@ pub fn loads(series: &[f64]) -> Vec<Observed> {
         };
         let window = Window::new(Arch::X86_64, 0, WINDOW_MS, [calls]);
         let mut context = Context::default();
-        context.observe(schema, Arch::X86_64, [], &past);
+        context.observe(schema, Arch::X86_64, NONE, &past);
         past.push(&window);
         (window, context)
     };
@@ -188,15 +191,15 @@ mod tests {
     use vigia_model::calibration::{AlertBudget, calibrated};
 
     #[test]
-    fn windows_share_out_all_calls_and_all_pairs_but_none() {
+    fn windows_share_out_all_calls_and_sequences() {
         for n in [0usize, 1, 99, 100, 250, 1000] {
             let calls: Vec<Call> = (0..n).map(|i| (3 + i % 3) as Call).collect();
             let windows = windows(&calls);
             let sum: u64 = windows.iter().map(|(window, _)| window.total()).sum();
             assert_eq!(sum, n as u64);
-            let pairs = windows.iter().flat_map(|(_, context)| context.pairs());
+            let sequences = windows.iter().flat_map(|(_, context)| context.grams());
             assert_eq!(
-                pairs.map(|p| p.count as usize).sum::<usize>(),
+                sequences.map(|s| s.count as usize).sum::<usize>(),
                 n.saturating_sub(1)
             );
             assert!(

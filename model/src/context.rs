@@ -1,47 +1,91 @@
-//! What is known of a window beside its own counts: which calls came right after which, and how busy the windows
-//! before it were.
+//! What is known of a window beside its own counts: which calls came after which, and how busy the windows before it
+//! were.
 //!
-//! Pairs are of a schema's places, not of system calls: `open` and `openat` are one, and so are two architectures.
+//! Each call of a thread is known with the up to [`ORDER`] − 1 calls before it, and how often that sequence came: enough
+//! for a language model and for STIDE, without the run itself. Sequences are of a schema's places, not of system calls:
+//! `open` and `openat` are one, and so are two architectures.
 //! The windows before are their total rates as features have them, which makes of each window an example of its own:
 //! a forecaster needs no state but this, and training none but windows, in whatever order and however few of them.
 
 use crate::bounded;
+use crate::estimators::ngram::mix;
 use crate::schema::from_rate;
 use crate::syscalls::Arch;
 use crate::{schema::Schema, window::Window};
 use serde::{Deserialize, Serialize};
 
-/// Places that a call of a pair can have.
+/// Places that a call of a sequence can have.
 pub const PLACES: usize = 128;
-/// Most pairs of one window; of more, the most frequent are known.
-pub const MAX_PAIRS: usize = 512;
+/// Calls in the longest sequence: what STIDE's authors settled on.
+pub const ORDER: usize = 6;
+/// Most sequences of one window. Of more, a sample is known that does not ask how frequent they are: what an intruder
+/// does is rare. It is the same in training and in scoring, since an id is in it by its hash.
+pub const MAX_GRAMS: usize = 512;
+/// Most sequences that a model knows; of more, the most frequent ones.
+pub const MAX_KNOWN: usize = 1 << 15;
 /// Most windows before one.
 pub const MAX_PAST: usize = 32;
 
-/// How often calls of one place came right after calls of another, in one thread.
+/// Bits of one place of a sequence.
+const BITS: usize = 8;
+
+/// How often calls of these places came right after each other, in one thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Pair {
-    /// [`PLACES`] times the place of the first call, plus that of the second.
-    pub id: u16,
+pub struct Gram {
+    /// A byte for each call, of which the last is the lowest: its place plus 1. Two to [`ORDER`] calls; fewer than that
+    /// where nothing is known of what was before.
+    pub id: u64,
     /// Times, above 0.
     pub count: u32,
 }
 
-impl Pair {
-    /// The pair of two places below [`PLACES`].
-    pub const fn id_of(first: usize, second: usize) -> u16 {
-        (first * PLACES + second) as u16
+impl Gram {
+    /// The sequence of places below [`PLACES`], the earliest first; of more than [`ORDER`], the latest.
+    pub fn id_of(places: impl IntoIterator<Item = usize>) -> u64 {
+        const ALL: u64 = (1 << (BITS * ORDER)) - 1;
+        places
+            .into_iter()
+            .fold(0, |id, place| (id << BITS | (place as u64 + 1)) & ALL)
+    }
+
+    /// The places of a sequence, the latest first.
+    pub fn latest_first(id: u64) -> impl Iterator<Item = usize> + Clone {
+        (0..ORDER)
+            .map(move |at| (id >> (BITS * at)) as usize & 0xff)
+            .take_while(|&byte| byte > 0)
+            .map(|byte| byte - 1)
+    }
+
+    /// Its last calls, from all of them down to two.
+    pub fn endings(id: u64) -> impl Iterator<Item = u64> {
+        (2..=ORDER)
+            .rev()
+            .map(move |calls| id & ((1 << (BITS * calls)) - 1))
+            .scan(0, |last, ending| {
+                let again = std::mem::replace(last, ending) == ending;
+                Some((!again).then_some(ending))
+            })
+            .flatten()
+    }
+
+    /// Whether a number is a sequence of two calls or more.
+    pub fn is_id(id: u64) -> bool {
+        let calls = Self::latest_first(id).count();
+        let whole = calls == ORDER || id >> (BITS * calls) == 0;
+        calls >= 2 && whole && id >> (BITS * ORDER) == 0 && Self::latest_first(id).all(|place| place < PLACES)
     }
 }
 
 /// Why numbers from outside are no context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ContextError {
-    /// See [`MAX_PAIRS`].
-    #[error("a window has at most {MAX_PAIRS} pairs of calls, each with its count; this one has {0}")]
-    Pairs(usize),
-    /// Pairs out of order or range, or without a count.
-    #[error("pairs of calls ascend, are of places below {PLACES} and counted at least once")]
+    /// See [`MAX_GRAMS`].
+    #[error("a window has at most {MAX_GRAMS} sequences of calls, each with its count; this one has {0}")]
+    Grams(usize),
+    /// Sequences out of order or range, or without a count.
+    #[error(
+        "sequences of calls ascend, have 2 to {ORDER} places below {PLACES} and are counted at least once"
+    )]
     Order,
     /// See [`MAX_PAST`].
     #[error("at most {MAX_PAST} windows before one are known, not {0}")]
@@ -54,28 +98,28 @@ pub enum ContextError {
 /// See the module's head.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Context {
-    pairs: Vec<Pair>,
+    grams: Vec<Gram>,
     past: Vec<f32>,
 }
 
 impl Context {
     /// Nothing is known.
     pub const NONE: &'static Self = &Self {
-        pairs: Vec::new(),
+        grams: Vec::new(),
         past: Vec::new(),
     };
 
-    /// From outside: pairs in ascending order, and the rates of the windows before, the latest first.
+    /// From outside: sequences in ascending order, and the rates of the windows before, the latest first.
     ///
     /// # Errors
     /// The first rule broken.
-    pub fn new(pairs: Vec<Pair>, past: Vec<f32>) -> Result<Self, ContextError> {
-        if pairs.len() > MAX_PAIRS {
-            return Err(ContextError::Pairs(pairs.len()));
+    pub fn new(grams: Vec<Gram>, past: Vec<f32>) -> Result<Self, ContextError> {
+        if grams.len() > MAX_GRAMS {
+            return Err(ContextError::Grams(grams.len()));
         }
-        let ascend = pairs.windows(2).all(|two| two[0].id < two[1].id);
-        let valid = |pair: &Pair| usize::from(pair.id) < PLACES * PLACES && pair.count > 0;
-        if !ascend || !pairs.iter().all(valid) {
+        let ascend = grams.windows(2).all(|two| two[0].id < two[1].id);
+        let valid = |gram: &Gram| Gram::is_id(gram.id) && gram.count > 0;
+        if !ascend || !grams.iter().all(valid) {
             return Err(ContextError::Order);
         }
         if past.len() > MAX_PAST {
@@ -84,63 +128,75 @@ impl Context {
         if !past.iter().all(|rate| (0.0..=f32::MAX).contains(rate)) {
             return Err(ContextError::Rate);
         }
-        Ok(Self { pairs, past })
+        Ok(Self { grams, past })
     }
 
-    /// The same, with ids and counts of pairs in lists of their own, as they travel.
+    /// The same, with ids and counts of sequences in lists of their own, as they travel.
     ///
     /// # Errors
     /// The first rule broken.
-    pub fn counted(ids: &[u32], counts: &[u32], past: Vec<f32>) -> Result<Self, ContextError> {
-        if ids.len() != counts.len() || ids.len() > MAX_PAIRS {
-            return Err(ContextError::Pairs(ids.len().max(counts.len())));
+    pub fn counted(ids: &[u64], counts: &[u32], past: Vec<f32>) -> Result<Self, ContextError> {
+        if ids.len() != counts.len() || ids.len() > MAX_GRAMS {
+            return Err(ContextError::Grams(ids.len().max(counts.len())));
         }
-        let pair = |(&id, &count): (&u32, &u32)| {
-            let id = u16::try_from(id).map_err(|_| ContextError::Order)?;
-            Ok(Pair { id, count })
-        };
-        let pairs = ids.iter().zip(counts).map(pair).collect::<Result<_, _>>()?;
-        Self::new(pairs, past)
+        let gram = |(&id, &count): (&u64, &u32)| Gram { id, count };
+        Self::new(ids.iter().zip(counts).map(gram).collect(), past)
     }
 
-    /// What is known of a window: the calls that followed each other (two numbers of `arch`, and how often) and the
-    /// windows before. Once it has grown to what its windows need, it allocates nothing.
+    /// What is known of a window: the sequences of its calls (numbers of `arch`, the earliest first, and how often) and
+    /// the windows before. Once it has grown to what its windows need, it allocates nothing.
     pub fn observe(
         &mut self,
         schema: &Schema,
         arch: Arch,
-        counted: impl IntoIterator<Item = (u32, u32, u64)>,
+        counted: impl IntoIterator<Item = (impl IntoIterator<Item = u32>, u64)>,
         past: &Past,
     ) {
-        self.pairs.clear();
-        for (first, second, count) in counted.into_iter().filter(|(_, _, count)| *count > 0) {
-            let [first, second] = [first, second].map(|nr| schema.feature_of(arch, nr).min(PLACES - 1));
-            self.pairs.push(Pair {
-                id: Pair::id_of(first, second),
-                count: u32::try_from(count).unwrap_or(u32::MAX),
-            });
+        self.grams.clear();
+        for (numbers, count) in counted.into_iter().filter(|(_, count)| *count > 0) {
+            let place = |nr| schema.feature_of(arch, nr).min(PLACES - 1);
+            let id = Gram::id_of(numbers.into_iter().map(place));
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            if Gram::is_id(id) {
+                self.grams.push(Gram { id, count });
+            }
         }
-        self.pairs.sort_unstable_by_key(|pair| pair.id);
-        self.pairs.dedup_by(|next, kept| {
+        self.gather();
+        self.past.clear();
+        self.past.extend_from_slice(past.latest_first());
+    }
+
+    /// The same with further sequences, of ids that are some.
+    #[must_use]
+    pub fn with(&self, more: impl IntoIterator<Item = Gram>) -> Self {
+        let mut context = self.clone();
+        context
+            .grams
+            .extend(more.into_iter().filter(|gram| Gram::is_id(gram.id)));
+        context.gather();
+        context
+    }
+
+    /// Makes one of equal sequences, and of too many a sample, as [`MAX_GRAMS`] says.
+    fn gather(&mut self) {
+        self.grams.sort_unstable_by_key(|gram| gram.id);
+        self.grams.dedup_by(|next, kept| {
             let same = next.id == kept.id;
             if same {
                 kept.count = kept.count.saturating_add(next.count);
             }
             same
         });
-        if self.pairs.len() > MAX_PAIRS {
-            self.pairs
-                .sort_unstable_by_key(|pair| (std::cmp::Reverse(pair.count), pair.id));
-            self.pairs.truncate(MAX_PAIRS);
-            self.pairs.sort_unstable_by_key(|pair| pair.id);
+        if self.grams.len() > MAX_GRAMS {
+            self.grams.sort_unstable_by_key(|gram| (mix(gram.id), gram.id));
+            self.grams.truncate(MAX_GRAMS);
+            self.grams.sort_unstable_by_key(|gram| gram.id);
         }
-        self.past.clear();
-        self.past.extend_from_slice(past.latest_first());
     }
 
-    /// Pairs in ascending order; none where they were not counted, or no thread made two calls.
-    pub fn pairs(&self) -> &[Pair] {
-        &self.pairs
+    /// Sequences in ascending order; none where they were not counted, or no thread made two calls.
+    pub fn grams(&self) -> &[Gram] {
+        &self.grams
     }
 
     /// Total rates of the windows before, as features have them, the latest first.
@@ -174,19 +230,21 @@ impl Past {
     }
 }
 
-/// How often pairs were seen in training.
+/// How often sequences were seen in training.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct PairCounts {
+pub struct GramCounts {
     /// Ids, ascending, and how often each was seen.
-    #[serde(deserialize_with = "bounded::list::<_, _, { PLACES * PLACES }>")]
-    pub seen: Vec<(u16, u64)>,
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_KNOWN>")]
+    pub seen: Vec<(u64, u64)>,
 }
 
-impl PairCounts {
+impl GramCounts {
     /// Whether ids ascend within range, with counts above 0.
     pub fn is_valid(&self) -> bool {
-        let valid = |&(id, count): &(u16, u64)| usize::from(id) < PLACES * PLACES && count > 0;
-        self.seen.windows(2).all(|two| two[0].0 < two[1].0) && self.seen.iter().all(valid)
+        let valid = |&(id, count): &(u64, u64)| Gram::is_id(id) && count > 0;
+        self.seen.len() <= MAX_KNOWN
+            && self.seen.windows(2).all(|two| two[0].0 < two[1].0)
+            && self.seen.iter().all(valid)
     }
 }
 
@@ -196,8 +254,11 @@ mod tests {
     use crate::window::Calls;
     use proptest::prelude::*;
 
-    fn pair(id: u16, count: u32) -> Pair {
-        Pair { id, count }
+    fn gram(places: &[usize], count: u32) -> Gram {
+        Gram {
+            id: Gram::id_of(places.iter().copied()),
+            count,
+        }
     }
 
     #[test]
@@ -210,55 +271,71 @@ mod tests {
         contexts[0].observe(
             schema,
             x86,
-            [(open, read, 2), (read, read, 0), (openat, read, 3)],
+            [([open, read, read], 2), ([read; 3], 0), ([openat, read, read], 3)],
             &Past::default(),
         );
         let arm = Arch::Aarch64;
-        contexts[1].observe(
-            schema,
-            arm,
-            [(number(arm, "openat"), number(arm, "read"), 5)],
-            &Past::default(),
-        );
+        let (openat, read) = (number(arm, "openat"), number(arm, "read"));
+        contexts[1].observe(schema, arm, [([openat, read, read], 5)], &Past::default());
         assert_eq!(contexts[0], contexts[1]);
-        let place = |name| schema.feature_of(x86, number(x86, name));
+        let place = |nr| schema.feature_of(arm, nr);
         assert_eq!(
-            contexts[0].pairs(),
-            [pair(Pair::id_of(place("open"), place("read")), 5)]
+            contexts[0].grams(),
+            [gram(&[place(openat), place(read), place(read)], 5)]
         );
     }
 
     #[test]
-    fn of_too_many_pairs_the_most_frequent_are_known() {
-        let schema = Schema::syscalls_v1();
-        let all: Vec<(u32, u32, u64)> = (0..40)
-            .flat_map(|a| (0..40).map(move |b| (a, b, u64::from(1 + (a * 40 + b) % 7))))
+    fn a_sequence_is_its_last_calls() {
+        let long = Gram::id_of(0..9);
+        assert!(Gram::latest_first(long).eq((3..9).rev()));
+        let endings: Vec<Vec<usize>> = Gram::endings(Gram::id_of([5, 6, 7]))
+            .map(|id| Gram::latest_first(id).collect())
             .collect();
-        let mut context = Context::default();
-        context.observe(schema, Arch::X86_64, all, &Past::default());
-        assert_eq!(context.pairs().len(), MAX_PAIRS);
+        assert_eq!(endings, [vec![7, 6, 5], vec![7, 6]]);
+        assert_eq!(Gram::endings(long).count(), ORDER - 1);
+    }
+
+    #[test]
+    fn of_too_many_sequences_rare_ones_are_known_as_well_as_frequent_ones() {
+        let usual = |more| {
+            let all = (0..40usize).flat_map(|a| (0..40).map(move |b| gram(&[a, b, a], 1000)));
+            Context::default().with(all.chain(more))
+        };
+        let odd: Vec<Gram> = (0..160).map(|i| gram(&[50 + i % 40, 50 + i / 40], 1)).collect();
+        let (before, after) = (usual(vec![]), usual(odd));
         assert_eq!(
-            Context::new(context.pairs().to_vec(), vec![]),
-            Ok(context.clone())
+            (before.grams().len(), after.grams().len()),
+            (MAX_GRAMS, MAX_GRAMS)
         );
-        assert!(context.pairs().iter().all(|pair| pair.count > 3));
+        let known = |gram: &Gram| before.grams().binary_search(gram).is_ok();
+        let new = after.grams().iter().filter(|gram| !known(gram)).count();
+        // A tenth of all that were made was new, and so is about a tenth of those that are known: the others are the same.
+        assert!((30..70).contains(&new), "{new}");
+        assert_eq!(after.grams().iter().filter(|gram| gram.count == 1).count(), new);
     }
 
     #[test]
     fn what_breaks_a_rule_is_refused() {
-        let good = || vec![pair(1, 1), pair(5, 2)];
+        let good = || vec![gram(&[1, 1], 1), gram(&[5, 2, 3, 4, 5, 6], 2)];
         assert!(Context::new(good(), vec![0.0, 3.5]).is_ok());
+        let id = |id| Gram { id, count: 1 };
         for bad in [
-            vec![pair(5, 1), pair(1, 1)],
-            vec![pair(1, 1), pair(1, 1)],
-            vec![pair(1, 0)],
-            vec![pair(1 << 14, 1)],
+            vec![gram(&[5, 1], 1), gram(&[1, 1], 1)],
+            vec![gram(&[1, 1], 1), gram(&[1, 1], 1)],
+            vec![gram(&[1, 1], 0)],
+            vec![gram(&[1], 1)],
+            vec![id(0)],
+            vec![id(0x01_00_02)],
+            vec![id(0x82_01)],
+            vec![id(0x01 << 48 | 0x01_01_01_01_01_01)],
         ] {
             assert_eq!(Context::new(bad, vec![]), Err(ContextError::Order));
         }
+        let many = (0..=MAX_GRAMS).map(|i| gram(&[i / 100, i % 100], 1)).collect();
         assert_eq!(
-            Context::new((0..513).map(|id| pair(id, 1)).collect(), vec![]),
-            Err(ContextError::Pairs(513))
+            Context::new(many, vec![]),
+            Err(ContextError::Grams(MAX_GRAMS + 1))
         );
         assert_eq!(Context::new(vec![], vec![0.0; 33]), Err(ContextError::Past(33)));
         for bad in [f32::NAN, f32::INFINITY, -0.1] {
@@ -293,14 +370,22 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_was_counted_makes_a_context_that_holds(
-            counted in prop::collection::vec((any::<u32>(), 0u32..600, any::<u64>()), 0..900),
+            counted in prop::collection::vec((prop::collection::vec(0u32..600, 0..9), any::<u64>()), 0..1500),
             arm: bool,
         ) {
             let arch = if arm { Arch::Aarch64 } else { Arch::X86_64 };
             let mut context = Context::default();
             context.observe(Schema::syscalls_v1(), arch, counted, &Past::default());
-            let again = Context::new(context.pairs().to_vec(), context.past().to_vec());
+            let again = Context::new(context.grams().to_vec(), context.past().to_vec());
             prop_assert_eq!(again, Ok(context));
+        }
+
+        #[test]
+        fn what_is_an_id_is_what_its_places_make(id: u64, places in prop::collection::vec(0..PLACES, 2..9)) {
+            let again = Gram::id_of(Gram::latest_first(id).collect::<Vec<_>>().into_iter().rev());
+            let in_range = Gram::latest_first(id).all(|place| place < PLACES);
+            prop_assert_eq!(Gram::is_id(id), again == id && id >> BITS != 0 && in_range);
+            prop_assert!(Gram::is_id(Gram::id_of(places)));
         }
     }
 }

@@ -10,7 +10,7 @@ mod workload;
 
 use counting::{allocations, most_held};
 use vigia_model::artifact::{self, ArtifactError, MAX_PAYLOAD, Metadata, Task};
-use vigia_model::context::{Context, PairCounts, Past};
+use vigia_model::context::{Context, GramCounts, Past};
 use vigia_model::deviation::{Deviation, Moments};
 use vigia_model::estimators::rate::{Arima, Ets};
 use vigia_model::histogram::ScoreHistogram;
@@ -55,7 +55,8 @@ fn scoring_allocates_nothing() {
 fn what_is_known_beside_a_window_is_put_together_and_scored_without_allocating() {
     let schema = Schema::syscalls_v1();
     let arch = Arch::X86_64;
-    let counted = |i: u64| (0..60u32).map(move |nr| (nr, (nr * 7 + 3) % 60, 1 + (u64::from(nr) + i) % 5));
+    let counted =
+        |i: u64| (0..60u32).map(move |nr| ([nr, (nr * 7 + 3) % 60, nr], 1 + (u64::from(nr) + i) % 5));
     let mut store = Store::new(1);
     let mut past = Past::default();
     let (mut vectors, mut contexts) = (vec![], vec![]);
@@ -67,13 +68,13 @@ fn what_is_known_beside_a_window_is_put_together_and_scored_without_allocating()
         past.push(&window);
         if i >= 32 {
             vectors.extend(workload::rows(schema, std::iter::once(window)));
-            for pair in context.pairs() {
-                *seen.entry(pair.id).or_insert(0) += u64::from(pair.count);
+            for gram in context.grams() {
+                *seen.entry(gram.id).or_insert(0) += u64::from(gram.count);
             }
             contexts.push(context);
         }
     }
-    let counts = PairCounts {
+    let counts = GramCounts {
         seen: seen.into_iter().collect(),
     };
     let mut moments = Moments::new(schema.width());

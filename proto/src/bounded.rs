@@ -15,7 +15,7 @@ use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
 use crate::v1;
 use crate::{
-    MAX_ALERTS, MAX_BINS, MAX_DRIVERS, MAX_METRICS, MAX_PAIRS, MAX_SAMPLES, MAX_SCORES, MAX_SPANS, MAX_STAGES,
+    MAX_ALERTS, MAX_BINS, MAX_DRIVERS, MAX_GRAMS, MAX_METRICS, MAX_SAMPLES, MAX_SCORES, MAX_SPANS, MAX_STAGES,
 };
 
 /// How often a field may occur in one message.
@@ -78,8 +78,8 @@ impl Bounded for v1::ReportBatch {
             "samples",
             MAX_SAMPLES,
             &[
-                numbers(10, "pairs", MAX_PAIRS),
-                numbers(11, "pair_counts", MAX_PAIRS),
+                numbers(15, "sequences", MAX_GRAMS),
+                numbers(16, "sequence_counts", MAX_GRAMS),
             ],
         ),
         message(9, "versions", MAX_SPANS, &[]),

@@ -31,8 +31,8 @@ pub const MAX_SCORES: usize = 4096;
 
 /// Most samples of a [`v1::ReportBatch`].
 pub const MAX_SAMPLES: usize = 16_384;
-/// Most pairs of calls of one sample.
-pub const MAX_PAIRS: usize = 512;
+/// Most sequences of calls of one sample.
+pub const MAX_GRAMS: usize = 512;
 
 /// Most drivers of a [`v1::Verdict`] that are read; three are kept.
 pub const MAX_DRIVERS: usize = 16;

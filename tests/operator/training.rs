@@ -83,8 +83,8 @@ pub(crate) fn samples(n: usize) -> Vec<Sample> {
                 schema: schema.hash().to_string(),
                 features,
                 above_threshold: false,
-                pairs: vec![1, 5, 130],
-                pair_counts: vec![90, 3, 1 + i as u32 % 9],
+                sequences: vec![0x0102, 0x0203, 0x0102_0304_0506],
+                sequence_counts: vec![90, 3, 1 + i as u32 % 9],
                 past: (0..32).map(|_| random.random_range(5.8..6.2f32)).collect(),
                 capture: String::new(),
                 unscored: i % 2 == 0,
@@ -633,8 +633,8 @@ async fn what_a_person_asks_for_and_cannot_be_done_is_said() -> Result<()> {
     shop(&world).await?;
     // As a profile of mode Counts has them.
     let bare = samples(60).into_iter().map(|sample| Sample {
-        pairs: vec![],
-        pair_counts: vec![],
+        sequences: vec![],
+        sequence_counts: vec![],
         ..sample
     });
     report(&world, 1, &bare.collect::<Vec<_>>()).await?;
@@ -646,9 +646,9 @@ async fn what_a_person_asks_for_and_cannot_be_done_is_said() -> Result<()> {
             "TooFewWindows",
         ),
         (
-            "no-pairs",
+            "no-sequences",
             json!({"modelRef": {"name": "m"}, "data": {"minWindows": 50}, "estimator": {"types": ["Deviation", "NGram"]}}),
-            "TooFewPairs",
+            "TooFewSequences",
         ),
         ("orphan", json!({"modelRef": {"name": "none"}}), "ModelNotFound"),
     ];

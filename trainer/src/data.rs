@@ -161,7 +161,7 @@ impl Rows {
                     .map(|x| x.to_bits())
                     .cmp(row(b).iter().map(|x| x.to_bits()))
             };
-            let by_context = || self.contexts[a].pairs().cmp(self.contexts[b].pairs());
+            let by_context = || self.contexts[a].grams().cmp(self.contexts[b].grams());
             key(a).cmp(&key(b)).then_with(by_content).then_with(by_context)
         });
         self.values = order.iter().flat_map(|&i| row(i)).copied().collect();
@@ -178,7 +178,7 @@ impl Rows {
             let bits = |i: usize| self.row(i).iter().map(|x| x.to_bits());
             self.about[a] == self.about[b]
                 && bits(a).eq(bits(b))
-                && self.contexts[a].pairs() == self.contexts[b].pairs()
+                && self.contexts[a].grams() == self.contexts[b].grams()
         };
         let keep: Vec<bool> = (0..self.len()).map(|i| i == 0 || !same(i - 1, i)).collect();
         let gone = keep.iter().filter(|kept| !**kept).count();

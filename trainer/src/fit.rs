@@ -2,7 +2,7 @@
 //!
 //! How kinds of estimators combine: sums of moments are added (deviation, and the scaler of all others), trees of
 //! the isolation forest are concatenated. What does not combine cheaply is fitted once, to a sample of all shards'
-//! windows ([`SAMPLE_ROWS`] at most) in which each shard weighs what it has. Counts of pairs of calls are added. Which
+//! windows ([`SAMPLE_ROWS`] at most) in which each shard weighs what it has. Counts of sequences of calls are added. Which
 //! features one window alone has follows from what each shard says of its own and the sums of all.
 //!
 //! The same shards, held-out windows and [`Params`] make the same bytes, however often any of it is done
@@ -14,7 +14,7 @@
 use serde::{Deserialize, Serialize};
 use vigia_model::artifact::{self, ArtifactError, Metadata, Task};
 use vigia_model::calibration::MIN_HOLDOUT;
-use vigia_model::context::PairCounts;
+use vigia_model::context::GramCounts;
 use vigia_model::deviation::{Deviation, DeviationError, Moments};
 use vigia_model::estimators::table::Table;
 use vigia_model::forest::{ForestError, ForestSpec};
@@ -112,8 +112,8 @@ pub struct Share {
     pub forest: Option<ForestSpec>,
     /// Windows drawn from its shard; none where nothing is fitted to a sample or calibrated by one.
     pub sample: Option<Table>,
-    /// Its pairs of calls; none where no estimator looks at order.
-    pub pairs: Option<PairCounts>,
+    /// Its sequences of calls; none where no estimator looks at order.
+    pub grams: Option<GramCounts>,
     /// Rates and those before them, drawn from its shard, and how many there were; none where nothing is forecast.
     pub rates: Option<(u64, Table)>,
     /// Features that one window of its shard has; none where nobody asks what is new.
@@ -212,7 +212,7 @@ pub fn share(shard: &Rows, params: &Params, rank: u32) -> Result<Share, FitError
     Ok(Share {
         forest: trees(shard, params, rank)?,
         sample: sample(shard, params, rank),
-        pairs: params.wants_order().then(|| order::count(shard)),
+        grams: params.wants_order().then(|| order::count(shard)),
         rates: params.wants_rates().then(|| rates(shard, params, rank)),
         lone: params.wants_novelty().then(|| novelty::lone(shard)),
     })
@@ -387,8 +387,8 @@ fn estimators(
         .iter()
         .filter_map(|p| p.share.rates.as_ref().map(|(rows, rates)| (p.rank, *rows, rates)));
     let rates = united(rates, (params.seed, 1 << 50), rate::EXAMPLE);
-    let counts: Vec<PairCounts> = parts.iter().filter_map(|p| p.share.pairs.clone()).collect();
-    let pairs = |kind: EstimatorKind| order::united(kind.as_str(), counts.iter());
+    let counts: Vec<GramCounts> = parts.iter().filter_map(|p| p.share.grams.clone()).collect();
+    let grams = |kind: EstimatorKind| order::united(kind.as_str(), counts.iter());
     let lone: Vec<Vec<Lone>> = parts.iter().filter_map(|p| p.share.lone.clone()).collect();
     let mut forests = Some(parts.into_iter().filter_map(|p| p.share.forest));
     let (mut specs, mut found) = (Vec::new(), Vec::new());
@@ -398,8 +398,8 @@ fn estimators(
             EstimatorKind::IsolationForest => {
                 EstimatorSpec::IsolationForest(ForestSpec::merge(forests.take().into_iter().flatten())?)
             }
-            EstimatorKind::Ngram => EstimatorSpec::Ngram(pairs(kind)?),
-            EstimatorKind::Stide => EstimatorSpec::Stide(pairs(kind)?),
+            EstimatorKind::Ngram => EstimatorSpec::Ngram(grams(kind)?),
+            EstimatorKind::Stide => EstimatorSpec::Stide(grams(kind)?),
             EstimatorKind::Ets => EstimatorSpec::Ets(rate::ets(&rates)?),
             EstimatorKind::Arima => EstimatorSpec::Arima(rate::arima(&rates)?),
             EstimatorKind::Novelty => {
@@ -482,8 +482,8 @@ pub fn check_share(rank: u32, share: &Share, params: &Params, width: usize) -> R
     if !vectors {
         return refuse("has a sample that does not hold the run's vectors");
     }
-    if share.pairs.is_some() != params.wants_order() || share.pairs.as_ref().is_some_and(|p| !p.is_valid()) {
-        return refuse("has no counts of pairs of calls, or such as are none");
+    if share.grams.is_some() != params.wants_order() || share.grams.as_ref().is_some_and(|g| !g.is_valid()) {
+        return refuse("has no counts of sequences of calls, or such as are none");
     }
     let rates = share.rates.as_ref().is_none_or(|(windows, rates)| {
         rates.width() == rate::EXAMPLE

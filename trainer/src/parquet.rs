@@ -8,7 +8,7 @@
 //! | `schema` | utf8, SHA-256 of the feature schema in hexadecimal |
 //! | `features` | list of f32 |
 //! | `above_threshold` | bool |
-//! | `pairs`, `pair_counts` | lists of u32 of one length; see `vigia_model::context` |
+//! | `sequences`, `sequence_counts` | lists of u64 and u32, of one length; see `vigia_model::context` |
 //! | `past` | list of f32; see there |
 //! | `capture` | utf8, fingerprint of the filter that they were made by; empty where nobody has said |
 //!
@@ -19,7 +19,7 @@
 
 use std::sync::Arc;
 
-use arrow_array::builder::{Float32Builder, ListBuilder, UInt32Builder};
+use arrow_array::builder::{Float32Builder, ListBuilder, UInt32Builder, UInt64Builder};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{ArrowPrimitiveType, Float32Type, Int64Type, UInt32Type, UInt64Type};
 use arrow_array::{
@@ -46,8 +46,8 @@ const READ: [&str; 10] = [
     "schema",
     "features",
     "above_threshold",
-    "pairs",
-    "pair_counts",
+    "sequences",
+    "sequence_counts",
     "past",
     "capture",
 ];
@@ -180,30 +180,31 @@ fn read_rows(bytes: Bytes, schema: &'static Schema) -> Result<Rows, ParquetProbl
 
 /// The columns that not every file has.
 struct Beside<'a> {
-    pairs: &'a ListArray,
+    grams: &'a ListArray,
     counts: &'a ListArray,
     past: &'a ListArray,
 }
 
+const IDS: &str = "a list of u64";
 const NUMBERS: &str = "a list of u32";
 const RATES: &str = "a list of f32";
 
 impl<'a> Beside<'a> {
     fn of(batch: &'a RecordBatch) -> Result<Option<Self>, ParquetProblem> {
-        if batch.column_by_name("pairs").is_none() {
+        if batch.column_by_name("sequences").is_none() {
             return Ok(None);
         }
         let list = |name, expected| column(batch, name, expected, |c| c.as_list_opt::<i32>());
         Ok(Some(Self {
-            pairs: list("pairs", NUMBERS)?,
-            counts: list("pair_counts", NUMBERS)?,
+            grams: list("sequences", IDS)?,
+            counts: list("sequence_counts", NUMBERS)?,
             past: list("past", RATES)?,
         }))
     }
 
     fn context(&self, i: usize, row: usize) -> Result<Context, ParquetProblem> {
-        let ids = numbers::<UInt32Type>(self.pairs, i, "pairs", NUMBERS)?;
-        let counts = numbers::<UInt32Type>(self.counts, i, "pair_counts", NUMBERS)?;
+        let ids = numbers::<UInt64Type>(self.grams, i, "sequences", IDS)?;
+        let counts = numbers::<UInt32Type>(self.counts, i, "sequence_counts", NUMBERS)?;
         let past = numbers::<Float32Type>(self.past, i, "past", RATES)?;
         let refuse = |error| ParquetProblem::Context { row, error };
         Context::counted(ids.values(), counts.values(), past.values().to_vec()).map_err(refuse)
@@ -252,6 +253,7 @@ fn column<'a, T: Array>(
 /// None is known; the encoder's are passed on.
 pub fn write(rows: &Rows, namespace: &str, profile: &str) -> Result<Vec<u8>, ParquetProblem> {
     let element = Arc::new(Field::new("element", DataType::Float32, false));
+    let id = Arc::new(Field::new("element", DataType::UInt64, false));
     let number = Arc::new(Field::new("element", DataType::UInt32, false));
     let columns = Arc::new(Columns::new(vec![
         Field::new("namespace", DataType::Utf8, false),
@@ -262,8 +264,8 @@ pub fn write(rows: &Rows, namespace: &str, profile: &str) -> Result<Vec<u8>, Par
         Field::new("schema", DataType::Utf8, false),
         Field::new("features", DataType::List(element.clone()), false),
         Field::new("above_threshold", DataType::Boolean, false),
-        Field::new("pairs", DataType::List(number.clone()), false),
-        Field::new("pair_counts", DataType::List(number.clone()), false),
+        Field::new("sequences", DataType::List(id.clone()), false),
+        Field::new("sequence_counts", DataType::List(number.clone()), false),
         Field::new("past", DataType::List(element.clone()), false),
         Field::new("capture", DataType::Utf8, false),
     ]));
@@ -278,18 +280,19 @@ pub fn write(rows: &Rows, namespace: &str, profile: &str) -> Result<Vec<u8>, Par
         let about = &rows.about()[range.clone()];
         let rates = || ListBuilder::new(Float32Builder::new()).with_field(element.clone());
         let numbers = || ListBuilder::new(UInt32Builder::new()).with_field(number.clone());
-        let (mut features, mut past, mut pairs, mut counts) = (rates(), rates(), numbers(), numbers());
+        let ids = ListBuilder::new(UInt64Builder::new()).with_field(id.clone());
+        let (mut features, mut past, mut grams, mut counts) = (rates(), rates(), ids, numbers());
         for row in range.clone() {
             features.values().append_slice(rows.row(row));
             features.append(true);
             let context = &rows.contexts()[row];
             past.values().append_slice(context.past());
             past.append(true);
-            for pair in context.pairs() {
-                pairs.values().append_value(u32::from(pair.id));
-                counts.values().append_value(pair.count);
+            for gram in context.grams() {
+                grams.values().append_value(gram.id);
+                counts.values().append_value(gram.count);
             }
-            pairs.append(true);
+            grams.append(true);
             counts.append(true);
         }
         let same =
@@ -307,7 +310,7 @@ pub fn write(rows: &Rows, namespace: &str, profile: &str) -> Result<Vec<u8>, Par
             Arc::new(BooleanArray::from_iter(
                 about.iter().map(|a| Some(a.above_threshold)),
             )),
-            Arc::new(pairs.finish()),
+            Arc::new(grams.finish()),
             Arc::new(counts.finish()),
             Arc::new(past.finish()),
             Arc::new(StringArray::from_iter_values(

@@ -1,9 +1,7 @@
 //! What validation measures on held-out windows: do false alarms stay rare, and is something new seen?
 
-use std::collections::BTreeMap;
-
 use vigia_model::calibration::FOLDS;
-use vigia_model::context::{Context, MAX_PAIRS, PLACES, Pair};
+use vigia_model::context::{Context, Gram, ORDER};
 use vigia_model::deviation::{Deviation, Moments};
 use vigia_model::pipeline::{
     EstimatorSpec, Observed, Pipeline, PipelineError, PipelineSpec, ScoreError, Verdict,
@@ -57,8 +55,8 @@ pub fn exceedance(
 }
 
 /// Share of held-out windows below [`ALPHA`] after three calls each of three system calls are added that
-/// training never saw (the three rarest ones, where it saw almost all): to the counts, and where a window has pairs of
-/// calls, to those too, each between two calls that are frequent. Where pairs are counted in a part of the time, that is
+/// training never saw (the three rarest ones, where it saw almost all): to the counts, and where a window has sequences of
+/// calls, to those too, each within its most frequent one. Where sequences are counted in a part of the time, that is
 /// as if the calls had been made in it. Who sees neither, by how it works, flags next to none.
 pub fn injection_recall(pipeline: &Pipeline, moments: &Moments, holdout: &Rows) -> f64 {
     let features = holdout.schema().features();
@@ -91,30 +89,29 @@ pub fn injection_recall(pipeline: &Pipeline, moments: &Moments, holdout: &Rows) 
     scored.filter(is_flagged).count() as f64 / holdout.len().max(1) as f64
 }
 
-/// What is known of a window once calls of these places are made within its most frequent pair; that which was known,
-/// where it has no pairs.
+/// What is known of a window once calls of these places are made after its most frequent sequence, which then goes on;
+/// that which was known, where it has no sequences.
 fn interrupted(context: &Context, places: impl Iterator<Item = usize>) -> Context {
-    let Some(most) = context.pairs().iter().max_by_key(|pair| pair.count) else {
+    let Some(most) = context.grams().iter().max_by_key(|gram| gram.count) else {
         return context.clone();
     };
-    let (before, after) = (usize::from(most.id) / PLACES, usize::from(most.id) % PLACES);
-    let mut pairs: BTreeMap<u16, u32> = context.pairs().iter().map(|p| (p.id, p.count)).collect();
-    for place in places {
-        for (first, second, times) in [
-            (before, place, 1),
-            (place, place, TIMES as u32 - 1),
-            (place, after, 1),
-        ] {
-            let count = pairs.entry(Pair::id_of(first, second)).or_default();
-            *count = count.saturating_add(times);
-        }
-    }
-    // Of too many, a window keeps the most frequent.
-    let mut pairs: Vec<Pair> = pairs.into_iter().map(|(id, count)| Pair { id, count }).collect();
-    pairs.sort_by_key(|pair| std::cmp::Reverse(pair.count));
-    pairs.truncate(MAX_PAIRS);
-    pairs.sort_unstable();
-    Context::new(pairs, context.past().to_vec()).unwrap_or_else(|_| context.clone())
+    let mut usual: Vec<usize> = Gram::latest_first(most.id).collect();
+    usual.reverse();
+    let odd = |place| {
+        let run: Vec<usize> = usual
+            .iter()
+            .chain(std::iter::repeat_n(&place, TIMES as usize))
+            .chain(&usual)
+            .copied()
+            .collect();
+        let ends = usual.len() + 1..run.len();
+        let gram = |end: usize| Gram {
+            id: Gram::id_of(run[end.saturating_sub(ORDER)..end].iter().copied()),
+            count: 1,
+        };
+        ends.map(gram).collect::<Vec<_>>()
+    };
+    context.with(places.flat_map(odd))
 }
 
 /// A window of which the model can say nothing is not flagged.

@@ -108,7 +108,7 @@ pub fn counts() {
     .print();
 }
 
-/// Latencies and 2-grams: all the time, and in one sixteenth of it.
+/// Latencies and sequences: all the time, and in one sixteenth of it.
 pub fn detail() {
     const ON: Duration = Duration::from_millis(40);
     const ONE_IN: u32 = 16;
@@ -117,6 +117,7 @@ pub fn detail() {
     let config = ProbeConfig {
         cgroups: Some(ground.kind),
         detail: true,
+        sequences: true,
         ..ProbeConfig::default()
     };
     let mut probe = Probe::load(config).expect("the probe loads");
@@ -135,6 +136,9 @@ pub fn detail() {
             let mut on = true;
             while !running.is_finished() {
                 probe.set_phase(on).expect("a phase");
+                probe
+                    .take_grams(&mut Vec::new())
+                    .expect("taken, as an agent does");
                 std::thread::sleep(if on { ON } else { ON * (ONE_IN - 1) });
                 on = !on;
             }
@@ -149,7 +153,7 @@ pub fn detail() {
     let ns = |cost: ProgramCost| cost.mean_ns().unwrap_or_default();
     let (measure, enter) = (ns(stats.measure), ns(stats.enter));
     let unit = "time of a getppid loop, traced / untraced";
-    let note = |what: &str| format!("counts, latency histograms and 2-grams, {what}");
+    let note = |what: &str| format!("counts, latency histograms and sequences, {what}");
     let rows = [
         (
             "probe.full",

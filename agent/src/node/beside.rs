@@ -1,4 +1,4 @@
-//! What is known of a window beside its counts, put together once for all models and for training: its pairs of calls,
+//! What is known of a window beside its counts, put together once for all models and for training: its sequences of calls,
 //! and the rates of the windows before it.
 //!
 //! A window that is missing or too short leaves a gap, and what was before is forgotten. Nothing here belongs to a
@@ -10,7 +10,7 @@ use vigia_model::context::{Context, Past};
 use vigia_model::schema::Schema;
 
 use crate::node::score::WindowKey;
-use crate::window::{Closed, number};
+use crate::window::Closed;
 
 /// See the module's head.
 #[derive(Debug, Default)]
@@ -33,8 +33,8 @@ impl Beside {
         }
         // All schemas have the same places.
         if let Some(schema) = Schema::all().last() {
-            let pairs = closed.detail.pairs.iter();
-            let counted = pairs.map(|pair| (number(pair.first), number(pair.second), pair.count));
+            let sequences = closed.detail.sequences.iter();
+            let counted = sequences.map(|(sequence, count)| (sequence.numbers(), *count));
             self.context.observe(schema, closed.window.arch, counted, past);
         }
         *age = closed.age;
@@ -65,7 +65,8 @@ mod tests {
     use super::*;
     use crate::containers::ContainerId;
     use crate::node::desired::Key;
-    use crate::window::{Detail, Pair};
+    use crate::probe::Sequence;
+    use crate::window::Detail;
     use vigia_model::schema::from_rate;
     use vigia_model::syscalls::Arch;
     use vigia_model::window::{Calls, Window};
@@ -94,11 +95,7 @@ mod tests {
             window: Window::new(Arch::X86_64, 0, 1000, [call]),
             detail: Detail {
                 durations: vec![],
-                pairs: vec![Pair {
-                    first: 0,
-                    second: 1,
-                    count,
-                }],
+                sequences: [(Sequence::default().then(0).then(1), count)].into(),
             },
             partial: false,
             age,
@@ -107,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_knows_its_pairs_and_the_windows_right_before() {
+    fn a_window_knows_its_sequences_and_the_windows_right_before() {
         let mut beside = Beside::default();
         for age in 0..4 {
             beside.observe(&closed("a", age, 10 + u64::from(age)));
@@ -116,8 +113,8 @@ mod tests {
         beside.observe(&closed("a", 4, 14));
         let rates = [13.0, 12.0, 11.0].map(from_rate);
         assert_eq!(beside.context().past(), rates);
-        assert_eq!(beside.context().pairs().len(), 1);
-        assert_eq!(beside.context().pairs()[0].count, 14);
+        assert_eq!(beside.context().grams().len(), 1);
+        assert_eq!(beside.context().grams()[0].count, 14);
     }
 
     #[test]

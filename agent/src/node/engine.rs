@@ -106,7 +106,7 @@ pub struct Engine {
     leaving: BTreeMap<ContainerId, Slot>,
     /// What cgroupfs said last of those that profiles want it of: nothing is left of one that is gone.
     resources: BTreeMap<ContainerId, Resources>,
-    /// Why latencies and pairs cannot be kept, where a profile wants them.
+    /// Why latencies and sequences cannot be kept, where a profile wants them.
     no_detail: Option<String>,
     /// What this kernel lacks of the signals that profiles want.
     no_signals: Option<String>,
@@ -197,7 +197,10 @@ impl Engine {
     /// Does what is due.
     pub fn tick(&mut self, now: Now) -> Tick {
         let mut closed = self.ensure_probe(now);
-        self.turn_duty(now);
+        // Sequences find little room in the kernel: they are taken where there are many new ones.
+        if self.turn_duty(now) == Some(false) || now.mono >= self.scan_at {
+            self.follow();
+        }
         let is_due = |next: Option<Duration>| next.is_some_and(|due| due <= now.mono);
         let closes = is_due(self.windows.next_due());
         let actions = self.scan(now, closes);
@@ -357,6 +360,7 @@ impl Engine {
             processes: false,
             tallies: self.config.tallies,
             detail,
+            sequences: detail,
             signals,
             ..ProbeConfig::default()
         };
@@ -366,7 +370,7 @@ impl Engine {
                 Ok(probe) => return Ok(probe),
                 Err(error) => {
                     let probe = Probe::load(config(false))?;
-                    tracing::error!(%error, "latencies and pairs of calls cannot be kept");
+                    tracing::error!(%error, "latencies and sequences of calls cannot be kept");
                     self.no_detail = Some(format!("only counts are kept: {error}"));
                     return Ok(probe);
                 }
@@ -408,9 +412,10 @@ impl Engine {
             .map_or((Mode::Counts, 1), |(mode, one_in)| (mode, one_in.0))
     }
 
-    fn turn_duty(&mut self, now: Now) {
+    /// Whether a phase is on, where that changed.
+    fn turn_duty(&mut self, now: Now) -> Option<bool> {
         if !self.probe.as_ref().is_some_and(Probe::has_detail) {
-            return;
+            return None;
         }
         let sampled = self
             .traced
@@ -420,14 +425,23 @@ impl Engine {
             .filter(|(mode, _)| *mode == Mode::Sampled)
             .map(|(_, one_in)| one_in)
             .min();
-        if let Some(active) = self.duty.turn(now.mono, one_in) {
-            // Who takes part is settled before the phase begins.
-            if active {
-                self.set_modes();
-            }
-            if let Some(Err(error)) = self.probe.as_mut().map(|probe| probe.set_phase(active)) {
-                self.fail(&error);
-            }
+        let active = self.duty.turn(now.mono, one_in)?;
+        // Who takes part is settled before the phase begins.
+        if active {
+            self.set_modes();
+        }
+        if let Some(Err(error)) = self.probe.as_mut().map(|probe| probe.set_phase(active)) {
+            self.fail(&error);
+        }
+        Some(active)
+    }
+
+    /// Takes the sequences of calls that came until now: they belong to the windows that are open.
+    fn follow(&mut self) {
+        self.grams.clear();
+        match self.probe.as_mut().map(|probe| probe.take_grams(&mut self.grams)) {
+            Some(Err(error)) => self.fail(&error),
+            _ => self.windows.follow(&self.grams),
         }
     }
 
@@ -521,13 +535,13 @@ impl Engine {
     }
 
     fn drain(&mut self) -> Option<Totals> {
+        self.follow();
         let probe = self.probe.as_mut()?;
         self.tallies.clear();
         self.latencies.clear();
-        self.grams.clear();
         let drained = probe
             .drain(&mut self.tallies)
-            .and_then(|()| probe.drain_detail(&mut self.latencies, &mut self.grams))
+            .and_then(|()| probe.drain_latencies(&mut self.latencies))
             .and_then(|()| Ok((probe.drain_used()?, probe.stats()?)));
         match drained {
             Ok((used, stats)) => {
@@ -536,7 +550,7 @@ impl Engine {
                 let lost = used.iter().map(|(slot, used)| (*slot, used.lost)).collect();
                 self.used = used;
                 let totals = Totals::new(&self.tallies, lost);
-                Some(totals.with_detail(&self.latencies, &self.grams))
+                Some(totals.with_latencies(&self.latencies))
             }
             Err(error) => {
                 self.fail(&error);
@@ -694,7 +708,7 @@ impl Engine {
         &self.traced
     }
 
-    /// Why latencies and pairs cannot be kept, where a profile wants them.
+    /// Why latencies and sequences cannot be kept, where a profile wants them.
     #[must_use]
     pub fn no_detail(&self) -> Option<&str> {
         self.no_detail.as_deref()

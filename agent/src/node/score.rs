@@ -31,7 +31,7 @@ use crate::node::grace::{GRACE, Grace};
 use crate::node::models::load::Loaded;
 use crate::node::models::shelf::Shelf;
 use crate::node::report::{Findings, Sums};
-use crate::window::{Closed, New, number};
+use crate::window::{Closed, New};
 
 /// What a verdict names, at most.
 const DRIVERS: usize = 3;
@@ -473,7 +473,7 @@ impl Scorer {
         self.vector.resize(schema.width(), 0.0);
         schema.vector(&closed.window, &mut self.vector).ok()?;
         let context = self.beside.context();
-        let pairs = context.pairs();
+        let grams = context.grams();
         Some(v1::Sample {
             namespace: closed.key.profile.namespace.clone(),
             profile: closed.key.profile.name.clone(),
@@ -483,8 +483,8 @@ impl Scorer {
             schema: schema.hash().to_string(),
             features: self.vector.clone(),
             above_threshold,
-            pairs: pairs.iter().map(|pair| u32::from(pair.id)).collect(),
-            pair_counts: pairs.iter().map(|pair| pair.count).collect(),
+            sequences: grams.iter().map(|gram| gram.id).collect(),
+            sequence_counts: grams.iter().map(|gram| gram.count).collect(),
             past: context.past().to_vec(),
             capture: profile.capture.clone(),
             unscored: !is_scored,
@@ -530,14 +530,9 @@ fn with_new(mut verdict: v1::Verdict, closed: &Closed<WindowKey>, new: &New) -> 
         let call = window.calls.iter().find(|call| call.nr == *nr)?;
         Some((name(*nr).to_owned(), call.count))
     });
-    let pairs = new.pairs.iter().filter_map(|key| {
-        let pair = closed
-            .detail
-            .pairs
-            .iter()
-            .find(|pair| (pair.first, pair.second) == *key)?;
-        let (first, second) = (name(number(pair.first)), name(number(pair.second)));
-        Some((format!("{first}>{second}"), pair.count))
+    let pairs = new.pairs.iter().map(|(pair, count)| {
+        let names: Vec<&str> = pair.numbers().map(name).collect();
+        (names.join(">"), *count)
     });
     for (told, count) in calls.chain(pairs) {
         if verdict.drivers.len() >= DRIVERS {

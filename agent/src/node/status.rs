@@ -61,9 +61,9 @@ pub struct View<'a, M> {
     pub lost: u64,
     /// Cgroups made inside containers that are not counted, since the start.
     pub lost_cgroups: u64,
-    /// Latencies and pairs not kept, since the start; of which profile is not known.
+    /// Latencies and sequences not kept, since the start; of which profile is not known.
     pub lost_detail: u64,
-    /// Why latencies and pairs cannot be kept, where a profile wants them.
+    /// Why latencies and sequences cannot be kept, where a profile wants them.
     pub no_detail: Option<&'a str>,
     /// What this kernel lacks of the signals that profiles want, as a sentence.
     pub no_signals: Option<&'a str>,
@@ -318,7 +318,7 @@ fn detailed(none: Option<&str>, lost: u64) -> Wanted {
         (None, 0) => Wanted::new(CAPTURE_READY, true, "AsWanted", ""),
         (None, lost) => {
             let message = format!(
-                "up to {lost} latencies and pairs of calls of this node found no place in the kernel's tables since the \
+                "up to {lost} latencies and sequences of calls of this node found no place in the kernel's tables since the \
                  agent's start; which profiles they are of is not known"
             );
             Wanted::new(CAPTURE_READY, false, "DetailLost", message)

@@ -178,6 +178,13 @@ impl PerCpuReader {
         Ok(&self.values[..size * self.cpus])
     }
 
+    /// Sets one element of a per-CPU array to zeros, on each CPU.
+    pub(super) fn clear(&mut self, map: BorrowedFd<'_>, index: u32, size: usize) -> io::Result<()> {
+        self.values.clear();
+        self.values.resize(size * self.cpus, 0);
+        update(map, &index.to_ne_bytes(), &self.values)
+    }
+
     /// One element of a per-CPU array of u64, summed over the CPUs.
     pub(super) fn sum(&mut self, map: BorrowedFd<'_>, index: u32) -> io::Result<u64> {
         let values = self.element(map, index, 8)?;

@@ -12,14 +12,17 @@ pub struct ProbeConfig {
     /// Count what these processes fork, too.
     pub children: bool,
     /// Most pairs of target and system call that are counted at once. Each takes 64 bytes and 16 more for each CPU
-    /// in the kernel; calls beyond are counted as lost. One target has at most a 64th of them, and a 16th of as many
-    /// 2-grams, beside the places that it finds in arrays.
+    /// in the kernel; calls beyond are counted as lost. One target has at most a 64th of them, beside the places
+    /// that it finds in arrays.
     pub tallies: u32,
     /// Most cgroups (nested ones included), and most processes, that are bound to slots at once.
     pub bindings: u32,
-    /// Whether latencies and 2-grams will be wanted of some target; see [`super::Probe::set_mode`]. Room for as many
-    /// 2-grams as tallies and a quarter as many latencies is then made in the kernel.
+    /// Whether more than counts will be wanted of some target; see [`super::Probe::set_mode`]. Room for a quarter as many
+    /// latencies as tallies is then made in the kernel.
     pub detail: bool,
+    /// Whether that is sequences of calls, too. Room for 8,192 on each CPU is then made, twice; see
+    /// [`super::Probe::take_grams`].
+    pub sequences: bool,
     /// What is kept of a target from its first call on. More than counts needs `detail`.
     pub mode: Mode,
     /// Whether [`super::Signal`]s will be wanted of some target; see [`super::Probe::set_signals`]. They are told apart
@@ -36,6 +39,7 @@ impl Default for ProbeConfig {
             tallies: 16_384,
             bindings: 8_192,
             detail: false,
+            sequences: false,
             signals: false,
             mode: Mode::Counts,
         }
@@ -48,9 +52,9 @@ pub enum Mode {
     /// Nothing.
     #[default]
     Counts,
-    /// Latencies and 2-grams, in the active phases of the duty cycle.
+    /// Latencies and sequences, in the active phases of the duty cycle.
     Sampled,
-    /// Latencies and 2-grams, all the time.
+    /// Latencies and sequences, all the time.
     Full,
 }
 
@@ -92,11 +96,11 @@ pub struct ProbeStats {
     pub lost_calls: u64,
     /// Nested cgroups or children that could not be bound because the table was full, since loading.
     pub lost_bindings: u64,
-    /// Latencies and 2-grams not kept because a table was full, since loading.
+    /// Latencies and sequences not kept because a table was full, since loading.
     pub lost_detail: u64,
     /// The program that counts, on a call's exit, where it does no more than that. All of its runs.
     pub exit: ProgramCost,
-    /// The same where it keeps latencies and 2-grams, too; its runs are among those of the one before.
+    /// The same where it keeps latencies and sequences, too; its runs are among those of the one before.
     pub measure: ProgramCost,
     /// The program that notes when a call begins; attached while a target wants it.
     pub enter: ProgramCost,

@@ -12,6 +12,7 @@ mod error;
 mod hierarchy;
 mod kernel;
 mod object;
+mod sequence;
 mod signal;
 mod tally;
 
@@ -24,8 +25,9 @@ pub use config::{Mode, ProbeConfig, ProbeStats, ProgramCost};
 pub use error::ProbeError;
 pub use hierarchy::{Hierarchy, HierarchyKind};
 use object::{DETAIL, GROUPS, Object, hooks};
+pub use sequence::{Gram, Sequence};
 pub use signal::{Signal, SignalCounts, Used};
-pub use tally::{Gram, Latency, Slot, Tally};
+pub use tally::{Latency, Slot, Tally};
 
 /// The kernel's programs and maps, and who is counted.
 pub struct Probe {
@@ -44,6 +46,8 @@ pub struct Probe {
     active: bool,
     /// Changes of the targets so far.
     generation: u32,
+    /// The half of the places for sequences that is in use.
+    half: u32,
     next_slot: u32,
     targets: BTreeMap<Slot, Bound>,
 }
@@ -74,6 +78,7 @@ impl Probe {
             phases: 0,
             active: false,
             generation: 0,
+            half: 0,
             next_slot: 1,
             targets: BTreeMap::new(),
         })
@@ -177,7 +182,7 @@ impl Probe {
         self.forget_counters()
     }
 
-    /// Whether it was loaded for latencies and 2-grams.
+    /// Whether it was loaded for latencies and sequences.
     #[must_use]
     pub fn has_detail(&self) -> bool {
         self.config.detail
@@ -281,48 +286,47 @@ impl Probe {
             self.detail = None;
         }
         self.generation = self.generation.wrapping_add(1);
-        let mut control = [0; 8];
-        let phase = if self.active { self.phases } else { 0 };
-        control[..4].copy_from_slice(&phase.to_ne_bytes());
-        control[4..].copy_from_slice(&self.generation.to_ne_bytes());
-        batch::update(self.object.control.fd().as_fd(), &0u32.to_ne_bytes(), &control).map_err(|source| {
-            ProbeError::Map {
-                what: "tell the kernel side of a change",
-                source,
-            }
-        })?;
+        self.write_control()?;
         if wanted && self.detail.is_none() {
             self.detail = Some(self.object.attach(&DETAIL)?);
         }
         Ok(())
     }
 
-    /// Appends every latency and every 2-gram of every target, summed over the CPUs, sorted by slot and call.
+    fn write_control(&self) -> Result<(), ProbeError> {
+        let phase = if self.active { self.phases } else { 0 };
+        let mut control = [0; 16];
+        for (field, value) in control
+            .chunks_exact_mut(4)
+            .zip([phase, self.generation, self.half])
+        {
+            field.copy_from_slice(&value.to_ne_bytes());
+        }
+        batch::update(self.object.control.fd().as_fd(), &0u32.to_ne_bytes(), &control).map_err(|source| {
+            ProbeError::Map {
+                what: "tell the kernel side of a change",
+                source,
+            }
+        })
+    }
+
+    /// Appends every latency of every target, summed over the CPUs, sorted by slot and call.
     ///
     /// # Errors
     ///
     /// When the kernel refuses the read.
-    pub fn drain_detail(
-        &mut self,
-        latencies: &mut Vec<Latency>,
-        grams: &mut Vec<Gram>,
-    ) -> Result<(), ProbeError> {
+    pub fn drain_latencies(&mut self, latencies: &mut Vec<Latency>) -> Result<(), ProbeError> {
         if !self.config.detail || self.targets.is_empty() {
             return Ok(());
         }
         let targets = &self.targets;
-        let (from, grams_from) = (latencies.len(), grams.len());
-        let refused = |source| ProbeError::Map {
-            what: "read latencies and 2-grams",
-            source,
-        };
+        let from = latencies.len();
         let take = |key: &[u8], cpus: &[u8]| {
             if targets.contains_key(&tally::slot(key)) {
                 let read = Latency::read(key, cpus);
                 if !latencies[from..].last_mut().is_some_and(|last| last.merge(&read)) {
                     latencies.push(read);
                 }
-                Latency::grams(key, cpus, |gram| grams.push(gram));
             }
         };
         self.reader
@@ -333,21 +337,56 @@ impl Probe {
                 Latency::SIZE,
                 take,
             )
-            .map_err(refused)?;
-        self.reader
-            .read(self.object.grams.fd().as_fd(), Gram::SIZE, |key, cpus| {
-                if targets.contains_key(&tally::slot(key)) {
-                    grams.push(Gram::read(key, cpus));
-                }
-            })
-            .map_err(refused)?;
+            .map_err(|source| ProbeError::Map {
+                what: "read latencies",
+                source,
+            })?;
         tally::unite(latencies, from, |one| (one.slot, one.syscall), Latency::merge);
-        tally::unite(
-            grams,
-            grams_from,
-            |one| (one.slot, one.first, one.second),
-            Gram::merge,
-        );
+        Ok(())
+    }
+
+    /// Takes the sequences that came since they were taken last: appends those of every target, summed over the CPUs,
+    /// sorted by slot. Take them often, since their room is small: what finds none counts in [`ProbeStats::lost_detail`].
+    ///
+    /// A call that is being counted on another CPU while the halves change hands may be missed, or be in what is taken
+    /// next.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses; what was not taken then may come with the next ones.
+    pub fn take_grams(&mut self, grams: &mut Vec<Gram>) -> Result<(), ProbeError> {
+        if !self.config.sequences || self.targets.is_empty() {
+            return Ok(());
+        }
+        let full = self.half;
+        self.half = 1 - full;
+        self.write_control()?;
+        let from = grams.len();
+        let (reader, object, targets) = (&mut self.reader, &self.object, &self.targets);
+        let mut take = || {
+            let (places, shares) = (object.grams.fd().as_fd(), object.gram_shares.fd().as_fd());
+            let taken = reader.element(shares, full, tally::GRAM_SHARES)?;
+            let groups: Vec<u32> = (0..GROUPS).filter(|&g| tally::is_taken(taken, g)).collect();
+            for &group in &groups {
+                let index = full * GROUPS + group;
+                let element = reader.element(places, index, tally::GRAM_GROUP)?;
+                tally::grams(element, |gram| {
+                    if targets.contains_key(&gram.slot) {
+                        grams.push(gram);
+                    }
+                });
+                reader.clear(places, index, tally::GRAM_GROUP)?;
+            }
+            match groups.is_empty() {
+                true => Ok(()),
+                false => reader.clear(shares, full, tally::GRAM_SHARES),
+            }
+        };
+        take().map_err(|source| ProbeError::Map {
+            what: "take sequences",
+            source,
+        })?;
+        tally::unite(grams, from, |one| (one.slot, one.sequence), Gram::merge);
         Ok(())
     }
 
@@ -505,13 +544,12 @@ impl Probe {
             what: "forget a target's counters",
             source,
         };
-        let detail = [
-            (&self.object.latencies, Latency::SIZE),
-            (&self.object.grams, Gram::SIZE),
-        ];
-        let detail = detail.into_iter().filter(|_| self.config.detail);
+        let latencies = self
+            .config
+            .detail
+            .then_some((&self.object.latencies, Latency::SIZE));
         let tallies = std::iter::once((&self.object.tallies, Tally::SIZE));
-        for (map, size) in tallies.chain(detail) {
+        for (map, size) in tallies.chain(latencies) {
             let mut stale: Vec<u8> = Vec::new();
             self.reader
                 .read(map.fd().as_fd(), size, |key, _| {

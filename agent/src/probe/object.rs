@@ -60,6 +60,7 @@ pub(super) struct Object {
     pub(super) latencies: MapData,
     pub(super) latency_places: MapData,
     pub(super) grams: MapData,
+    pub(super) gram_shares: MapData,
     pub(super) control: MapData,
     pub(super) slots: MapData,
     pub(super) used: MapData,
@@ -83,8 +84,8 @@ impl Object {
             .btf(Some(&btf))
             .override_global("VIGIA_BY", &by, true)
             .override_global("VIGIA_DETAIL", &u32::from(config.detail), true)
+            .override_global("VIGIA_SEQUENCES", &u32::from(config.sequences), true)
             .override_global("VIGIA_TALLIES", &(config.tallies / 64).max(16), true)
-            .override_global("VIGIA_GRAMS", &(config.tallies / 16).max(64), true)
             .map_max_entries(
                 "LATENCIES",
                 if config.detail {
@@ -93,7 +94,8 @@ impl Object {
                     1
                 },
             )
-            .map_max_entries("GRAMS", if config.detail { config.tallies } else { 1 })
+            .map_max_entries("GRAMS", if config.sequences { 2 * GROUPS } else { 1 })
+            .map_max_entries("GRAM_SHARES", if config.sequences { 2 } else { 1 })
             .map_max_entries("LATENCY_PLACES_MAP", if config.detail { GROUPS } else { 1 })
             .map_max_entries("PROGRESS", if config.detail { THREADS } else { 1 })
             .map_max_entries("TALLIES", config.tallies)
@@ -128,7 +130,8 @@ impl Object {
         let (cgroups, processes) = (map("CGROUPS")?, map("PROCESSES")?);
         let (tallies, lost) = (map("TALLIES")?, map("LOST")?);
         // A section of the kernel side's is a map of the same name.
-        let (latencies, grams, control) = (map("LATENCIES")?, map("GRAMS")?, map(".data.users")?);
+        let (latencies, control) = (map("LATENCIES")?, map(".data.users")?);
+        let (grams, gram_shares) = (map("GRAMS")?, map("GRAM_SHARES")?);
         let (tally_places, latency_places) = (map("TALLY_PLACES")?, map("LATENCY_PLACES_MAP")?);
         let (slots, used, seen) = (map("SLOTS")?, map("USED")?, map("SEEN")?);
         // BTF of the whole kernel was parsed for a moment: some 30 MB that the allocator would keep.
@@ -144,6 +147,7 @@ impl Object {
             latencies,
             latency_places,
             grams,
+            gram_shares,
             control,
             slots,
             used,

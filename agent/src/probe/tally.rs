@@ -1,7 +1,8 @@
 //! What the kernel side keeps, as it comes out: totals that only grow.
 
-use super::ProgramCost;
 use super::batch::{half, word};
+use super::object::GROUPS;
+use super::{Gram, ProgramCost, Sequence};
 use vigia_model::syscalls;
 
 /// What the counters of one target are kept under. Never used again for another target.
@@ -78,10 +79,7 @@ pub struct Latency {
 impl Latency {
     /// Number of buckets.
     pub const BUCKETS: usize = 32;
-    /// Predecessors that are kept beside it; those are [`Gram`]s.
-    const BEFORE: usize = 4;
-    const BEFORE_AT: usize = 8 + 4 * Self::BUCKETS;
-    pub(super) const SIZE: usize = Self::BEFORE_AT + 10 * Self::BEFORE;
+    pub(super) const SIZE: usize = 8 + 4 * Self::BUCKETS;
 
     /// Adds what other CPUs, or another table, have of the same.
     pub(super) fn merge(&mut self, other: &Self) -> bool {
@@ -93,27 +91,6 @@ impl Latency {
             }
         }
         same
-    }
-
-    /// The 2-grams that are kept beside a latency, of each CPU by itself.
-    pub(super) fn grams(key: &[u8], cpus: &[u8], mut each: impl FnMut(Gram)) {
-        let (slot, nr) = (slot(key), half(key, 4));
-        let second = (nr & 0x3fff | nr >> 30 << 14) as u16;
-        for cpu in cpus.chunks_exact(Self::SIZE) {
-            for at in 0..Self::BEFORE {
-                let count = word(cpu, Self::BEFORE_AT + 8 * at);
-                let first_at = Self::BEFORE_AT + 8 * Self::BEFORE + 2 * at;
-                let first = u16::from_ne_bytes([cpu[first_at], cpu[first_at + 1]]);
-                if count > 0 {
-                    each(Gram {
-                        slot,
-                        first,
-                        second,
-                        count,
-                    });
-                }
-            }
-        }
     }
 
     pub(super) fn read(key: &[u8], cpus: &[u8]) -> Self {
@@ -136,45 +113,6 @@ impl Latency {
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.buckets.iter().map(|calls| u64::from(*calls)).sum()
-    }
-}
-
-/// How often one call came right after another in one thread, in the active phases of the duty cycle.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Gram {
-    /// Whose.
-    pub slot: Slot,
-    /// Number of the call before; the two highest bits are those of [`Tally::syscall`].
-    pub first: u16,
-    /// Number of the call after; likewise.
-    pub second: u16,
-    /// Times.
-    pub count: u64,
-}
-
-impl Gram {
-    pub(super) const SIZE: usize = 8;
-
-    /// Adds what other CPUs, or another table, have of the same.
-    pub(super) fn merge(&mut self, other: &Self) -> bool {
-        let same = (self.slot, self.first, self.second) == (other.slot, other.first, other.second);
-        if same {
-            self.count = self.count.wrapping_add(other.count);
-        }
-        same
-    }
-
-    pub(super) fn read(key: &[u8], cpus: &[u8]) -> Self {
-        let count = cpus
-            .chunks_exact(Self::SIZE)
-            .fold(0u64, |sum, cpu| sum.wrapping_add(word(cpu, 0)));
-        let pair = half(key, 4).to_ne_bytes();
-        Self {
-            slot: slot(key),
-            first: u16::from_ne_bytes([pair[0], pair[1]]),
-            second: u16::from_ne_bytes([pair[2], pair[3]]),
-            count,
-        }
     }
 }
 
@@ -239,6 +177,31 @@ fn places_behind(
             if word(one, 0) != 0 {
                 each(&one[..8], &one[OWNER..]);
             }
+        }
+    }
+}
+
+/// As in probe.bpf.c: bytes of a group's places for sequences, and of what is taken of a half of them.
+pub(super) const GRAM_GROUP: usize = 2048 * GRAM;
+pub(super) const GRAM_SHARES: usize = GROUPS as usize * 4 + 1024 * 2;
+const GRAM: usize = 16;
+
+/// Whether any CPU has taken places of a group.
+pub(super) fn is_taken(shares: &[u8], group: u32) -> bool {
+    let at = group as usize * 4;
+    shares.chunks_exact(GRAM_SHARES).any(|cpu| half(cpu, at) > 0)
+}
+
+/// The sequences of a group's places, of each CPU by itself.
+pub(super) fn grams(element: &[u8], mut each: impl FnMut(Gram)) {
+    for place in element.chunks_exact(GRAM) {
+        let gram = Gram {
+            slot: Slot(half(place, 8)),
+            sequence: Sequence::read(word(place, 0)),
+            count: u64::from(half(place, 12)),
+        };
+        if gram.slot.0 > 0 && gram.count > 0 {
+            each(gram);
         }
     }
 }
@@ -308,18 +271,10 @@ mod tests {
                 errors: 3
             }
         );
-        assert_eq!(Gram::read(&key, &cpus).count, 18);
 
         let mut one = 100u64.to_ne_bytes().to_vec();
         one.extend((0..32u32).flat_map(|n| if n == 4 { u32::MAX } else { n }.to_ne_bytes()));
-        one.extend([6u64, 0, 1, 0].iter().flat_map(|n| n.to_ne_bytes()));
-        one.extend([9u16, 8, 7, 6].iter().flat_map(|n| n.to_ne_bytes()));
         let cpus = [one.clone(), one].concat();
-        let mut grams = Vec::new();
-        Latency::grams(&key, &cpus, |gram| {
-            grams.push((gram.first, gram.second, gram.count))
-        });
-        assert_eq!(grams, [(9, 3, 6), (7, 3, 1), (9, 3, 6), (7, 3, 1)]);
         let latency = Latency::read(&key, &cpus);
         assert_eq!(
             (latency.sum_ns, latency.buckets[3], latency.buckets[4]),
@@ -373,6 +328,29 @@ mod tests {
     }
 
     #[test]
+    fn sequences_are_read_where_a_place_is_taken() {
+        let place = |sequence: u64, slot: u32, count: u32| {
+            let mut bytes = sequence.to_ne_bytes().to_vec();
+            bytes.extend([slot, count].iter().flat_map(|n| n.to_ne_bytes()));
+            bytes
+        };
+        let element = [place(5 << 10 | 6, 3, 9), place(7, 0, 0), place(8, 4, 1)].concat();
+        let mut told = Vec::new();
+        grams(&element, |gram| {
+            told.push((
+                gram.slot.0,
+                gram.sequence.numbers().collect::<Vec<_>>(),
+                gram.count,
+            ));
+        });
+        assert_eq!(told, [(3, vec![4, 5], 9), (4, vec![7], 1)]);
+        let mut shares = vec![0; 2 * GRAM_SHARES];
+        shares[GRAM_SHARES + 8] = 1;
+        let taken: Vec<u32> = (0..GROUPS).filter(|&group| is_taken(&shares, group)).collect();
+        assert_eq!(taken, [2]);
+    }
+
+    #[test]
     fn places_that_nobody_keeps_are_passed_over() {
         let place = |key: u64, value: u64| [key, 0, value].map(u64::to_ne_bytes).concat();
         let (cpu0, cpu1) = (
@@ -401,15 +379,5 @@ mod tests {
             found.push((word(key, 0), word(value, 0)));
         });
         assert_eq!(found, [(5, 7), (5, 7), (6, 7), (6, 7)]);
-    }
-
-    #[test]
-    fn a_pair_of_calls_has_an_order() {
-        let key = [&1u32.to_ne_bytes()[..], &9u16.to_ne_bytes(), &4u16.to_ne_bytes()].concat();
-        let gram = Gram::read(&key, &1u64.to_ne_bytes());
-        assert_eq!(
-            (gram.slot, gram.first, gram.second, gram.count),
-            (Slot(1), 9, 4, 1)
-        );
     }
 }

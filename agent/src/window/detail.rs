@@ -1,26 +1,18 @@
-//! How long calls took and which followed which, as differences between two drains.
+//! How long calls took, as differences between two drains, and which followed which, as it came.
 
 use std::collections::BTreeMap;
 
-use crate::probe::{Gram, Latency, Slot};
+use crate::probe::{Latency, Sequence, Slot};
 
 /// Totals of one slot.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct DetailTotals {
-    latencies: BTreeMap<u32, (u64, [u32; Latency::BUCKETS])>,
-    grams: BTreeMap<(u16, u16), u64>,
-}
+pub(super) type Latencies = BTreeMap<u32, (u64, [u32; Latency::BUCKETS])>;
 
 /// By slot; slots of which nothing is kept are not there.
-pub(super) fn sort(latencies: &[Latency], grams: &[Gram]) -> BTreeMap<Slot, DetailTotals> {
-    let mut slots: BTreeMap<Slot, DetailTotals> = BTreeMap::new();
+pub(super) fn sort(latencies: &[Latency]) -> BTreeMap<Slot, Latencies> {
+    let mut slots: BTreeMap<Slot, Latencies> = BTreeMap::new();
     for one in latencies {
         let slot = slots.entry(one.slot).or_default();
-        slot.latencies.insert(one.syscall, (one.sum_ns, one.buckets));
-    }
-    for one in grams {
-        let slot = slots.entry(one.slot).or_default();
-        slot.grams.insert((one.first, one.second), one.count);
+        slot.insert(one.syscall, (one.sum_ns, one.buckets));
     }
     slots
 }
@@ -36,73 +28,57 @@ pub struct Durations {
     pub buckets: [u32; Latency::BUCKETS],
 }
 
-/// How often one call came right after another in one thread.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pair {
-    /// Number of the call before; bit 15 marks the 32-bit ABI.
-    pub first: u16,
-    /// Number of the call after; bit 15 marks the 32-bit ABI.
-    pub second: u16,
-    /// Times.
-    pub count: u64,
+/// What came between two drains.
+pub(super) fn between(before: &Latencies, now: &Latencies) -> Vec<Durations> {
+    let durations = now.iter().filter_map(|(&nr, (sum, buckets))| {
+        let none = (0, [0; Latency::BUCKETS]);
+        let (sum_before, before) = before.get(&nr).unwrap_or(&none);
+        let mut delta = *buckets;
+        for (bucket, before) in delta.iter_mut().zip(before) {
+            *bucket = bucket.wrapping_sub(*before);
+        }
+        delta.iter().any(|calls| *calls > 0).then(|| Durations {
+            nr,
+            sum_ns: sum.wrapping_sub(*sum_before),
+            buckets: delta,
+        })
+    });
+    durations.collect()
 }
+
+/// Sequences of one window that are told apart. A window has this many only where a program does all it can to have them.
+pub(super) const MAX_SEQUENCES: usize = 8192;
+
+/// Calls with those right before them, and how often each sequence came.
+pub type Sequences = BTreeMap<Sequence, u64>;
 
 /// What a window has beside counts, where its profile wants it. Of what was measured: in a duty cycle that is a part.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Detail {
     /// By number.
     pub durations: Vec<Durations>,
-    /// By the call before, then the one after.
-    pub pairs: Vec<Pair>,
-}
-
-impl DetailTotals {
-    /// What came since `base`.
-    pub(super) fn since(&self, base: &Self) -> Detail {
-        let durations = self.latencies.iter().filter_map(|(&nr, (sum, buckets))| {
-            let none = (0, [0; Latency::BUCKETS]);
-            let (sum_before, before) = base.latencies.get(&nr).unwrap_or(&none);
-            let mut delta = *buckets;
-            for (bucket, before) in delta.iter_mut().zip(before) {
-                *bucket = bucket.wrapping_sub(*before);
-            }
-            delta.iter().any(|calls| *calls > 0).then(|| Durations {
-                nr,
-                sum_ns: sum.wrapping_sub(*sum_before),
-                buckets: delta,
-            })
-        });
-        let pairs = self.grams.iter().filter_map(|(&(first, second), &count)| {
-            let before = base.grams.get(&(first, second)).copied().unwrap_or_default();
-            let count = count.saturating_sub(before);
-            (count > 0).then_some(Pair { first, second, count })
-        });
-        Detail {
-            durations: durations.collect(),
-            pairs: pairs.collect(),
-        }
-    }
-}
-
-/// The number of a call of a pair, as windows have it.
-#[must_use]
-pub fn number(of_pair: u16) -> u32 {
-    u32::from(of_pair & 0x3fff) | u32::from(of_pair >> 14) << 30
+    /// In each thread by itself.
+    pub sequences: Sequences,
 }
 
 impl Detail {
-    /// Leaves out calls for which `has` is false, and the pairs that they are in.
+    /// Leaves out calls for which `has` is false; of sequences, what was before such a call.
     pub fn retain(&mut self, has: impl Fn(u32) -> bool) {
         self.durations.retain(|one| has(one.nr));
-        self.pairs
-            .retain(|pair| has(number(pair.first)) && has(number(pair.second)));
+        let mut kept = Sequences::new();
+        for (sequence, count) in std::mem::take(&mut self.sequences) {
+            if let Some(left) = sequence.of(&has) {
+                let sum: &mut u64 = kept.entry(left).or_default();
+                *sum = sum.saturating_add(count);
+            }
+        }
+        self.sequences = kept;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probe::Tally;
 
     fn latency(syscall: u32, sum_ns: u64, bucket: usize, calls: u32) -> Latency {
         let mut buckets = [0; Latency::BUCKETS];
@@ -115,39 +91,38 @@ mod tests {
         }
     }
 
-    fn gram(first: u16, second: u16, count: u64) -> Gram {
-        Gram {
-            slot: Slot(1),
-            first,
-            second,
-            count,
-        }
+    fn sequence(numbers: &[u32]) -> Sequence {
+        numbers.iter().fold(Sequence::default(), |s, &nr| s.then(nr))
     }
 
     #[test]
     fn a_window_has_the_difference_also_over_a_wrapped_bucket() {
-        let before = sort(&[latency(1, 500, 3, u32::MAX)], &[gram(1, 2, 5)]);
-        let after = sort(
-            &[latency(1, 900, 3, 1), latency(2, 7, 0, 1)],
-            &[gram(1, 2, 5), gram(2, 1, 4)],
-        );
-        let mut detail = after[&Slot(1)].since(&before[&Slot(1)]);
-        let told: Vec<_> = detail
-            .durations
+        let before = sort(&[latency(1, 500, 3, u32::MAX)]);
+        let after = sort(&[latency(1, 900, 3, 1), latency(2, 7, 0, 1)]);
+        let durations = between(&before[&Slot(1)], &after[&Slot(1)]);
+        let told: Vec<_> = durations
             .iter()
             .map(|one| (one.nr, one.sum_ns, one.buckets[3]))
             .collect();
         assert_eq!(told, [(1, 400, 2), (2, 7, 0)]);
-        assert_eq!(detail.pairs.len(), 1);
-        detail.retain(|nr| nr != 2);
-        assert_eq!((detail.durations.len(), detail.pairs.len()), (1, 0));
     }
 
     #[test]
-    fn a_call_of_another_abi_keeps_its_mark() {
-        assert_eq!(number(5 | 1 << 15), 5 | 1 << 31);
-        assert_eq!(number(520 | 1 << 14), 520 | 1 << 30);
-        assert_eq!(number(5), 5);
-        assert_eq!(number(0xbfff), Tally::COMPAT | Tally::UNKNOWN);
+    fn what_is_left_out_is_in_no_sequence() {
+        let mut detail = Detail {
+            durations: between(
+                &Latencies::new(),
+                &sort(&[latency(1, 9, 3, 1), latency(2, 7, 0, 1)])[&Slot(1)],
+            ),
+            sequences: [
+                (sequence(&[1, 3]), 4),
+                (sequence(&[2, 1, 3]), 5),
+                (sequence(&[1, 2]), 6),
+            ]
+            .into(),
+        };
+        detail.retain(|nr| nr != 2);
+        assert_eq!(detail.durations.len(), 1);
+        assert_eq!(detail.sequences, Sequences::from([(sequence(&[1, 3]), 9)]));
     }
 }

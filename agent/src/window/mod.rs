@@ -9,16 +9,17 @@ mod detail;
 mod novelty;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use vigia_model::syscalls::Arch;
 use vigia_model::window::{Calls, Window};
 
-pub use detail::{Detail, Durations, Pair, number};
+pub use detail::{Detail, Durations, Sequences};
 pub use novelty::{Known, New};
 
 use crate::probe::{Gram, Latency, Slot, Tally};
-use detail::DetailTotals;
+use detail::Latencies;
 
 /// Both clocks, read together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +34,7 @@ pub struct Now {
 #[derive(Debug, Clone, Default)]
 pub struct Totals {
     slots: BTreeMap<Slot, BTreeMap<u32, (u64, u64)>>,
-    detail: BTreeMap<Slot, DetailTotals>,
+    latencies: BTreeMap<Slot, Latencies>,
     /// Calls that were not counted.
     lost: BTreeMap<Slot, u64>,
 }
@@ -51,15 +52,15 @@ impl Totals {
         }
         Self {
             slots,
-            detail: BTreeMap::new(),
+            latencies: BTreeMap::new(),
             lost,
         }
     }
 
-    /// The same, with what was drained of how long calls took and which followed which.
+    /// The same, with what was drained of how long calls took.
     #[must_use]
-    pub fn with_detail(mut self, latencies: &[Latency], grams: &[Gram]) -> Self {
-        self.detail = detail::sort(latencies, grams);
+    pub fn with_latencies(mut self, latencies: &[Latency]) -> Self {
+        self.latencies = detail::sort(latencies);
         self
     }
 
@@ -74,8 +75,8 @@ impl Totals {
         self.lost.get(&slot).copied().unwrap_or_default()
     }
 
-    fn detail_of(&self, slot: Slot) -> DetailTotals {
-        self.detail.get(&slot).cloned().unwrap_or_default()
+    fn latencies_of(&self, slot: Slot) -> Latencies {
+        self.latencies.get(&slot).cloned().unwrap_or_default()
     }
 }
 
@@ -109,7 +110,9 @@ struct Open {
     due: Duration,
     since: Now,
     base: BTreeMap<u32, (u64, u64)>,
-    detail: DetailTotals,
+    latencies: Latencies,
+    /// What came of it so far.
+    sequences: Sequences,
     lost: u64,
     age: u32,
 }
@@ -138,12 +141,27 @@ impl<K: Ord + Clone> Windows<K> {
                     due: due(now, length),
                     since: now,
                     base: totals.slots.get(&slot).cloned().unwrap_or_default(),
-                    detail: totals.detail_of(slot),
+                    latencies: totals.latencies_of(slot),
+                    sequences: Sequences::new(),
                     lost: totals.lost_of(slot),
                     age: 0,
                 };
                 self.open.insert(key, open);
                 true
+            }
+        }
+    }
+
+    /// Takes sequences of calls, which belong to the windows that are open now. Each is given once.
+    pub fn follow(&mut self, grams: &[Gram]) {
+        for open in self.open.values_mut() {
+            let from = grams.partition_point(|gram| gram.slot < open.slot);
+            for gram in grams[from..].iter().take_while(|gram| gram.slot == open.slot) {
+                let full = open.sequences.len() >= detail::MAX_SEQUENCES;
+                match open.sequences.entry(gram.sequence) {
+                    Entry::Vacant(_) if full => {}
+                    entry => *entry.or_default() += gram.count,
+                }
             }
         }
     }
@@ -176,7 +194,8 @@ impl<K: Ord + Clone> Windows<K> {
                 open.due = due(now, open.length);
                 open.since = now;
                 open.base = totals.slots.get(&open.slot).cloned().unwrap_or_default();
-                open.detail = totals.detail_of(open.slot);
+                open.latencies = totals.latencies_of(open.slot);
+                open.sequences.clear();
                 open.lost = totals.lost_of(open.slot);
                 closed
             })
@@ -221,11 +240,14 @@ impl Open {
                 calls,
             )
             .with_lost(totals.lost_of(self.slot).saturating_sub(self.lost)),
-            detail: totals
-                .detail
-                .get(&self.slot)
-                .map(|now| now.since(&self.detail))
-                .unwrap_or_default(),
+            detail: Detail {
+                durations: totals
+                    .latencies
+                    .get(&self.slot)
+                    .map(|now| detail::between(&self.latencies, now))
+                    .unwrap_or_default(),
+                sequences: self.sequences.clone(),
+            },
             partial: length < self.length / 2,
             age: self.age,
             last: false,

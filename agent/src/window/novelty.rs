@@ -1,6 +1,6 @@
 //! What a container does for the first time.
 //!
-//! A call or a pair of calls that was never seen of a container, after some time in which its habits were, is the
+//! A call, or a pair of calls in a row, that was never seen of a container, after some time in which its habits were, is the
 //! cheapest sign that it does something else. What is known is kept for as long as its window is open.
 //!
 //! Habits take a while to be seen: so many windows for calls, and for pairs as many windows' worth of calls that were
@@ -8,7 +8,8 @@
 
 use std::collections::BTreeSet;
 
-use super::Closed;
+use super::{Closed, Sequences};
+use crate::probe::Sequence;
 
 /// Windows after which what is new is told.
 const SETTLED: u32 = 12;
@@ -22,8 +23,8 @@ const PAIRS: usize = 8192;
 pub struct New {
     /// Numbers of calls.
     pub calls: Vec<u32>,
-    /// Calls that followed each other.
-    pub pairs: Vec<(u16, u16)>,
+    /// Two calls that followed each other, and how often.
+    pub pairs: Vec<(Sequence, u64)>,
 }
 
 /// What was seen of one container.
@@ -33,7 +34,7 @@ pub struct Known {
     /// Windows' worth of calls that were measured: pairs have a learning of their own.
     measured: f64,
     calls: BTreeSet<u32>,
-    pairs: BTreeSet<(u16, u16)>,
+    pairs: BTreeSet<Sequence>,
 }
 
 impl Known {
@@ -48,13 +49,12 @@ impl Known {
         // A part of a window shows a part of the habits.
         self.windows = self.windows.saturating_add(u32::from(!closed.partial));
         let settled = self.measured >= f64::from(SETTLED);
-        for pair in &closed.detail.pairs {
-            let key = (pair.first, pair.second);
-            if self.pairs.len() < PAIRS && self.pairs.insert(key) && settled {
-                new.pairs.push(key);
+        for (pair, count) in pairs(&closed.detail.sequences) {
+            if self.pairs.len() < PAIRS && self.pairs.insert(pair) && settled {
+                new.pairs.push((pair, count));
             }
         }
-        if !closed.detail.pairs.is_empty() && !closed.partial {
+        if !closed.detail.sequences.is_empty() && !closed.partial {
             let durations = closed.detail.durations.iter();
             let measured: u64 = durations
                 .flat_map(|one| one.buckets)
@@ -67,11 +67,23 @@ impl Known {
     }
 }
 
+/// What sequences end with: each call with the one before it.
+fn pairs(sequences: &Sequences) -> Sequences {
+    let mut pairs = Sequences::new();
+    for (sequence, count) in sequences {
+        if let Some(pair) = sequence.pair() {
+            let sum: &mut u64 = pairs.entry(pair).or_default();
+            *sum = sum.saturating_add(*count);
+        }
+    }
+    pairs
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::probe::Latency;
-    use crate::window::{Detail, Durations, Pair};
+    use crate::window::{Detail, Durations};
     use vigia_model::syscalls::Arch;
     use vigia_model::window::{Calls, Window};
 
@@ -85,23 +97,23 @@ mod tests {
         }
     }
 
-    fn closed(calls: &[u32], pairs: &[(u16, u16)]) -> Closed<()> {
+    fn pair(first: u32, second: u32) -> Sequence {
+        Sequence::default().then(first).then(second)
+    }
+
+    fn closed(calls: &[u32], pairs: &[(u32, u32)]) -> Closed<()> {
         let calls = calls.iter().map(|&nr| Calls {
             nr,
             count: 1,
             errors: 0,
         });
-        let pairs = pairs.iter().map(|&(first, second)| Pair {
-            first,
-            second,
-            count: 1,
-        });
+        let pairs = pairs.iter().map(|&(first, second)| (pair(first, second), 1));
         Closed {
             key: (),
             window: Window::new(Arch::NATIVE, 0, 1000, calls),
             detail: Detail {
                 durations: vec![measured(1)],
-                pairs: pairs.collect(),
+                sequences: pairs.collect(),
             },
             partial: false,
             age: 9,
@@ -128,13 +140,14 @@ mod tests {
         for _ in 0..2 * SETTLED {
             assert_eq!(known.meet(&closed(&[1, 2], &[(1, 2)])).pairs, []);
         }
-        assert_eq!(known.meet(&closed(&[1, 2], &[(1, 2), (2, 1)])).pairs, [(2, 1)]);
+        let new = known.meet(&closed(&[1, 2], &[(1, 2), (2, 1)]));
+        assert_eq!(new.pairs, [(pair(2, 1), 1)]);
     }
 
     #[test]
     fn habits_of_a_part_are_learnt_as_slowly_as_they_are_seen() {
         let mut known = Known::default();
-        let partial = |pairs: &[(u16, u16)]| Closed {
+        let partial = |pairs: &[(u32, u32)]| Closed {
             partial: true,
             ..closed(&[1, 2], pairs)
         };
@@ -147,11 +160,11 @@ mod tests {
             "windows that are none"
         );
         let half = |known: &mut Known, first| known.meet(&closed(&[1, 2], &[(first, 2)])).pairs;
-        for first in 100..100 + 2 * SETTLED as u16 - 2 {
+        for first in 100..100 + 2 * SETTLED - 2 {
             assert_eq!(half(&mut known, first), []);
         }
         half(&mut known, 7);
-        assert_eq!(half(&mut known, 8), [(8, 2)]);
+        assert_eq!(half(&mut known, 8), [(pair(8, 2), 1)]);
     }
 
     #[test]

@@ -9,11 +9,11 @@ use vigia_agent::node::governor::Level;
 use vigia_agent::node::models::load::{Pinned, load};
 use vigia_agent::node::models::shelf::{Step, VersionKey};
 use vigia_agent::node::score::{Scorer, Spent};
-use vigia_agent::probe::{HierarchyKind, Mode, Tally};
+use vigia_agent::probe::{HierarchyKind, Mode, Sequence, Tally};
 use vigia_agent::window::{Detail, Now};
 use vigia_crds::{CaptureMode, OnExceed, SignalKind, Task, TraceBudget, VersionMode};
 use vigia_model::budget::Told;
-use vigia_model::context::Pair;
+use vigia_model::context::{Gram, ORDER};
 use vigia_model::schema::Schema;
 use vigia_model::syscalls::Arch;
 
@@ -437,21 +437,22 @@ fn what_a_profile_wants_of_calls_is_kept_and_what_it_leaves_out_is_nowhere() {
             let measured = durations.iter().find(|one| one.nr == getppid).expect("measured");
             assert_eq!(measured.buckets.iter().sum::<u32>(), 100);
             assert!(durations.iter().all(|one| one.nr != fchdir));
-            let again = closed
-                .detail
-                .pairs
-                .iter()
-                .find(|pair| (u32::from(pair.first), u32::from(pair.second)) == (getppid, getppid));
-            assert_eq!(again.map(|pair| pair.count), Some(99));
+            // The two that come first have less before them than the longest sequence.
+            let six = (0..ORDER).fold(Sequence::default(), |sequence, _| sequence.then(getppid));
+            assert!(
+                closed.detail.sequences[&six] >= 95,
+                "{:?}",
+                closed.detail.sequences
+            );
 
             // What is sampled for training carries the same, and the windows before.
             let sample = &tick.findings.samples[0];
             let at = sample
-                .pairs
+                .sequences
                 .iter()
-                .position(|id| *id == u32::from(Pair::id_of(place, place)))
-                .expect("a pair");
-            assert!(sample.pair_counts[at] >= 99, "{:?}", sample.pair_counts);
+                .position(|id| *id == Gram::id_of([place; ORDER]))
+                .expect("a sequence");
+            assert!(sample.sequence_counts[at] >= 95, "{:?}", sample.sequence_counts);
             let before = known
                 .replace(sample.past.len())
                 .map_or(sample.past.len(), |n| n + 1);

@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 
 use crate::ground::{Ground, grounds};
 use vigia_agent::probe::{
-    Gram, HierarchyKind, Latency, Mode, Probe, ProbeConfig, Signal, SignalCounts, Slot, Tally,
+    Gram, HierarchyKind, Latency, Mode, Probe, ProbeConfig, Sequence, Signal, SignalCounts, Slot, Tally,
 };
 
 fn probe_for(ground: &Ground) -> Probe {
@@ -238,10 +238,11 @@ fn calls_by_other_abis_are_told_apart_and_a_fork_is_one() {
     }
 }
 
-/// Calls of getppid that were measured, and times that one followed another, in a target.
+/// Calls of getppid that were measured so far, and since this was asked last times that one followed another, in a target.
 fn detail(probe: &mut Probe, slot: Slot) -> (u64, u64) {
     let (mut latencies, mut grams): (Vec<Latency>, Vec<Gram>) = Default::default();
-    probe.drain_detail(&mut latencies, &mut grams).expect("a drain");
+    probe.drain_latencies(&mut latencies).expect("a drain");
+    probe.take_grams(&mut grams).expect("taken");
     assert!(latencies.iter().all(|one| one.slot == slot) && grams.iter().all(|one| one.slot == slot));
     let getppid = u32::try_from(libc::SYS_getppid).expect("small");
     let measured = latencies
@@ -251,12 +252,12 @@ fn detail(probe: &mut Probe, slot: Slot) -> (u64, u64) {
         .sum();
     let pairs = grams
         .iter()
-        .filter(|one| (u32::from(one.first), u32::from(one.second)) == (getppid, getppid));
+        .filter(|one| one.sequence.pair() == Some(Sequence::default().then(getppid).then(getppid)));
     (measured, pairs.map(|one| one.count).sum())
 }
 
 #[test]
-fn latencies_and_pairs_are_kept_as_the_target_wants() {
+fn latencies_and_sequences_are_kept_as_the_target_wants() {
     for ground in grounds() {
         let (target, neighbour) = (ground.cgroup("target"), ground.cgroup("neighbour"));
         let mut probe = detailed(&ground);
@@ -292,14 +293,14 @@ fn latencies_and_pairs_are_kept_as_the_target_wants() {
             "no entry hook between phases"
         );
         target.run(500, 0);
-        assert_eq!(detail(&mut probe, slot), (1000, 999));
+        assert_eq!(detail(&mut probe, slot), (1000, 0));
         probe.set_phase(true).expect("another phase");
         target.run(10, 0);
-        assert_eq!(detail(&mut probe, slot), (1010, 1008));
+        assert_eq!(detail(&mut probe, slot), (1010, 9));
         probe.set_phase(false).expect("the phase ends");
         probe.set_mode(slot, Mode::Full).expect("full");
         target.run(20, 0);
-        assert_eq!(detail(&mut probe, slot), (1030, 1027));
+        assert_eq!(detail(&mut probe, slot), (1030, 19));
         assert_eq!(
             counts(&mut probe, slot)[&libc::SYS_getppid].0,
             1630,
@@ -319,6 +320,7 @@ fn detailed(ground: &Ground) -> Probe {
     let config = ProbeConfig {
         cgroups: Some(ground.kind),
         detail: true,
+        sequences: true,
         ..ProbeConfig::default()
     };
     Probe::load(config).expect("the probe loads")
@@ -345,8 +347,8 @@ fn what_finds_its_place_taken_is_counted_as_well() {
             (counts[&libc::SYS_getppid], counts[&libc::SYS_fchdir]),
             ((300, 0), (3, 3))
         );
-        let (mut latencies, mut grams) = (Vec::new(), Vec::new());
-        probe.drain_detail(&mut latencies, &mut grams).expect("a drain");
+        let mut latencies = Vec::new();
+        probe.drain_latencies(&mut latencies).expect("a drain");
         let measured = latencies
             .iter()
             .filter(|one| one.slot == *slot && i64::from(one.syscall) == libc::SYS_getppid)
@@ -393,8 +395,8 @@ fn a_call_that_waits_is_measured_by_its_wait() {
     let mut sleeper = Command::new("sleep");
     sleeper.arg("0.2");
     assert!(target.status(sleeper).success());
-    let (mut latencies, mut grams) = (Vec::new(), Vec::new());
-    probe.drain_detail(&mut latencies, &mut grams).expect("a drain");
+    let mut latencies = Vec::new();
+    probe.drain_latencies(&mut latencies).expect("a drain");
     let waits = [libc::SYS_nanosleep, libc::SYS_clock_nanosleep];
     let wait = latencies
         .iter()

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use vigia_agent::probe::Tally;
+use vigia_agent::probe::Sequence;
+use vigia_agent::window::Sequences;
 use vigia_model::syscalls::{self, Arch};
 
 use super::lines::Lines;
@@ -69,12 +70,12 @@ pub struct Counts {
     pub calls: BTreeMap<u32, (u64, u64)>,
     /// How long they took.
     pub times: Times,
-    /// How often one came right after another in a thread, as the probe has them.
-    pub pairs: BTreeMap<(u16, u16), u64>,
+    /// What came after what in a thread, as the probe has it, since it was taken the last time.
+    pub sequences: Sequences,
 }
 
-/// Pairs that are told apart, about as many as the probe has room for.
-const PAIRS: usize = 1024;
+/// Sequences that are told apart between two times that they are taken, about as many as the probe has room for.
+const SEQUENCES: usize = 8192;
 
 /// Counts that the tracer writes and others read.
 pub type Shared = Arc<Mutex<Counts>>;
@@ -85,8 +86,8 @@ pub struct Watch {
     counts: Shared,
     realtime: Option<Realtime>,
     lines: Lines,
-    /// What a thread called last, as pairs have it, where those are counted.
-    last: Option<HashMap<i32, u16>>,
+    /// What a thread called last, where that is counted.
+    last: Option<HashMap<i32, Sequence>>,
 }
 
 impl Watch {
@@ -103,7 +104,7 @@ impl Watch {
 
     /// Counts also what comes after what, if that is wanted.
     #[must_use]
-    pub fn with_pairs(self, wanted: bool) -> Self {
+    pub fn with_sequences(self, wanted: bool) -> Self {
         Self {
             last: wanted.then(HashMap::new),
             ..self
@@ -148,16 +149,19 @@ impl Watch {
         }
     }
 
-    /// Counts what comes after what. Like the probe, of all calls, so that a filter makes no pairs of what it leaves.
+    /// Counts what comes after what. Like the probe, of all calls, so that a filter makes no sequences of what it leaves.
     fn follow(&mut self, task: i32, nr: u32) {
-        let unknown = Tally::UNKNOWN as u16;
-        let nr = u16::try_from(nr).map_or(unknown, |nr| nr.min(unknown));
-        let Some(before) = self.last.as_mut().and_then(|last| last.insert(task, nr)) else {
+        let Some(last) = self.last.as_mut().map(|last| last.entry(task).or_default()) else {
             return;
         };
+        *last = last.then(nr);
+        let sequence = *last;
+        if sequence.pair().is_none() {
+            return;
+        }
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let full = counts.pairs.len() >= PAIRS;
-        match counts.pairs.entry((before, nr)) {
+        let full = counts.sequences.len() >= SEQUENCES;
+        match counts.sequences.entry(sequence) {
             Entry::Vacant(_) if full => {}
             entry => *entry.or_default() += 1,
         }
@@ -221,7 +225,7 @@ mod tests {
     fn numbers_that_a_program_makes_up_are_one_entry() {
         let counts = Shared::default();
         let lines = Lines::new(Out::Stderr, Format::Text, None);
-        let mut watch = Watch::new(Filter::default(), Arc::clone(&counts), true, lines).with_pairs(true);
+        let mut watch = Watch::new(Filter::default(), Arc::clone(&counts), true, lines).with_sequences(true);
         let made_up = (100_000..140_000).chain([1 << 40, u64::MAX]);
         for number in made_up.clone().chain([0]) {
             let call = Call { number, args: [0; 6] };
@@ -230,11 +234,14 @@ mod tests {
         }
         let counts = counts.lock().expect("not poisoned");
         let many = made_up.count() as u64;
-        let unknown = Tally::UNKNOWN as u16;
+        let sums = counts.sequences.values().copied().collect::<Vec<_>>();
         assert_eq!(
-            counts.pairs,
-            BTreeMap::from([((unknown, unknown), many - 1), ((unknown, 0), 1)])
+            sums,
+            [1, 1, 1, 1, 1, many - 5],
+            "two to six unknown ones, and one that is not"
         );
+        let known = |sequence: &Sequence| sequence.numbers().last() == Some(0);
+        assert_eq!(counts.sequences.keys().filter(|s| known(s)).count(), 1);
         assert_eq!(
             counts.calls,
             BTreeMap::from([(0, (1, 1)), (UNKNOWN, (many, many))])
@@ -243,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_that_nobody_asked_for_are_not_counted() {
+    fn sequences_that_nobody_asked_for_are_not_counted() {
         let counts = Shared::default();
         let lines = Lines::new(Out::Stderr, Format::Text, None);
         let mut watch = Watch::new(Filter::default(), Arc::clone(&counts), false, lines);
@@ -252,6 +259,6 @@ mod tests {
             watch.left(1, &call, 0, Duration::from_nanos(10));
         }
         let counts = counts.lock().expect("not poisoned");
-        assert_eq!((counts.calls.len(), counts.pairs.len()), (2, 0));
+        assert_eq!((counts.calls.len(), counts.sequences.len()), (2, 0));
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use super::engine::{Reader, TRACED};
-use super::target::{Traced, Who, children_of, name, there};
+use super::target::{Keep, Traced, Who, children_of, name, there};
 use super::{Clock, Event};
 use crate::args::{Format, Trace};
 use crate::error::Failure;
@@ -19,7 +19,7 @@ use crate::ptrace::{self, Ending, Lines, Style};
 /// Traces by ptrace: for lines, or to count where the probe cannot.
 pub fn start(
     args: &Trace,
-    detail: bool,
+    keep: Keep,
     program: Option<PathBuf>,
     clock: &Clock,
     events: &Sender<Event>,
@@ -43,7 +43,7 @@ pub fn start(
         args.ml.anomaly_realtime,
         Lines::new(args.out(), args.format, style),
     )
-    .with_pairs(detail);
+    .with_sequences(keep.sequences);
     let since = clock.now();
     // As it was typed, so that a folder that is wrong can be seen.
     let name = args.command.first().cloned().unwrap_or_else(|| name(args));

@@ -19,6 +19,8 @@ pub struct Snapshot {
     pub totals: Totals,
     /// How long, where that is measured.
     pub times: Times,
+    /// What came after what since the last moment, where that is counted.
+    pub grams: Vec<Gram>,
 }
 
 /// Slot of what the tracer counts, which is one target.
@@ -38,7 +40,7 @@ impl Reader {
         match self {
             Self::Kernel(kernel) => kernel.read(),
             Self::Ptrace(shared) => {
-                let counts = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut counts = shared.lock().unwrap_or_else(PoisonError::into_inner);
                 let tally = |(&syscall, &(calls, errors)): (&u32, &(u64, u64))| Tally {
                     slot: TRACED,
                     syscall,
@@ -46,16 +48,18 @@ impl Reader {
                     errors,
                 };
                 let tallies: Vec<Tally> = counts.calls.iter().map(tally).collect();
-                let gram = |(&(first, second), &count): (&(u16, u16), &u64)| Gram {
+                let gram = |(sequence, count)| Gram {
                     slot: TRACED,
-                    first,
-                    second,
+                    sequence,
                     count,
                 };
-                let grams: Vec<Gram> = counts.pairs.iter().map(gram).collect();
                 Ok(Snapshot {
-                    totals: Totals::new(&tallies, BTreeMap::new()).with_detail(&[], &grams),
+                    totals: Totals::new(&tallies, BTreeMap::new()),
                     times: counts.times.clone(),
+                    grams: std::mem::take(&mut counts.sequences)
+                        .into_iter()
+                        .map(gram)
+                        .collect(),
                 })
             }
         }
@@ -74,7 +78,6 @@ pub struct Kernel {
     detail: bool,
     tallies: Vec<Tally>,
     latencies: Vec<Latency>,
-    grams: Vec<Gram>,
 }
 
 impl Kernel {
@@ -87,7 +90,6 @@ impl Kernel {
             detail,
             tallies: Vec::new(),
             latencies: Vec::new(),
-            grams: Vec::new(),
         }
     }
 
@@ -101,18 +103,22 @@ impl Kernel {
         let lost = used.into_iter().map(|(slot, used)| (slot, used.lost)).collect();
         let totals = Totals::new(&self.tallies, lost);
         if !self.detail {
-            let times = Times::new();
-            return Ok(Snapshot { totals, times });
+            return Ok(Snapshot {
+                totals,
+                ..Snapshot::default()
+            });
         }
         self.latencies.clear();
-        self.grams.clear();
+        let mut grams = Vec::new();
         self.probe
-            .drain_detail(&mut self.latencies, &mut self.grams)
+            .drain_latencies(&mut self.latencies)
+            .and_then(|()| self.probe.take_grams(&mut grams))
             .map_err(|error| cannot(&error))?;
         // Sums of how long calls took are kept apart from windows: an analysis in between looks at them too.
         Ok(Snapshot {
-            totals: totals.with_detail(&[], &self.grams),
+            totals,
             times: self.times(),
+            grams,
         })
     }
 

@@ -47,6 +47,8 @@ const WINDOW: Duration = Duration::from_secs(2);
 const WARM_UP: Duration = Duration::from_secs(2);
 /// How often times are looked at for --anomaly-realtime.
 const TICK: Duration = Duration::from_millis(100);
+/// How often sequences of calls are taken, for which the kernel side has little room.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// What the loop waits for beside the end of a window.
 enum Event {
@@ -76,7 +78,7 @@ pub fn run(args: &Trace) -> Result<u8, Failure> {
     watch_signals(events.clone())?;
     ptrace::let_changes_through();
     let clock = Clock(Instant::now());
-    let (mut reader, traced) = target::start(args, sink.wants_detail(), &clock, &events)?;
+    let (mut reader, traced) = target::start(args, sink.wanted(), &clock, &events)?;
     let end = follow(args, &clock, &mut reader, &traced, &mut sink, &events, &inbox)?;
     traced.release();
     if matches!(end, End::Left(_)) {
@@ -102,11 +104,11 @@ fn makes_sense(args: &Trace) -> Result<(), Failure> {
     }
     let is_recorded = args.output.is_some() || args.save_model.is_some();
     let is_printed = args.format == Format::Json && !args.summary;
-    if args.pairs && !is_recorded && !is_printed {
-        return Err(
-            Failure::command_line("--pairs: nothing says or records which calls come after which")
-                .next("add --output FILE or --save-model FILE, or --format json without -c"),
-        );
+    if args.sequences && !is_recorded && !is_printed {
+        return Err(Failure::command_line(
+            "--sequences: nothing says or records which calls come after which",
+        )
+        .next("add --output FILE or --save-model FILE, or --format json without -c"));
     }
     if args.warm_up.is_some() && args.command.is_empty() {
         return Err(Failure::command_line(
@@ -201,6 +203,7 @@ fn follow(
             .into_iter()
             .chain(until)
             .chain(live.is_some().then(|| now + TICK))
+            .chain(sink.wanted().sequences.then(|| now + BEAT))
             .min()
             .unwrap_or(length);
         // We hold a sender ourselves, so that an error can only be the end of the wait.
@@ -239,6 +242,7 @@ fn follow(
             None => None,
         };
         let snapshot = reader.read()?;
+        windows.follow(&snapshot.grams);
         if let Some(live) = &mut live {
             live.take(&snapshot.times).iter().for_each(|odd| sink.odd(odd));
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::json;
-use vigia_agent::window::{Closed, Pair, number};
+use vigia_agent::window::{Closed, Sequences};
 use vigia_model::artifact::Artifact;
 use vigia_model::calibration::Severity;
 use vigia_model::context::Context;
@@ -16,7 +16,8 @@ use vigia_model::syscalls::{Arch, Fingerprint};
 use vigia_model::window::{Calls, Window};
 
 use super::lesson::{self, Lesson};
-use super::{WARM_UP, table, target};
+use super::target::{self, Keep};
+use super::{WARM_UP, table};
 use crate::analysis::baseline::{self, Difference, Run};
 use crate::analysis::realtime::Odd;
 use crate::analysis::{self, Analysis};
@@ -37,7 +38,7 @@ pub struct Sink<'a> {
     /// Which calls are looked at.
     capture: Option<Fingerprint>,
     /// Whether it matters which calls come after which.
-    pairs: bool,
+    sequences: bool,
     lesson: Lesson<'a>,
     baseline: Option<Run>,
     pasts: input::Pasts,
@@ -80,7 +81,7 @@ impl<'a> Sink<'a> {
         Ok(Self {
             args,
             capture,
-            pairs: args.pairs || model.as_ref().is_some_and(looks),
+            sequences: args.sequences || model.as_ref().is_some_and(looks),
             target: target::name(args),
             out: args.out(),
             model: model.map(|model| (model, Scratch::default())),
@@ -91,9 +92,12 @@ impl<'a> Sink<'a> {
         })
     }
 
-    /// Whether more is to be kept than counts.
-    pub fn wants_detail(&self) -> bool {
-        self.pairs || self.args.wants_times()
+    /// What is to be kept of calls beside their counts.
+    pub fn wanted(&self) -> Keep {
+        Keep {
+            times: self.args.wants_times(),
+            sequences: self.sequences,
+        }
     }
 
     /// Takes a window that has ended.
@@ -101,21 +105,17 @@ impl<'a> Sink<'a> {
         let after = Duration::from_millis(self.total.duration_ms.into());
         let warm_up = self.args.warm_up.unwrap_or(WARM_UP);
         let edge = lesson::edge(!self.args.command.is_empty(), closed, after, warm_up);
-        let pairs = self.pairs(closed);
         let seen = Seen {
             window: closed.window.clone(),
             target: self.target.clone(),
-            pairs: pairs
-                .iter()
-                .map(|p| (number(p.first), number(p.second), p.count))
-                .collect(),
+            sequences: self.sequences(closed),
             edge,
             capture: self.capture,
         };
         let window = &seen.window;
         self.total.add(window, times);
         let mut record = Record::new(window, &self.target, closed.partial)
-            .with_pairs(&pairs)
+            .with_sequences(&seen.sequences)
             .at(edge)
             .of(self.capture);
         if self.args.wants_times() {
@@ -149,15 +149,15 @@ impl<'a> Sink<'a> {
         Ok(())
     }
 
-    /// Pairs of calls that are looked at, if any are.
-    fn pairs(&self, closed: &Closed<()>) -> Vec<Pair> {
+    /// Sequences of calls that are looked at, if any are.
+    fn sequences(&self, closed: &Closed<()>) -> Sequences {
         let mut detail = closed.detail.clone();
         match &self.args.filter {
-            _ if !self.pairs => return Vec::new(),
+            _ if !self.sequences => return Sequences::new(),
             Some(filter) => detail.retain(|nr| filter.has(nr)),
             None => {}
         }
-        detail.pairs
+        detail.sequences
     }
 
     fn compares_only(&self) -> bool {

@@ -64,35 +64,53 @@ pub fn name(args: &Trace) -> String {
     }
 }
 
+/// What is kept of calls beside how many there are, from the first one on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    /// How long they take.
+    pub times: bool,
+    /// Which come after which.
+    pub sequences: bool,
+}
+
+impl Keep {
+    const fn is_more(self) -> bool {
+        self.times || self.sequences
+    }
+
+    const fn mode(self) -> Mode {
+        if self.is_more() { Mode::Full } else { Mode::Counts }
+    }
+}
+
 /// Binds the target, and starts it if it is a command.
 ///
-/// With `detail`, how long calls take is measured, and which come after which.
 pub fn start(
     args: &Trace,
-    detail: bool,
+    keep: Keep,
     clock: &Clock,
     events: &Sender<Event>,
 ) -> Result<(Reader, Traced), Failure> {
     let program = args.command.first().map(|name| found(name)).transpose()?;
     if args.prints_lines() {
-        return by_ptrace::start(args, detail, program, clock, events);
+        return by_ptrace::start(args, keep, program, clock, events);
     }
     let kernel = |probe| {
         let filter = args.filter.clone().unwrap_or_default();
-        Reader::Kernel(Box::new(Kernel::new(probe, filter, detail)))
+        Reader::Kernel(Box::new(Kernel::new(probe, filter, keep.is_more())))
     };
     if let Some(path) = &args.cgroup {
-        let (probe, traced) = cgroup(path, detail, clock)?;
+        let (probe, traced) = cgroup(path, keep, clock)?;
         return Ok((kernel(probe), traced));
     }
-    let mut probe = match process_probe(args, detail) {
+    let mut probe = match process_probe(args, keep) {
         Ok(probe) => probe,
         Err(why) => {
             Out::Stderr.line(&format!(
                 "vigia: eBPF cannot be used ({}): counting by ptrace, which slows the target down",
                 why.what()
             ));
-            return by_ptrace::start(args, detail, program, clock, events);
+            return by_ptrace::start(args, keep, program, clock, events);
         }
     };
     let traced = match program {
@@ -106,7 +124,7 @@ pub fn start(
     Ok((kernel(probe), traced))
 }
 
-fn process_probe(args: &Trace, detail: bool) -> Result<Probe, Failure> {
+fn process_probe(args: &Trace, keep: Keep) -> Result<Probe, Failure> {
     let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
     if namespace != Path::new(INITIAL_PIDS) {
         return Err(Failure::tracing(
@@ -117,15 +135,11 @@ fn process_probe(args: &Trace, detail: bool) -> Result<Probe, Failure> {
         cgroups: None,
         processes: true,
         children: args.follow,
-        detail,
-        mode: mode(detail),
+        detail: keep.is_more(),
+        sequences: keep.sequences,
+        mode: keep.mode(),
         ..ProbeConfig::default()
     })
-}
-
-/// What is measured is from the first call on, if at all.
-fn mode(detail: bool) -> Mode {
-    if detail { Mode::Full } else { Mode::Counts }
 }
 
 fn load(config: ProbeConfig) -> Result<Probe, Failure> {
@@ -231,7 +245,7 @@ fn parent(stat: &str) -> Option<u32> {
     stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 
-fn cgroup(path: &Path, detail: bool, clock: &Clock) -> Result<(Probe, Traced), Failure> {
+fn cgroup(path: &Path, keep: Keep, clock: &Clock) -> Result<(Probe, Traced), Failure> {
     let hierarchy = Hierarchy::detect(Path::new(CGROUPS)).map_err(|error| cannot(&error))?;
     let below = path
         .strip_prefix(&hierarchy.root)
@@ -246,8 +260,9 @@ fn cgroup(path: &Path, detail: bool, clock: &Clock) -> Result<(Probe, Traced), F
     })?;
     let config = ProbeConfig {
         cgroups: Some(hierarchy.kind),
-        detail,
-        mode: mode(detail),
+        detail: keep.is_more(),
+        sequences: keep.sequences,
+        mode: keep.mode(),
         ..ProbeConfig::default()
     };
     let mut probe = load(config)?;

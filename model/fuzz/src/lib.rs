@@ -1,7 +1,7 @@
 //! A well-formed artifact, for the targets to start from.
 
 use vigia_model::artifact::{self, Metadata, Task};
-use vigia_model::context::{Context, MAX_PAST, Pair, PairCounts};
+use vigia_model::context::{Context, Gram, GramCounts, MAX_PAST};
 use vigia_model::deviation::{Deviation, Moments};
 use vigia_model::estimators::novelty::Novelty;
 use vigia_model::estimators::rate::{Arima, Ets};
@@ -58,14 +58,14 @@ impl Good {
             trees,
         };
         let deviation = Deviation::from_moments(&moments).expect("rows");
-        let pairs = PairCounts {
-            seen: (0..60).map(|i| (i * 130, 9 + u64::from(i))).collect(),
+        let grams = GramCounts {
+            seen: (0..60).map(|i| (Gram::id_of([1, i, i + 3]), 9 + i as u64)).collect(),
         };
         let estimators = vec![
             EstimatorSpec::Deviation,
             EstimatorSpec::IsolationForest(forest),
-            EstimatorSpec::Ngram(pairs.clone()),
-            EstimatorSpec::Stide(pairs),
+            EstimatorSpec::Ngram(grams.clone()),
+            EstimatorSpec::Stide(grams),
             EstimatorSpec::Ets(Ets {
                 level: 0.3,
                 trend: 0.1,

@@ -1,5 +1,5 @@
 //! Estimators beside the forest and the deviation. Pipelines hold those over a window's vector ([`vector`], [`novelty`]), over its
-//! pairs of calls ([`order`]) and over the rates of the windows before ([`rate`]); others are over whole sequences of
+//! sequences of calls ([`order`]) and over the rates of the windows before ([`rate`]); others are over whole sequences of
 //! system calls ([`sequence`], [`ngram`], [`repertoire`]), over metric streams ([`stream`], [`tracked`]), and forecasters of
 //! those ([`forecast`]): no artifact carries these, and what uses them is the evaluation.
 //!

@@ -61,7 +61,7 @@ pub struct NgramModel {
 }
 
 /// splitmix64's finaliser: every bit of the result depends on every bit of the input.
-const fn mix(mut x: u64) -> u64 {
+pub const fn mix(mut x: u64) -> u64 {
     x ^= x >> 30;
     x = x.wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x ^= x >> 27;

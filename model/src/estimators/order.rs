@@ -1,34 +1,35 @@
-//! Which calls come right after which: a language model and STIDE over a window's pairs of calls.
+//! Which calls come after which: a language model and STIDE over a window's sequences of calls.
 //!
-//! The language model is a bigram one with Witten and Bell's estimate of the chance of something new (IEEE Trans. Inf.
-//! Theory 37, 1991), as [`super::ngram`] is with whole sequences: after a call that was seen n times with t distinct
-//! successors, P(c) = (count(c) + t · P'(c)) / (n + t), where P' is the same without a call before it, and uniform below
-//! that. The score is the mean of −ln P in nats over the window's pairs, each weighing ln(1 + its count): a shell's
+//! The language model is [`super::ngram`]'s, of order [`ORDER`]: Witten and Bell's estimate of the chance of something new
+//! (IEEE Trans. Inf. Theory 37, 1991) at every length of what came before. A window's sequences are each call with the
+//! calls before it, so that the counts of all shorter ones follow from them, and nothing is lost against the run itself.
+//! The score is the mean of −ln P in nats of the last call of each sequence, each weighing ln(1 + its count): a shell's
 //! hundred calls would not be seen in a plain mean beside a server's million.
 //!
-//! STIDE (Forrest, Hofmeyr, Somayaji and Longstaff, IEEE S&P 1996) asks only whether a pair was ever seen: the score is
-//! the share of the window's distinct pairs that were not.
+//! STIDE (Forrest, Hofmeyr, Somayaji and Longstaff, IEEE S&P 1996) asks only whether a sequence was ever seen: the score
+//! is the share of the window's distinct sequences that were not. One that begins where nothing is known of before was
+//! seen where one that ends like it was.
 //!
-//! A window of which no pairs were counted has no score.
+//! A window of which no sequences were counted has no score.
 
+use std::collections::HashMap;
+
+use super::ngram::{self, EMPTY, History, NgramModel, followed, further};
 use super::{Refused, rule};
-use crate::context::{Context, PLACES, Pair, PairCounts};
+use crate::context::{Context, Gram, GramCounts, ORDER};
 
-/// How surprising each pair is, worked out once.
+/// How surprising each sequence is.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Bigrams {
-    /// Pairs of training, and −ln P of the second call after the first.
-    seen: Vec<(u16, f32)>,
-    /// −ln of the chance that a call's successor is new, by place; 0 for a call that never had a successor.
-    new: Box<[f32; PLACES]>,
-    /// −ln P of a call whatever was before it, by place.
-    alone: Box<[f32; PLACES]>,
+pub struct Ngrams {
+    /// Sequences of training, and −ln P of the last call after the others: most of what is asked, worked out once.
+    seen: Vec<(u64, f32)>,
+    model: NgramModel,
 }
 
-impl Bigrams {
+impl Ngrams {
     /// The model's name.
     pub const NAME: &str = "n-gram";
-    /// Smallest scale of the calibrated tail. One new call makes three new pairs, of some hundred, and .04 nats; three
+    /// Smallest scale of the calibrated tail. One new call makes six new sequences, of some hundred, and .04 nats; three
     /// new calls must be told from that.
     pub(crate) const LEAST_SCALE: f32 = 0.02;
 
@@ -36,57 +37,29 @@ impl Bigrams {
     ///
     /// # Errors
     /// Counts out of order or range, or none.
-    pub fn new(counts: &PairCounts) -> Result<Self, Refused> {
+    pub fn new(counts: &GramCounts) -> Result<Self, Refused> {
         check(counts, Self::NAME)?;
-        let mut total = [0.0f64; PLACES];
-        let mut distinct = [0.0f64; PLACES];
-        let mut second = [0.0f64; PLACES];
-        let places = |id: u16| (usize::from(id) / PLACES, usize::from(id) % PLACES);
-        for &(id, count) in &counts.seen {
-            let (before, after) = places(id);
-            total[before] += count as f64;
-            distinct[before] += 1.0;
-            second[after] += count as f64;
-        }
-        let all: f64 = second.iter().sum();
-        let kinds = second.iter().filter(|&&n| n > 0.0).count() as f64;
-        // One more than was seen, so that a call that was never seen has a share too.
-        let uniform = 1.0 / (kinds + 1.0);
-        let alone = second.map(|n| (n + kinds * uniform) / (all + kinds));
-        let new = std::array::from_fn(|a| {
-            if total[a] > 0.0 {
-                -(distinct[a] / (total[a] + distinct[a])).ln() as f32
-            } else {
-                0.0
-            }
-        });
-        let surprise = |&(id, count): &(u16, u64)| {
-            let (a, b) = places(id);
-            let p = (count as f64 + distinct[a] * alone[b]) / (total[a] + distinct[a]);
-            (id, -p.min(1.0).ln() as f32)
-        };
+        let model = of_runs(counts);
+        model.check()?;
+        let seen = counts.seen.iter().map(|&(id, _)| (id, surprise(&model, id)));
         Ok(Self {
-            seen: counts.seen.iter().map(surprise).collect(),
-            new: Box::new(new),
-            alone: Box::new(alone.map(|p| -p.ln() as f32)),
+            seen: seen.collect(),
+            model,
         })
     }
 
-    /// −ln P of a pair's second call after its first, in nats.
-    pub fn surprise(&self, id: u16) -> f32 {
+    /// −ln P of a sequence's last call after the others, in nats.
+    pub fn surprise(&self, id: u64) -> f32 {
         match self.seen.binary_search_by_key(&id, |seen| seen.0) {
             Ok(at) => self.seen[at].1,
-            Err(_) => {
-                let (a, b) = (usize::from(id) / PLACES, usize::from(id) % PLACES);
-                self.new.get(a).copied().unwrap_or(0.0) + self.alone[b]
-            }
+            Err(_) => surprise(&self.model, id),
         }
     }
 
-    /// Mean surprise of a window's pairs, in nats; none without pairs.
+    /// Mean surprise of a window's sequences, in nats; none without any.
     pub fn score(&self, context: &Context) -> Option<f32> {
         let (mut sum, mut weights) = (0.0f64, 0.0f64);
-        for &Pair { id, count } in context.pairs() {
+        for &Gram { id, count } in context.grams() {
             let weight = f64::from(count).ln_1p();
             sum += weight * f64::from(self.surprise(id));
             weights += weight;
@@ -95,107 +68,150 @@ impl Bigrams {
     }
 }
 
-/// The pairs of training.
+fn surprise(model: &NgramModel, id: u64) -> f32 {
+    let mut history = History::default();
+    let mut calls = [0; ORDER];
+    let mut len = 0;
+    for place in Gram::latest_first(id) {
+        calls[len] = place as ngram::Call;
+        len += 1;
+    }
+    let Some((&last, before)) = calls[..len].split_first() else {
+        return 0.0;
+    };
+    for &call in before.iter().rev() {
+        history.push(call);
+    }
+    model.surprise(&history, last) as f32
+}
+
+/// The model that the runs themselves would make, of which these are the sequences.
+fn of_runs(counts: &GramCounts) -> NgramModel {
+    let mut grams: HashMap<u64, u32> = HashMap::new();
+    let mut contexts: HashMap<u64, (u32, u32)> = HashMap::new();
+    for &(id, count) in &counts.seen {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let mut calls = Gram::latest_first(id).map(|place| place as ngram::Call);
+        let Some(last) = calls.next() else { continue };
+        let mut key = EMPTY;
+        loop {
+            let times = grams.entry(followed(key, last)).or_default();
+            let (total, distinct) = contexts.entry(key).or_default();
+            *distinct += u32::from(*times == 0);
+            *total = total.saturating_add(count);
+            *times = times.saturating_add(count);
+            let Some(earlier) = calls.next() else { break };
+            key = further(key, earlier);
+        }
+    }
+    let mut model = NgramModel {
+        order: ORDER as u32,
+        alphabet: contexts.get(&EMPTY).map_or(1, |&(_, distinct)| distinct),
+        contexts: contexts
+            .into_iter()
+            .map(|(key, (total, distinct))| ngram::Context { key, total, distinct })
+            .collect(),
+        grams: grams
+            .into_iter()
+            .map(|(key, count)| ngram::Gram { key, count })
+            .collect(),
+    };
+    model.contexts.sort_unstable_by_key(|context| context.key);
+    model.grams.sort_unstable_by_key(|gram| gram.key);
+    model
+}
+
+/// The sequences of training.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stide {
-    seen: Vec<u16>,
+    /// They and all that they end with, ascending.
+    seen: Vec<u64>,
 }
 
 impl Stide {
     /// The model's name.
     pub const NAME: &str = "stide";
-    /// Smallest scale of the calibrated tail: one new call makes three new pairs, of some hundred.
-    pub(crate) const LEAST_SCALE: f32 = 0.01;
+    /// Smallest scale of the calibrated tail: one new call makes six new sequences, of some hundred.
+    pub(crate) const LEAST_SCALE: f32 = 0.02;
 
     /// From the counts of training.
     ///
     /// # Errors
     /// Counts out of order or range, or none.
-    pub fn new(counts: &PairCounts) -> Result<Self, Refused> {
+    pub fn new(counts: &GramCounts) -> Result<Self, Refused> {
         check(counts, Self::NAME)?;
-        Ok(Self {
-            seen: counts.seen.iter().map(|seen| seen.0).collect(),
-        })
+        let mut seen: Vec<u64> = counts
+            .seen
+            .iter()
+            .flat_map(|seen| Gram::endings(seen.0))
+            .collect();
+        seen.sort_unstable();
+        seen.dedup();
+        Ok(Self { seen })
     }
 
-    /// Share of a window's distinct pairs that training never saw, in [0, 1]; none without pairs.
+    /// Share of a window's distinct sequences that training never saw, in [0, 1]; none without any.
     pub fn score(&self, context: &Context) -> Option<f32> {
-        let pairs = context.pairs();
-        let unseen = pairs
+        let grams = context.grams();
+        let unseen = grams
             .iter()
-            .filter(|pair| self.seen.binary_search(&pair.id).is_err())
+            .filter(|gram| self.seen.binary_search(&gram.id).is_err())
             .count();
-        (!pairs.is_empty()).then(|| unseen as f32 / pairs.len() as f32)
+        (!grams.is_empty()).then(|| unseen as f32 / grams.len() as f32)
     }
 }
 
-fn check(counts: &PairCounts, name: &'static str) -> Result<(), Refused> {
-    rule(!counts.seen.is_empty(), name, "there are no pairs of calls")?;
+fn check(counts: &GramCounts, name: &'static str) -> Result<(), Refused> {
+    rule(!counts.seen.is_empty(), name, "there are no sequences of calls")?;
     rule(
         counts.is_valid(),
         name,
-        "pairs ascend within range, with counts above 0",
+        "sequences ascend within range, with counts above 0",
     )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::estimators::ngram::{self, EMPTY, History, NgramModel, followed, further};
     use proptest::prelude::*;
+    use std::collections::BTreeMap;
 
-    fn counts() -> impl Strategy<Value = PairCounts> {
-        prop::collection::btree_map(0u16..(PLACES * PLACES) as u16, 1u64..1 << 40, 1..80).prop_map(|seen| {
-            PairCounts {
-                seen: seen.into_iter().collect(),
-            }
+    fn ids() -> impl Strategy<Value = u64> {
+        prop::collection::vec(0usize..20, 2..=ORDER).prop_map(Gram::id_of)
+    }
+
+    fn counts() -> impl Strategy<Value = GramCounts> {
+        prop::collection::btree_map(ids(), 1u64..1 << 40, 1..80).prop_map(|seen| GramCounts {
+            seen: seen.into_iter().collect(),
         })
     }
 
-    fn context(pairs: &[(u16, u32)]) -> Context {
-        let pairs = pairs.iter().map(|&(id, count)| Pair { id, count }).collect();
-        Context::new(pairs, vec![]).expect("a context")
+    fn context(grams: &[(u64, u32)]) -> Context {
+        let grams = grams.iter().map(|&(id, count)| Gram { id, count }).collect();
+        Context::new(grams, vec![]).expect("a context")
     }
 
-    /// The same counts as the model of whole sequences has them.
-    fn of_sequences(counts: &PairCounts) -> NgramModel {
-        let (mut contexts, mut grams) = (
-            std::collections::BTreeMap::new(),
-            std::collections::BTreeMap::new(),
-        );
-        for &(id, count) in &counts.seen {
-            let (a, b) = (id / PLACES as u16, id % PLACES as u16);
-            let count = count as u32;
-            for key in [EMPTY, further(EMPTY, a)] {
-                let new = !grams.contains_key(&followed(key, b));
-                *grams.entry(followed(key, b)).or_insert(0) += count;
-                let (total, distinct) = contexts.entry(key).or_insert((0, 0));
-                *total += count;
-                *distinct += u32::from(new);
-            }
+    /// The sequences of a run, as the probe counts them: each call but the first with what was before it.
+    fn sequences(run: &[ngram::Call]) -> GramCounts {
+        let mut seen: BTreeMap<u64, u64> = BTreeMap::new();
+        for end in 2..=run.len() {
+            let calls = run[end.saturating_sub(ORDER)..end].iter();
+            *seen
+                .entry(Gram::id_of(calls.map(|&c| usize::from(c))))
+                .or_default() += 1;
         }
-        let alphabet: std::collections::BTreeSet<u16> =
-            counts.seen.iter().map(|s| s.0 % PLACES as u16).collect();
-        NgramModel {
-            order: 2,
-            alphabet: alphabet.len() as u32,
-            contexts: contexts
-                .into_iter()
-                .map(|(key, (total, distinct))| ngram::Context { key, total, distinct })
-                .collect(),
-            grams: grams
-                .into_iter()
-                .map(|(key, count)| ngram::Gram { key, count })
-                .collect(),
+        GramCounts {
+            seen: seen.into_iter().collect(),
         }
     }
 
     #[test]
     fn counts_that_break_a_rule_are_refused() {
-        for seen in [vec![], vec![(1, 0)], vec![(2, 1), (1, 1)], vec![(1 << 14, 1)]] {
-            let counts = PairCounts { seen };
+        let two = Gram::id_of([1, 2]);
+        for seen in [vec![], vec![(two, 0)], vec![(two + 1, 1), (two, 1)], vec![(7, 1)]] {
+            let counts = GramCounts { seen };
             assert!(
-                Bigrams::new(&counts).is_err() && Stide::new(&counts).is_err(),
+                Ngrams::new(&counts).is_err() && Stide::new(&counts).is_err(),
                 "{counts:?}"
             );
         }
@@ -203,87 +219,116 @@ mod tests {
 
     #[test]
     fn a_few_new_calls_beside_a_million_are_seen() {
-        let usual: Vec<(u16, u64)> = (0..40).map(|i| (Pair::id_of(i % 8, i / 8), 1_000_000)).collect();
-        let usual = PairCounts {
-            seen: {
-                let mut all = usual;
-                all.sort_unstable();
-                all
-            },
+        let usual: BTreeMap<u64, u64> = (0..40)
+            .map(|i| (Gram::id_of([i % 8, i / 8, i % 3]), 1_000_000))
+            .collect();
+        let usual = GramCounts {
+            seen: usual.into_iter().collect(),
         };
-        let (bigrams, stide) = (
-            Bigrams::new(&usual).expect("fits"),
+        let (ngrams, stide) = (
+            Ngrams::new(&usual).expect("fits"),
             Stide::new(&usual).expect("fits"),
         );
-        let mut pairs: Vec<(u16, u32)> = usual.seen.iter().map(|&(id, _)| (id, 100_000)).collect();
-        let (normal, share) = (bigrams.score(&context(&pairs)), stide.score(&context(&pairs)));
+        let mut grams: Vec<(u64, u32)> = usual.seen.iter().map(|&(id, _)| (id, 100_000)).collect();
+        let (normal, share) = (ngrams.score(&context(&grams)), stide.score(&context(&grams)));
         assert_eq!(share, Some(0.0));
-        pairs.extend((0..9).map(|i| (Pair::id_of(20 + i, 21), 1)));
-        let odd = bigrams
-            .score(&context(&pairs))
+        grams.extend((0..9).map(|i| (Gram::id_of([20 + i, 21, 22]), 1)));
+        grams.sort_unstable();
+        let odd = ngrams
+            .score(&context(&grams))
             .zip(normal)
             .map(|(odd, normal)| odd - normal);
         assert!(odd > Some(0.1), "{odd:?}");
-        assert_eq!(stide.score(&context(&pairs)), Some(9.0 / 49.0));
+        assert_eq!(stide.score(&context(&grams)), Some(9.0 / 49.0));
+    }
+
+    #[test]
+    fn the_order_of_known_calls_tells_where_pairs_do_not() {
+        // Both runs have the same calls, and the same pairs of them.
+        let usual: Vec<ngram::Call> = [1, 2, 3, 1, 2, 4].repeat(50);
+        let other: Vec<ngram::Call> = [1, 2, 3, 1, 2, 3, 1, 2, 4, 1, 2, 4].repeat(50);
+        let trained = sequences(&usual);
+        let of = |run: &[ngram::Call]| {
+            let seen = sequences(run).seen;
+            context(&seen.iter().map(|&(id, n)| (id, n as u32)).collect::<Vec<_>>())
+        };
+        let (ngrams, stide) = (
+            Ngrams::new(&trained).expect("fits"),
+            Stide::new(&trained).expect("fits"),
+        );
+        assert_eq!(stide.score(&of(&usual)), Some(0.0));
+        assert!(stide.score(&of(&other)) > Some(0.3));
+        assert!(ngrams.score(&of(&other)) > ngrams.score(&of(&usual)).map(|s| s + 0.3));
     }
 
     proptest! {
         #[test]
-        fn the_model_of_sequences_says_the_same(
-            seen in prop::collection::btree_map(0u16..(PLACES * PLACES) as u16, 1u64..1000, 1..60),
-            ids in prop::collection::vec(0u16..(PLACES * PLACES) as u16, 20),
+        fn a_model_of_runs_says_the_same(
+            run in prop::collection::vec(0u16..7, 2..200),
+            other in prop::collection::vec(0u16..8, ORDER..40),
         ) {
-            let counts = PairCounts { seen: seen.into_iter().collect() };
-            let (ours, theirs) = (Bigrams::new(&counts).expect("fits"), of_sequences(&counts));
-            for id in counts.seen.iter().map(|s| s.0).chain(ids) {
-                let mut history = History::default();
-                history.push(id / PLACES as u16);
-                let expected = theirs.surprise(&history, id % PLACES as u16);
-                prop_assert!((f64::from(ours.surprise(id)) - expected).abs() < 1e-4, "{}", id);
+            let ours = Ngrams::new(&sequences(&run)).expect("fits");
+            // The first call of a run has nothing before it, and is in no sequence as the last one.
+            let mut theirs = of_runs(&sequences(&run));
+            let (mut grams, mut contexts) = (BTreeMap::new(), BTreeMap::new());
+            for end in 1..run.len() {
+                let mut key = EMPTY;
+                for depth in 0..ORDER.min(end + 1) {
+                    if depth > 0 {
+                        key = further(key, run[end - depth]);
+                    }
+                    let times: &mut u32 = grams.entry(followed(key, run[end])).or_default();
+                    let of: &mut (u32, u32) = contexts.entry(key).or_default();
+                    *of = (of.0 + 1, of.1 + u32::from(*times == 0));
+                    *times += 1;
+                }
             }
-        }
-
-        #[test]
-        fn what_may_follow_a_call_adds_up_to_one(counts in counts(), pick in any::<prop::sample::Index>()) {
-            let model = Bigrams::new(&counts).expect("fits");
-            let first = counts.seen[pick.index(counts.seen.len())].0 / PLACES as u16;
-            let seconds: std::collections::BTreeSet<u16> = counts.seen.iter().map(|s| s.0 % PLACES as u16).collect();
-            let unseen = (0..PLACES as u16).find(|place| !seconds.contains(place));
-            let sum: f64 = seconds.iter().copied().chain(unseen)
-                .map(|second| f64::from(-model.surprise(first * PLACES as u16 + second)).exp())
-                .sum();
-            prop_assert!((sum - 1.0).abs() < 1e-4, "{}", sum);
+            prop_assert_eq!(theirs.grams.len(), grams.len());
+            theirs.grams.retain(|gram| grams.get(&gram.key) != Some(&gram.count));
+            theirs.contexts.retain(|c| contexts.get(&c.key) != Some(&(c.total, c.distinct)));
+            prop_assert!(theirs.grams.is_empty() && theirs.contexts.is_empty());
+            for end in 2..=other.len() {
+                let calls = &other[end.saturating_sub(ORDER)..end];
+                let mut history = History::default();
+                calls[..calls.len() - 1].iter().for_each(|&call| history.push(call));
+                let expected = of_runs(&sequences(&run)).surprise(&history, calls[calls.len() - 1]);
+                let id = Gram::id_of(calls.iter().map(|&c| usize::from(c)));
+                prop_assert!((f64::from(ours.surprise(id)) - expected).abs() < 1e-4);
+            }
         }
 
         #[test]
         fn scores_are_finite_and_within_bounds(
             counts in counts(),
-            pairs in prop::collection::btree_map(0u16..(PLACES * PLACES) as u16, 1u32.., 1..60),
+            grams in prop::collection::btree_map(ids(), 1u32.., 1..60),
         ) {
-            let pairs: Vec<(u16, u32)> = pairs.into_iter().collect();
-            let window = context(&pairs);
-            let surprise = Bigrams::new(&counts).expect("fits").score(&window).expect("pairs");
+            let grams: Vec<(u64, u32)> = grams.into_iter().collect();
+            let window = context(&grams);
+            let surprise = Ngrams::new(&counts).expect("fits").score(&window).expect("sequences");
             prop_assert!(surprise.is_finite() && surprise >= 0.0);
-            let share = Stide::new(&counts).expect("fits").score(&window).expect("pairs");
+            let share = Stide::new(&counts).expect("fits").score(&window).expect("sequences");
             prop_assert!((0.0..=1.0).contains(&share));
         }
 
         #[test]
         fn what_was_trained_on_is_no_news(counts in counts()) {
-            let pairs: Vec<(u16, u32)> = counts.seen.iter().map(|&(id, n)| (id, n.min(1 << 31) as u32)).collect();
-            let window = context(&pairs);
-            prop_assert_eq!(Stide::new(&counts).expect("fits").score(&window), Some(0.0));
-            // Everything new, after calls never made, is more of a surprise.
-            let model = Bigrams::new(&counts).expect("fits");
-            let last = (PLACES * PLACES - 1) as u16;
-            if !counts.seen.iter().any(|s| s.0 % PLACES as u16 == last % PLACES as u16) {
-                prop_assert!(model.score(&context(&[(last, 1)])) >= model.score(&window));
-            }
+            let grams: Vec<(u64, u32)> = counts.seen.iter().map(|&(id, n)| (id, n.min(1 << 31) as u32)).collect();
+            let window = context(&grams);
+            let stide = Stide::new(&counts).expect("fits");
+            prop_assert_eq!(stide.score(&window), Some(0.0));
+            // Nor is what it ends with.
+            let endings: std::collections::BTreeSet<u64> =
+                counts.seen.iter().flat_map(|seen| Gram::endings(seen.0)).collect();
+            let endings: Vec<(u64, u32)> = endings.into_iter().map(|id| (id, 1)).collect();
+            prop_assert_eq!(stide.score(&context(&endings)), Some(0.0));
+            // A call never made is a greater surprise.
+            let model = Ngrams::new(&counts).expect("fits");
+            prop_assert!(model.score(&context(&[(Gram::id_of([100, 101]), 1)])) >= model.score(&window));
         }
 
         #[test]
-        fn without_pairs_nothing_is_said(counts in counts()) {
-            prop_assert_eq!(Bigrams::new(&counts).expect("fits").score(Context::NONE), None);
+        fn without_sequences_nothing_is_said(counts in counts()) {
+            prop_assert_eq!(Ngrams::new(&counts).expect("fits").score(Context::NONE), None);
             prop_assert_eq!(Stide::new(&counts).expect("fits").score(Context::NONE), None);
         }
     }

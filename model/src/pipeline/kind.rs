@@ -30,7 +30,7 @@ pub enum EstimatorKind {
     MlpClassifier,
     /// Surprise of which calls come right after which; see [`crate::estimators::order`].
     Ngram,
-    /// Share of pairs of calls that training never saw.
+    /// Share of sequences of calls that training never saw.
     Stide,
     /// Error of a forecast of the rate of calls by exponential smoothing; see [`crate::estimators::rate`].
     Ets,

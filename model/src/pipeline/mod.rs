@@ -11,7 +11,7 @@
 //! twice where windows are few, and where estimators are independent Bonferroni loses nothing in the tail.
 //!
 //! Estimators of order and of time look at what is known beside the window's counts (see [`crate::context`]). Where that
-//! is nothing, as in a mode that counts no pairs, they say nothing, and the others decide by themselves.
+//! is nothing, as in a mode that counts no sequences, they say nothing, and the others decide by themselves.
 
 mod forms;
 mod kind;
@@ -26,7 +26,7 @@ use crate::calibration::{Calibration, Severity, calibrated};
 use crate::context::Context;
 use crate::deviation::Deviation;
 use crate::estimators::novelty::Novelty;
-use crate::estimators::order::{Bigrams, Stide};
+use crate::estimators::order::{Ngrams, Stide};
 use crate::estimators::rate::Forecast;
 use crate::estimators::vector::Staged;
 use crate::forest::Forest;
@@ -46,7 +46,7 @@ pub enum ScoreError {
     NotFinite(usize),
     /// No estimator of the pipeline can say anything of the window.
     #[error(
-        "the window carries nothing that the model looks at: pairs of calls are counted in capture.mode Sampled and Full, forecasts need windows before"
+        "the window carries nothing that the model looks at: sequences of calls are counted in capture.mode Sampled and Full, forecasts need windows before"
     )]
     Silent,
 }
@@ -78,7 +78,7 @@ enum Estimator {
     Deviation,
     IsolationForest(Box<Forest>),
     Vector(Box<Staged>),
-    Bigrams(Bigrams),
+    Ngrams(Ngrams),
     Stide(Stide),
     /// And the place of the rate that it forecasts.
     Forecast(Forecast, usize),
@@ -116,7 +116,7 @@ impl Estimator {
             Self::Deviation => Some(deviation.score(vector)),
             Self::IsolationForest(forest) => Some(forest.score(vector)),
             Self::Vector(staged) => Some(staged.score(vector)),
-            Self::Bigrams(bigrams) => bigrams.score(context),
+            Self::Ngrams(ngrams) => ngrams.score(context),
             Self::Stide(stide) => stide.score(context),
             Self::Forecast(forecast, place) => forecast.score(vector[*place], context),
             Self::Novelty(novelty) => Some(novelty.score(vector)),

@@ -3,11 +3,11 @@
 use super::{Estimator, Member, Pipeline};
 use crate::bounded;
 use crate::calibration::{Calibration, CalibrationError, MIN_SAMPLES, calibrated};
-use crate::context::{Context, PairCounts};
+use crate::context::{Context, GramCounts};
 use crate::deviation::{Deviation, DeviationError};
 use crate::estimators::Refused;
 use crate::estimators::novelty::Novelty;
-use crate::estimators::order::{Bigrams, Stide};
+use crate::estimators::order::{Ngrams, Stide};
 use crate::estimators::rate::{Arima, Ets, Forecast};
 use crate::estimators::vector::Staged;
 use crate::forest::{Forest, ForestError, ForestSpec};
@@ -29,10 +29,10 @@ pub enum EstimatorSpec<F = ForestSpec> {
     IsolationForest(F),
     /// A scaler, a projection and an estimator behind them.
     Vector(Box<Staged>),
-    /// A language model of the pairs of calls of training.
-    Ngram(PairCounts),
-    /// The pairs of calls of training.
-    Stide(PairCounts),
+    /// A language model of the sequences of calls of training.
+    Ngram(GramCounts),
+    /// The sequences of calls of training.
+    Stide(GramCounts),
     /// Exponential smoothing of the rate of calls.
     Ets(Ets),
     /// An autoregression of the rate of calls.
@@ -48,7 +48,7 @@ impl<F> EstimatorSpec<F> {
             Self::Deviation => "deviation",
             Self::IsolationForest(_) => "isolation-forest",
             Self::Vector(staged) => staged.name(),
-            Self::Ngram(_) => Bigrams::NAME,
+            Self::Ngram(_) => Ngrams::NAME,
             Self::Stide(_) => Stide::NAME,
             Self::Ets(_) => Ets::NAME,
             Self::Arima(_) => Arima::NAME,
@@ -67,7 +67,7 @@ impl<F> EstimatorSpec<F> {
             Self::Deviation => 2.0,
             Self::IsolationForest(_) => 0.01,
             Self::Vector(staged) => staged.least_scale(),
-            Self::Ngram(_) => Bigrams::LEAST_SCALE,
+            Self::Ngram(_) => Ngrams::LEAST_SCALE,
             Self::Stide(_) => Stide::LEAST_SCALE,
             Self::Ets(_) | Self::Arima(_) => Forecast::LEAST_SCALE,
             // Kinds of calls are counted, and most windows show none that is new.
@@ -80,7 +80,7 @@ impl<F> EstimatorSpec<F> {
     const fn more(&self) -> &'static str {
         match self {
             Self::Ngram(_) | Self::Stide(_) => {
-                "trace with capture.mode Sampled or Full, which count pairs of calls"
+                "trace with capture.mode Sampled or Full, which count sequences of calls"
             }
             Self::Ets(_) | Self::Arima(_) => "collect more windows of containers that run for longer",
             Self::Deviation | Self::IsolationForest(_) | Self::Vector(_) | Self::Novelty(_) => {
@@ -223,7 +223,7 @@ where
             staged.check(width)?;
             Estimator::Vector(staged.clone())
         }
-        EstimatorSpec::Ngram(counts) => Estimator::Bigrams(Bigrams::new(counts)?),
+        EstimatorSpec::Ngram(counts) => Estimator::Ngrams(Ngrams::new(counts)?),
         EstimatorSpec::Stide(counts) => Estimator::Stide(Stide::new(counts)?),
         EstimatorSpec::Ets(ets) => {
             ets.check()?;

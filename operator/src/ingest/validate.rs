@@ -252,7 +252,7 @@ fn check_sample(sample: Sample, allowed: &Allowed, clock: Clock) -> Result<Row, 
     if !allowed.capture(&sample.namespace, &sample.profile, &capture) {
         return Err("NotPlanned");
     }
-    let Ok(context) = Context::counted(&sample.pairs, &sample.pair_counts, sample.past) else {
+    let Ok(context) = Context::counted(&sample.sequences, &sample.sequence_counts, sample.past) else {
         return Err("BadContext");
     };
     Ok(Row {

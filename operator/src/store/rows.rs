@@ -7,7 +7,7 @@
 //! | window_start_unix_ms, window_ms | Int64 |
 //! | features | List of Float32, no nulls |
 //! | above_threshold | Boolean |
-//! | pairs, pair_counts | Lists of UInt32, of one length; files written before they were known have neither |
+//! | sequences, sequence_counts | Lists of UInt64 and UInt32, of one length; files written before they were known have neither |
 //! | past | List of Float32; likewise not in every file |
 //! | capture | UTF-8; likewise, and then all calls are let in |
 //! | unscored | Boolean; likewise, and then a version has scored it, as far as is known |
@@ -115,8 +115,8 @@ fn schema() -> Arc<Schema> {
         Field::new("schema", DataType::Utf8, false),
         Field::new("features", list(DataType::Float32), false),
         Field::new("above_threshold", DataType::Boolean, false),
-        Field::new("pairs", list(DataType::UInt32), false),
-        Field::new("pair_counts", list(DataType::UInt32), false),
+        Field::new("sequences", list(DataType::UInt64), false),
+        Field::new("sequence_counts", list(DataType::UInt32), false),
         Field::new("past", list(DataType::Float32), false),
         Field::new("capture", DataType::Utf8, false),
         Field::new("unscored", DataType::Boolean, false),
@@ -136,7 +136,8 @@ fn batch<'a>(schema: &Arc<Schema>, rows: impl Iterator<Item = &'a Row>) -> Resul
     let item = |of| Field::new("item", of, false);
     let rates = || ListBuilder::new(Float32Builder::new()).with_field(item(DataType::Float32));
     let numbers = || ListBuilder::new(UInt32Builder::new()).with_field(item(DataType::UInt32));
-    let (mut features, mut past, mut pairs, mut counts) = (rates(), rates(), numbers(), numbers());
+    let ids = ListBuilder::new(UInt64Builder::new()).with_field(item(DataType::UInt64));
+    let (mut features, mut past, mut grams, mut counts) = (rates(), rates(), ids, numbers());
     let (mut above, mut capture) = (BooleanBuilder::new(), StringBuilder::new());
     let mut unscored = BooleanBuilder::new();
     for row in rows {
@@ -149,11 +150,11 @@ fn batch<'a>(schema: &Arc<Schema>, rows: impl Iterator<Item = &'a Row>) -> Resul
         features.values().append_slice(&row.features);
         features.append(true);
         above.append_value(row.above_threshold);
-        for pair in row.context.pairs() {
-            pairs.values().append_value(u32::from(pair.id));
-            counts.values().append_value(pair.count);
+        for gram in row.context.grams() {
+            grams.values().append_value(gram.id);
+            counts.values().append_value(gram.count);
         }
-        pairs.append(true);
+        grams.append(true);
         counts.append(true);
         past.values().append_slice(row.context.past());
         past.append(true);
@@ -169,7 +170,7 @@ fn batch<'a>(schema: &Arc<Schema>, rows: impl Iterator<Item = &'a Row>) -> Resul
         Arc::new(hash.finish()),
         Arc::new(features.finish()),
         Arc::new(above.finish()),
-        Arc::new(pairs.finish()),
+        Arc::new(grams.finish()),
         Arc::new(counts.finish()),
         Arc::new(past.finish()),
         Arc::new(capture.finish()),
@@ -260,7 +261,7 @@ struct Columns<'a> {
 
 /// The columns that not every file has.
 struct Beside<'a> {
-    pairs: &'a ListArray,
+    grams: &'a ListArray,
     counts: &'a ListArray,
     past: &'a ListArray,
 }
@@ -268,18 +269,23 @@ struct Beside<'a> {
 impl<'a> Beside<'a> {
     fn of(batch: &'a RecordBatch) -> Option<Self> {
         let list = |name| batch.column_by_name(name)?.as_list_opt::<i32>();
-        let (pairs, counts, past) = (list("pairs")?, list("pair_counts")?, list("past")?);
-        pairs.values().as_primitive_opt::<UInt32Type>()?;
+        let (grams, counts, past) = (list("sequences")?, list("sequence_counts")?, list("past")?);
+        grams.values().as_primitive_opt::<UInt64Type>()?;
         counts.values().as_primitive_opt::<UInt32Type>()?;
         past.values().as_primitive_opt::<Float32Type>()?;
-        Some(Self { pairs, counts, past })
+        Some(Self { grams, counts, past })
     }
 
     fn context(&self, i: usize) -> Result<Context, StoreError> {
-        let numbers = |lists: &ListArray| lists.value(i).as_primitive::<UInt32Type>().values().to_vec();
+        let ids = self.grams.value(i).as_primitive::<UInt64Type>().values().to_vec();
+        let counts = self
+            .counts
+            .value(i)
+            .as_primitive::<UInt32Type>()
+            .values()
+            .to_vec();
         let past = self.past.value(i).as_primitive::<Float32Type>().values().to_vec();
-        Context::counted(&numbers(self.pairs), &numbers(self.counts), past)
-            .map_err(|error| StoreError::Rows(error.to_string()))
+        Context::counted(&ids, &counts, past).map_err(|error| StoreError::Rows(error.to_string()))
     }
 }
 
@@ -305,7 +311,7 @@ impl<'a> Columns<'a> {
             schema: batch.column_by_name("schema")?.as_string_opt::<i32>()?,
             features,
             above: batch.column_by_name("above_threshold")?.as_boolean_opt()?,
-            beside: match batch.column_by_name("pairs") {
+            beside: match batch.column_by_name("sequences") {
                 Some(_) => Some(Beside::of(batch)?),
                 None => None,
             },
@@ -373,7 +379,7 @@ pub(crate) mod tests {
             unscored: source.is_multiple_of(3),
             capture: ALL_CALLS.into(),
             context: Context::counted(
-                &[3, 700],
+                &[0x0203, 0x0102_0304],
                 &[1, source as u32 | 1],
                 vec![0.5; (source % 33) as usize],
             )

@@ -16,7 +16,7 @@ pub(super) fn why(
 ) -> Option<(&'static str, String)> {
     types.iter().find_map(|kind| {
         let carries: fn(&Context) -> bool = match kind {
-            EstimatorType::Ngram | EstimatorType::Stide => |context| !context.pairs().is_empty(),
+            EstimatorType::Ngram | EstimatorType::Stide => |context| !context.grams().is_empty(),
             EstimatorType::Ets | EstimatorType::Arima => |context| context.past().len() >= LEAST_PAST,
             _ => return None,
         };
@@ -34,7 +34,7 @@ fn said(kind: EstimatorType, known: usize, of: usize, profiles: &[String]) -> (&
             } else {
                 "STIDE"
             },
-            "TooFewPairs",
+            "TooFewSequences",
             "which call follows which".to_owned(),
             format!(
                 "write capture.mode Sampled or Full in TraceProfile {named} and start another run once windows were counted so"
@@ -60,9 +60,9 @@ fn said(kind: EstimatorType, known: usize, of: usize, profiles: &[String]) -> (&
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vigia_model::context::{MAX_PAST, Pair};
+    use vigia_model::context::{Gram, MAX_PAST};
 
-    fn rows(with_pairs: usize, with_past: usize, of: usize) -> Vec<Row> {
+    fn rows(with_grams: usize, with_past: usize, of: usize) -> Vec<Row> {
         let row = |i: usize| Row {
             namespace: "shop".into(),
             profile: "redis".into(),
@@ -75,9 +75,9 @@ mod tests {
             unscored: false,
             capture: "all".into(),
             context: {
-                let pairs = (i < with_pairs).then_some(Pair { id: 3, count: 1 });
+                let grams = (i < with_grams).then_some(Gram { id: 0x0203, count: 1 });
                 let past = vec![1.0; if i < with_past { MAX_PAST } else { LEAST_PAST - 1 }];
-                Context::new(pairs.into_iter().collect(), past).expect("a context")
+                Context::new(grams.into_iter().collect(), past).expect("a context")
             },
         };
         (0..of).map(row).collect()
@@ -91,7 +91,7 @@ mod tests {
     fn who_looks_at_what_no_window_carries_is_named_with_what_to_do() {
         use EstimatorType::{Arima, Deviation, Ets, Ngram, Stide};
         let (reason, message) = said(&[Deviation, Stide, Ngram], &rows(24, 40, 40)).expect("refused");
-        assert_eq!(reason, "TooFewPairs");
+        assert_eq!(reason, "TooFewSequences");
         assert_eq!(
             message,
             "STIDE looks at which call follows which; 24 of the 40 windows held out carry that, and 25 must: write \

@@ -218,14 +218,14 @@ pub(super) fn digest(rows: &[Row]) -> String {
             hash.update(row.capture.as_bytes());
         }
         // Rows of which nothing else is known have the digest that they had before anything else was kept.
-        let (past, pairs) = (row.context.past(), row.context.pairs());
-        if !past.is_empty() || !pairs.is_empty() {
+        let (past, grams) = (row.context.past(), row.context.grams());
+        if !past.is_empty() || !grams.is_empty() {
             hash.update((past.len() as u64).to_le_bytes());
             past.iter().for_each(|rate| hash.update(rate.to_le_bytes()));
-            hash.update((pairs.len() as u64).to_le_bytes());
-            for pair in pairs {
-                hash.update(pair.id.to_le_bytes());
-                hash.update(pair.count.to_le_bytes());
+            hash.update((grams.len() as u64).to_le_bytes());
+            for gram in grams {
+                hash.update(gram.id.to_le_bytes());
+                hash.update(gram.count.to_le_bytes());
             }
         }
     }

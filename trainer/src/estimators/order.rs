@@ -1,21 +1,18 @@
-//! Counts which calls come right after which: all that a language model of pairs, and STIDE, are.
+//! Counts sequences of calls: all that a language model of them, and STIDE, are.
 //!
 //! Counts add up, so that those of shards are those of the whole.
 
-use vigia_model::context::{PLACES, PairCounts};
+use std::collections::BTreeMap;
+
+use vigia_model::context::{GramCounts, MAX_KNOWN};
 
 use super::EstimatorError;
 use crate::data::Rows;
 
-/// Pairs of all windows.
-pub fn count(rows: &Rows) -> PairCounts {
-    let mut sums = vec![0u64; PLACES * PLACES];
-    for pair in rows.contexts().iter().flat_map(|context| context.pairs()) {
-        if let Some(sum) = sums.get_mut(usize::from(pair.id)) {
-            *sum = sum.saturating_add(u64::from(pair.count));
-        }
-    }
-    seen(&sums)
+/// Sequences of all windows.
+pub fn count(rows: &Rows) -> GramCounts {
+    let grams = rows.contexts().iter().flat_map(|context| context.grams());
+    sums(grams.map(|gram| (gram.id, u64::from(gram.count))))
 }
 
 /// All shards' counts as one.
@@ -24,29 +21,46 @@ pub fn count(rows: &Rows) -> PairCounts {
 /// No shard counted any.
 pub fn united<'a>(
     estimator: &'static str,
-    shards: impl Iterator<Item = &'a PairCounts>,
-) -> Result<PairCounts, EstimatorError> {
-    let mut sums = vec![0u64; PLACES * PLACES];
-    for &(id, count) in shards.flat_map(|shard| &shard.seen) {
-        if let Some(sum) = sums.get_mut(usize::from(id)) {
-            *sum = sum.saturating_add(count);
-        }
-    }
-    let counts = seen(&sums);
+    shards: impl Iterator<Item = &'a GramCounts>,
+) -> Result<GramCounts, EstimatorError> {
+    let counts = sums(shards.flat_map(|shard| shard.seen.iter().copied()));
     if counts.seen.is_empty() {
         return Err(EstimatorError::TooFew {
             estimator,
             least: 1,
-            unit: "pair of calls (capture.mode Sampled and Full count them)",
+            unit: "sequence of calls (capture.mode Sampled and Full count them)",
             got: 0,
         });
     }
     Ok(counts)
 }
 
-fn seen(sums: &[u64]) -> PairCounts {
-    let counted = (0..).zip(sums).filter(|(_, sum)| **sum > 0);
-    PairCounts {
-        seen: counted.map(|(id, &sum)| (id, sum)).collect(),
+/// Of too many, the most frequent.
+fn sums(counted: impl Iterator<Item = (u64, u64)>) -> GramCounts {
+    let mut sums: BTreeMap<u64, u64> = BTreeMap::new();
+    for (id, count) in counted {
+        let sum = sums.entry(id).or_default();
+        *sum = sum.saturating_add(count);
+    }
+    let mut seen: Vec<(u64, u64)> = sums.into_iter().collect();
+    if seen.len() > MAX_KNOWN {
+        seen.sort_unstable_by_key(|&(id, count)| (std::cmp::Reverse(count), id));
+        seen.truncate(MAX_KNOWN);
+        seen.sort_unstable();
+    }
+    GramCounts { seen }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_too_many_sequences_the_most_frequent_are_kept() {
+        let many = (0..2 * MAX_KNOWN as u64).map(|i| (1 << 40 | i, 1 + i % 2));
+        let counts = sums(many);
+        assert_eq!(counts.seen.len(), MAX_KNOWN);
+        assert!(counts.seen.iter().all(|&(_, count)| count == 2));
+        assert!(counts.seen.is_sorted());
     }
 }

@@ -14,7 +14,7 @@ use tokio_stream::StreamExt;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
 use vigia_model::artifact;
-use vigia_model::context::{Context, MAX_PAST, Pair};
+use vigia_model::context::{Context, Gram, MAX_PAST};
 use vigia_model::pipeline::EstimatorKind;
 use vigia_model::schema::{Schema, from_rate};
 use vigia_proto::v1::submit_request::Part;
@@ -60,14 +60,14 @@ pub fn windows(n: usize, salt: u64) -> Rows {
             window_ms: 2_000,
             ..About::default()
         };
-        let pairs: Vec<Pair> = (0..9)
-            .map(|k| Pair {
-                id: Pair::id_of(k, k + 1),
+        let grams: Vec<Gram> = (0..9)
+            .map(|k| Gram {
+                id: Gram::id_of([k, k + 1, k]),
                 count: 1 + (9.0 * unit()) as u32,
             })
             .collect();
         let past = (0..MAX_PAST).map(|_| from_rate(1000.0 * (0.5 + unit())));
-        let context = Context::new(pairs, past.collect()).expect("a context");
+        let context = Context::new(grams, past.collect()).expect("a context");
         rows.push_within(&row, about, context).expect("a row");
     }
     rows

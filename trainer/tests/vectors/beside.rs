@@ -1,7 +1,7 @@
 //! Estimators of order and of time in a whole model: from windows to a verdict, and where nothing is known.
 
 use vigia_model::artifact::{self, Task};
-use vigia_model::context::{Context, MAX_PAST, Pair};
+use vigia_model::context::{Context, Gram, MAX_PAST, ORDER};
 use vigia_model::pipeline::{EstimatorKind, Pipeline, ScoreError};
 use vigia_model::schema::{Schema, from_rate};
 use vigia_trainer::data::{About, Rows};
@@ -13,18 +13,18 @@ use crate::support::Random;
 const CALLS: usize = 10;
 
 /// How the calls of a window follow each other: each after the one before it, `step` places on.
-fn order(random: &mut Random, step: usize) -> Vec<Pair> {
-    let mut pairs: Vec<Pair> = (0..CALLS)
-        .map(|first| Pair {
-            id: Pair::id_of(first, (first + step) % CALLS),
+fn order(random: &mut Random, step: usize) -> Vec<Gram> {
+    let mut grams: Vec<Gram> = (0..CALLS)
+        .map(|first| Gram {
+            id: Gram::id_of((0..ORDER).map(|at| (first + at * step) % CALLS)),
             count: 200 + (100.0 * random.unit()) as u32,
         })
         .collect();
-    pairs.sort_unstable();
-    pairs
+    grams.sort_unstable();
+    grams
 }
 
-/// Windows of one container at rates that go up and down, each with its pairs and the windows before.
+/// Windows of one container at rates that go up and down, each with its sequences and the windows before.
 fn windows(count: usize, seed: u64) -> Rows {
     let schema = Schema::syscalls_v1();
     let (mut random, mut rows, mut past) = (Random(seed), Rows::new(schema), Vec::new());
@@ -97,7 +97,7 @@ fn another_order_of_the_same_calls_is_odd_to_those_that_look_at_order() {
 }
 
 #[test]
-fn the_gate_of_new_calls_judges_those_that_look_at_order_by_the_pairs_that_such_calls_make() {
+fn the_gate_of_new_calls_judges_those_that_look_at_order_by_the_sequences_that_such_calls_make() {
     let (rows, holdout) = (windows(300, 1), windows(200, 2));
     let recall = |kind| {
         let params = params(&[kind]);
@@ -166,7 +166,7 @@ fn windows_that_carry_nothing_are_refused_with_what_to_do() {
     let order = error(EstimatorKind::Ngram, &bare, &full);
     assert_eq!(
         order,
-        "n-gram needs at least 1 pair of calls (capture.mode Sampled and Full count them), got 0"
+        "n-gram needs at least 1 sequence of calls (capture.mode Sampled and Full count them), got 0"
     );
     let holdout = error(EstimatorKind::Stide, &full, &bare);
     assert!(
@@ -190,12 +190,12 @@ fn the_order_of_rows_and_their_shards_do_not_matter_to_counts() {
     let mut sums = std::collections::BTreeMap::new();
     for half in halves {
         let part = fit::fit(&half, &params(&[EstimatorKind::Ngram]), 0).expect("fits");
-        for (id, count) in part.share.pairs.expect("counts").seen {
+        for (id, count) in part.share.grams.expect("counts").seen {
             *sums.entry(id).or_insert(0) += count;
         }
     }
     assert_eq!(
-        whole.share.pairs.expect("counts").seen,
+        whole.share.grams.expect("counts").seen,
         sums.into_iter().collect::<Vec<_>>()
     );
 }

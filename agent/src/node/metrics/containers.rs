@@ -202,6 +202,7 @@ impl Collector for Collected {
 mod tests {
     use super::*;
     use crate::node::desired::{Target, key};
+    use crate::probe::Sequence;
     use crate::window::{Detail, Durations};
     use prometheus_client::registry::Registry;
     use std::sync::Arc;
@@ -253,7 +254,7 @@ mod tests {
             window: Window::new(Arch::X86_64, 0, 1000, []),
             detail: Detail {
                 durations: durations.collect(),
-                pairs: vec![],
+                sequences: Default::default(),
             },
             partial: false,
             age: 9,
@@ -261,7 +262,7 @@ mod tests {
         };
         let new = New {
             calls: vec![1, 2],
-            pairs: vec![(1, 2)],
+            pairs: vec![(Sequence::default().then(1).then(2), 1)],
         };
         let containers = Arc::new(Containers::default());
         containers.closed(&[(window, new)], &desired);

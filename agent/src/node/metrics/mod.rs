@@ -90,7 +90,7 @@ pub struct Metrics {
     pub probe_ready: Gauge,
     /// Calls not counted because a kernel table was full.
     pub lost: Gauge,
-    /// Latencies and pairs not kept because a kernel table was full.
+    /// Latencies and sequences not kept because a kernel table was full.
     pub lost_detail: Gauge,
     /// Cgroups made inside containers that are not counted.
     pub lost_cgroups: Gauge,
@@ -155,7 +155,7 @@ impl Default for Metrics {
         );
         let lost_detail = gauge(
             "lost_detail",
-            "Latencies and pairs of calls not kept because a kernel table was full, since the start",
+            "Latencies and sequences of calls not kept because a kernel table was full, since the start",
         );
         let waiting = gauge("report_waiting_batches", "Batches that wait for the operator");
         let dropped_samples = gauge(

@@ -27,8 +27,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// At most some 10 MiB altogether, where every sample has as many pairs of calls as it may, and a tenth of that where
-    /// none are counted; each batch far below gRPC's 4 MiB for a message.
+    /// At most some 13 MiB altogether, where every sample has as many sequences of calls as it may, and a tenth of that
+    /// where none are counted; each batch far below gRPC's 4 MiB for a message.
     fn default() -> Self {
         Self {
             batches: 16,

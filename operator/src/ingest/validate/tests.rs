@@ -52,8 +52,8 @@ pub(crate) fn sample(start_ms: i64) -> Sample {
         schema: schema.hash().to_string(),
         features: vec![0.5; schema.width()],
         above_threshold: false,
-        pairs: vec![3, 700],
-        pair_counts: vec![9, 1],
+        sequences: vec![0x0203, 0x010203],
+        sequence_counts: vec![9, 1],
         past: vec![1.5; 4],
         capture: String::new(),
         unscored: false,
@@ -147,10 +147,10 @@ fn one_bad_item_is_left_out_and_the_others_stay() {
         ("BadNumber", |b| b.samples[0].features[3] = f32::INFINITY),
         ("BadNumber", |b| b.alerts[0].score = f64::NAN),
         ("BadWindow", |b| b.samples[0].window_ms = 0),
-        ("BadContext", |b| b.samples[0].pairs = vec![7]),
+        ("BadContext", |b| b.samples[0].sequences = vec![0x0203]),
         ("BadContext", |b| {
-            b.samples[0].pairs = vec![7, 7];
-            b.samples[0].pair_counts = vec![1, 1];
+            b.samples[0].sequences = vec![0x0203; 2];
+            b.samples[0].sequence_counts = vec![1, 1];
         }),
         ("BadContext", |b| b.samples[0].past = vec![f32::NAN]),
         ("BadHistogram", |b| b.scores[0].histogram.push(0)),
@@ -224,14 +224,14 @@ prop_compose! {
     fn any_sample()(
         known in any::<bool>(), namespace in ".{0,8}", start in any::<i64>(), window_ms in any::<i64>(),
         features in prop::collection::vec(any::<f32>(), 0..140), schema in any::<bool>(),
-        pairs in prop::collection::vec(any::<u32>(), 0..4), pair_counts in prop::collection::vec(any::<u32>(), 0..4),
+        sequences in prop::collection::vec(any::<u64>(), 0..4), sequence_counts in prop::collection::vec(any::<u32>(), 0..4),
         past in prop::collection::vec(any::<f32>(), 0..40),
     ) -> Sample {
         let good = sample(start);
         Sample {
             namespace: if known { good.namespace } else { namespace },
             schema: if schema { good.schema } else { "x".into() },
-            window_ms, features, pairs, pair_counts, past, ..good
+            window_ms, features, sequences, sequence_counts, past, ..good
         }
     }
 }
