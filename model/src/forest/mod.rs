@@ -5,8 +5,10 @@
 //! heap of [`MAX_DEPTH`] levels: the root has place 1, the children of place i are 2i and 2i+1, and a leaf above
 //! the last level is repeated downwards. Places and features index arrays of a power of two under a mask, which
 //! is always within bounds and costs less than a check. A walk is then the same eight steps for every tree and vector, without a branch
-//! to mispredict, and [`LANES`] trees are walked side by side so that their loads overlap. Nothing is
-//! allocated, and path lengths are added tree by tree in the order of the forest, so that the result is the
+//! to mispredict, and [`LANES`] trees are walked side by side so that their loads overlap. A step is two loads, because
+//! loads are what there is least room for: a split is one word, with its feature in the lower half and in the upper
+//! one its threshold as an integer of the same order ([`rank`]), and values of a vector are words of the same kind.
+//! Nothing is allocated, and path lengths are added tree by tree in the order of the forest, so that the result is the
 //! same bits as the recursive definition gives (`tests/it/forest.rs` holds it against that oracle).
 //!
 //! The score is 2^-m, where m is the mean over trees of path length / c(samples of that tree), in (0, 1):
@@ -26,10 +28,10 @@ pub use spec::{ForestError, ForestSpec, Node, TreeSpec};
 pub const MAX_DEPTH: usize = 8;
 /// Most trees in one forest.
 pub const MAX_TREES: usize = 4096;
-/// Trees walked side by side.
-pub const LANES: usize = 8;
-/// Vectors scored in one pass over the trees.
-pub const BLOCK: usize = 64;
+/// Trees walked side by side: as many as there are registers for their places.
+pub const LANES: usize = 10;
+/// Vectors scored in one pass over the trees: as many as stay in the cache with [`LANES`] trees.
+pub const BLOCK: usize = 32;
 
 const LEAVES: usize = 1 << MAX_DEPTH;
 /// Places of splits, of which the first is not used.
@@ -75,10 +77,28 @@ pub fn score_of(sum: f32, trees: usize) -> f32 {
     (-sum / trees as f32).exp2()
 }
 
-#[derive(Clone, Copy, Default)]
-struct Split {
-    feature: u32,
-    threshold: f32,
+/// A number of the order of `x` among all numbers: those below have lower ones, and -0 has that of 0. What is no number
+/// is not below anything, so it comes last.
+#[inline]
+fn rank(x: f32) -> u32 {
+    if x.is_nan() {
+        return u32::MAX;
+    }
+    let bits = (x + 0.0).to_bits();
+    if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
+}
+
+/// The threshold's rank above the feature.
+type Split = u64;
+
+fn split(feature: u8, threshold: f32) -> Split {
+    u64::from(rank(threshold)) << 32 | u64::from(feature)
+}
+
+/// A value's rank above all ones: not below a split of the same rank, whatever its feature.
+#[inline]
+fn value(x: f32) -> u64 {
+    u64::from(rank(x)) << 32 | u64::from(u32::MAX)
 }
 
 /// A forest ready to score. See the module's head for the layout.
@@ -140,11 +160,11 @@ impl Forest {
     /// # Panics
     /// If the vector has another width than the forest; the pipeline checks widths once, on loading.
     pub fn score(&self, vector: &[f32]) -> f32 {
-        let mut row = [0.0; MAX_FEATURES];
-        row[..self.features].copy_from_slice(vector);
-        let mut sum = 0.0;
-        self.groups(|splits, leaves| add(&row, splits, leaves, &mut sum));
-        score_of(sum, self.trees)
+        assert_eq!(vector.len(), self.features, "width of the vector");
+        let (mut row, mut sum) = ([0; MAX_FEATURES], [0.0]);
+        fill(&mut row, vector);
+        self.add(std::slice::from_ref(&row), &mut sum);
+        score_of(sum[0], self.trees)
     }
 
     /// Scores of many vectors, `rows` holding them one after the other.
@@ -153,64 +173,64 @@ impl Forest {
     /// If `rows` does not hold exactly one vector for each place of `scores`.
     pub fn score_batch(&self, rows: &[f32], scores: &mut [f32]) {
         assert_eq!(rows.len(), scores.len() * self.features, "width of the vectors");
-        let mut block = [[0.0; MAX_FEATURES]; BLOCK];
+        let mut block = [[0; MAX_FEATURES]; BLOCK];
         for (rows, scores) in rows.chunks(BLOCK * self.features).zip(scores.chunks_mut(BLOCK)) {
             for (row, vector) in block.iter_mut().zip(rows.chunks_exact(self.features)) {
-                row[..self.features].copy_from_slice(vector);
+                fill(row, vector);
             }
             scores.fill(0.0);
-            self.groups(|splits, leaves| {
-                for (row, sum) in block.iter().zip(scores.iter_mut()) {
-                    add(row, splits, leaves, sum);
-                }
-            });
+            self.add(&block, scores);
             for score in scores {
                 *score = score_of(*score, self.trees);
             }
         }
     }
 
-    fn groups(&self, mut each: impl FnMut(&[[Split; SPLITS]], &[[f32; LEAVES]])) {
-        for (splits, leaves) in self.splits.chunks(LANES).zip(self.leaves.chunks(LANES)) {
-            each(splits, leaves);
+    /// Adds the leaf values of all trees, in their order, to each row's sum.
+    fn add(&self, rows: &[Row], sums: &mut [f32]) {
+        let rest = self.add_by::<LANES>(0, rows, sums);
+        let rest = self.add_by::<4>(rest, rows, sums);
+        self.add_by::<1>(rest, rows, sums);
+    }
+
+    /// The same of as many trees from `from` on as make whole groups of `N`; where those end.
+    fn add_by<const N: usize>(&self, from: usize, rows: &[Row], sums: &mut [f32]) -> usize {
+        let splits = self.splits[from..].as_chunks::<N>().0;
+        let leaves = self.leaves[from..].as_chunks::<N>().0;
+        for (splits, leaves) in splits.iter().zip(leaves) {
+            for (row, sum) in rows.iter().zip(sums.iter_mut()) {
+                let mut places = [1; N];
+                for _ in 0..MAX_DEPTH {
+                    for (place, tree) in places.iter_mut().zip(splits) {
+                        *place = step(row, tree, *place);
+                    }
+                }
+                for (place, tree) in places.iter().zip(leaves) {
+                    *sum += tree[place % LEAVES];
+                }
+            }
         }
+        from + N * splits.len()
     }
 }
 
-/// A vector, padded.
-type Row = [f32; MAX_FEATURES];
+/// A vector as ranks, padded.
+type Row = [u64; MAX_FEATURES];
 
 const _: () = assert!(
     MAX_FEATURES.is_power_of_two(),
     "a mask must be enough to stay within a row"
 );
 
-/// Adds the leaf values of up to [`LANES`] trees to `sum`, in their order.
-#[inline]
-fn add(row: &Row, splits: &[[Split; SPLITS]], leaves: &[[f32; LEAVES]], sum: &mut f32) {
-    if let (Ok(splits), Ok(leaves)) = (
-        <&[_; LANES]>::try_from(splits),
-        <&[[f32; LEAVES]; LANES]>::try_from(leaves),
-    ) {
-        let mut places = [1usize; LANES];
-        for _ in 0..MAX_DEPTH {
-            for (place, tree) in places.iter_mut().zip(splits) {
-                *place = step(row, tree, *place);
-            }
-        }
-        for (place, tree) in places.iter().zip(leaves) {
-            *sum += tree[place % LEAVES];
-        }
-    } else {
-        for (splits, leaves) in splits.iter().zip(leaves) {
-            let place = (0..MAX_DEPTH).fold(1, |place, _| step(row, splits, place));
-            *sum += leaves[place % LEAVES];
-        }
+fn fill(row: &mut Row, vector: &[f32]) {
+    for (place, &x) in row.iter_mut().zip(vector) {
+        *place = value(x);
     }
 }
 
+/// To the right unless the value is below the threshold; as a subtraction, which takes the comparison's carry.
 #[inline]
 fn step(row: &Row, tree: &[Split; SPLITS], place: usize) -> usize {
     let split = tree[place % SPLITS];
-    2 * place + usize::from(row[split.feature as usize % MAX_FEATURES] >= split.threshold)
+    2 * place + 1 - usize::from(row[split as usize % MAX_FEATURES] < split)
 }

@@ -9,7 +9,7 @@
 
 use super::{
     Forest, ForestError, ForestSpec, LEAVES, MAX_DEPTH, MAX_TREES, NODES, Node, SPLITS, Split, TreeSpec,
-    expected_path, leaf_times,
+    expected_path, leaf_times, split,
 };
 use crate::bounded;
 use crate::schema::MAX_FEATURES;
@@ -378,10 +378,7 @@ fn lay_out(
             let Some(cell) = splits.get_mut(place) else {
                 return Err((index, "the tree is deeper than 8"));
             };
-            *cell = Split {
-                feature: feature.into(),
-                threshold,
-            };
+            *cell = split(feature, threshold);
             place *= 2;
         }
     }

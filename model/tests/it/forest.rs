@@ -34,6 +34,24 @@ proptest! {
     }
 
     #[test]
+    fn values_of_any_kind_go_the_recursive_definitions_way(
+        seed: u64, trees in 1usize..30, mut row in prop::collection::vec(odd(), 3), thresholds in prop::collection::vec(odd(), 3),
+    ) {
+        let mut spec = random_forest(seed, 3, trees, 0.8);
+        let mut finite = thresholds.into_iter().filter(|x| x.is_finite()).cycle();
+        for node in spec.trees.iter_mut().flat_map(|tree| &mut tree.nodes).step_by(3) {
+            if let (Node::Split { threshold, .. }, Some(other)) = (node, finite.next()) {
+                *threshold = other;
+            }
+        }
+        let forest = Forest::compile(&spec).expect("well-formed");
+        for _ in 0..3 {
+            prop_assert_eq!(forest.score(&row).to_bits(), oracle(&spec, &row).to_bits(), "{:?}", row);
+            row.rotate_left(1);
+        }
+    }
+
+    #[test]
     fn a_value_on_the_threshold_goes_right(threshold in -10f32..10.0) {
         let spec = ForestSpec { features: 1, trees: vec![TreeSpec { samples: 10, nodes: vec![
             Node::Split { feature: 0, threshold, left: 1, right: 2 },
@@ -79,6 +97,24 @@ proptest! {
             prop_assert_eq!(forest.score(&row).to_bits(), oracle(&spec, &row).to_bits());
         }
     }
+}
+
+/// Any value, and more often one where orders go wrong.
+fn odd() -> impl Strategy<Value = f32> {
+    let tiny = f32::from_bits(1);
+    let few = [
+        0.0,
+        -0.0,
+        tiny,
+        -tiny,
+        f32::MAX,
+        f32::MIN,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::NAN,
+        -f32::NAN,
+    ];
+    prop_oneof![prop::sample::select(few.to_vec()), proptest::num::f32::ANY]
 }
 
 fn any_node() -> impl Strategy<Value = Node> {
