@@ -16,6 +16,8 @@ use crate::say;
 /// Most filters that the windows of one model may have been made by, as in a cluster.
 const MAX_CAPTURES: usize = 64;
 
+/// Fewer than one in so many windows are nothing to speak of.
+const FEW: usize = 20;
 /// Most lengths that are read of a model: more than windows can have that are told apart.
 const MAX_LENGTHS: usize = 64;
 
@@ -49,6 +51,10 @@ impl Learnt {
             .filter(|ms| !self.has_length(*ms))
             .collect();
         let example = *others.first()?;
+        // A few, a machine too busy for its drains made.
+        if others.len() * FEW < lengths.len() {
+            return None;
+        }
         Some(format!(
             "{} of {} of another length than the model was trained on ({}, not {}): their scores say little; record \
              with that --window, or train on such windows",
@@ -186,6 +192,9 @@ mod tests {
             said.starts_with("2 of 3 windows") && said.contains("5 s, not 2.003 s and 10.007 s"),
             "{said}"
         );
+        let mut late = [2000; 30];
+        late[7] = 3100;
+        assert_eq!(both.other_lengths(&late), None);
         // A model that does not say, and no window at all.
         assert_eq!(learnt("", &[]).other_lengths(&[5]), None);
         assert_eq!(both.other_lengths(&[]), None);

@@ -14,7 +14,7 @@ use vigia_model::pipeline::PipelineSpec;
 use vigia_model::schema::Schema;
 use vigia_model::syscalls::Fingerprint;
 use vigia_model::window::Window;
-use vigia_trainer::data::{About, Rows};
+use vigia_trainer::data::{About, MAX_ROWS, RowError, Rows};
 use vigia_trainer::parquet;
 
 use crate::args::Trusted;
@@ -39,6 +39,7 @@ pub enum Windows {
 }
 
 /// A window with its system calls.
+#[derive(PartialEq)]
 pub struct Seen {
     /// What was counted.
     pub window: Window,
@@ -50,6 +51,13 @@ pub struct Seen {
     pub edge: Option<Edge>,
     /// See [`Record::capture`].
     pub capture: Option<Fingerprint>,
+}
+
+impl Seen {
+    /// The order of time.
+    fn when(&self) -> (u64, u32, &str) {
+        (self.window.started_ms, self.window.duration_ms, &self.target)
+    }
 }
 
 /// Reads a file of windows by its extension.
@@ -110,6 +118,9 @@ fn json_lines(path: &Path, schema: &'static Schema) -> Result<Windows, Failure> 
         if record.partial {
             continue;
         }
+        if windows.len() == MAX_ROWS {
+            return Err(at(RowError::TooMany.to_string()));
+        }
         windows.push(Seen {
             window: record.window().map_err(at)?,
             sequences: record.numbered_sequences().map_err(at)?,
@@ -131,22 +142,30 @@ fn json_lines(path: &Path, schema: &'static Schema) -> Result<Windows, Failure> 
 /// As [`windows`].
 pub fn rows(paths: &[PathBuf], schema: &'static Schema) -> Result<Rows, Failure> {
     let mut all = Rows::new(schema);
-    let mut pasts = Pasts::default();
-    let mut edges = 0;
+    let mut whole = Vec::new();
     for path in paths {
         match windows(path, schema)? {
             Windows::Rows(rows) => all.append(&rows).map_err(|error| Failure::read(path, error))?,
-            Windows::Whole(windows) => {
-                for seen in &windows {
-                    let context = pasts.before(schema, seen);
-                    if seen.edge.is_some() {
-                        edges += 1;
-                        continue;
-                    }
-                    push(&mut all, seen, context).map_err(|error| Failure::read(path, error))?;
-                }
-            }
+            Windows::Whole(windows) => whole.extend(windows.into_iter().map(|seen| (path, seen))),
         }
+        if whole.len() > MAX_ROWS {
+            return Err(Failure::read(path, RowError::TooMany));
+        }
+    }
+    // What came before a window is known of it, so in whichever order the files are, and once if they overlap.
+    whole.sort_by(|(_, a), (_, b)| a.when().cmp(&b.when()));
+    let given = whole.len();
+    whole.dedup_by(|(_, a), (_, b)| a == b);
+    let given_again = given - whole.len();
+    let mut pasts = Pasts::default();
+    let mut edges = 0;
+    for (path, seen) in &whole {
+        let context = pasts.before(schema, seen);
+        if seen.edge.is_some() {
+            edges += 1;
+            continue;
+        }
+        push(&mut all, seen, context).map_err(|error| Failure::read(path, error))?;
     }
     if edges > 0 {
         Out::Stderr.line(&format!(
@@ -155,7 +174,7 @@ pub fn rows(paths: &[PathBuf], schema: &'static Schema) -> Result<Rows, Failure>
         ));
     }
     all.sort();
-    let twice = all.drop_repeated();
+    let twice = given_again + all.drop_repeated();
     if twice > 0 {
         Out::Stderr.line(&format!(
             "{} given more than once, and taken once",

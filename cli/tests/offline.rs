@@ -608,6 +608,15 @@ fn windows_given_twice_count_once() {
     assert!(said.contains("600 windows given more than once"), "{said}");
     let read = |name: &str| fs::read(at.join(name)).expect("there");
     assert_eq!(read("once.apr"), read("thrice.apr"));
+    // Nor does it matter in which order they come, or that they overlap: the digest is of what came before each, too.
+    let lines = fs::read_to_string(at.join("normal.jsonl")).expect("a file");
+    let lines: Vec<&str> = lines.split_inclusive('\n').collect();
+    fs::write(at.join("first.jsonl"), lines[..200].concat()).expect("a file");
+    fs::write(at.join("then.jsonl"), lines[150..].concat()).expect("a file");
+    let output = train(&["then.jsonl", "first.jsonl"], "parts.apr");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("50 windows given more than once"), "{said}");
+    assert_eq!(read("once.apr"), read("parts.apr"));
 }
 
 #[test]
