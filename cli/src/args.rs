@@ -291,7 +291,7 @@ Examples:
   vigia score --model model.apr --key release.pub --input today.parquet
   vigia score --model model.apr --unsigned --input today.jsonl --from medium --fail")]
 pub struct Score {
-    /// The model.
+    /// The model. Your own file needs no key if it is not signed and nobody else may write to it.
     #[arg(long, value_name = "FILE")]
     pub model: PathBuf,
     #[command(flatten)]

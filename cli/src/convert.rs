@@ -83,14 +83,14 @@ fn to_vectors(from: &Path, to: &Path) -> Result<u8, Failure> {
 }
 
 fn export(args: &Convert) -> Result<u8, Failure> {
-    let (metadata, spec) = input::own_spec(&args.from, &args.trusted)?;
+    let (metadata, spec) = input::spec(&args.from, &args.trusted)?;
     let bytes = gguf::write(&metadata, spec).map_err(|error| Failure::write(&args.to, error))?;
     write_atomic(&args.to, &bytes).map_err(|error| Failure::write(&args.to, error))?;
     Ok(0)
 }
 
 fn quantize(args: &Convert, precision: Precision) -> Result<u8, Failure> {
-    let (mut metadata, mut spec) = input::own_spec(&args.from, &args.trusted)?;
+    let (mut metadata, mut spec) = input::spec(&args.from, &args.trusted)?;
     let whole = compiled(args, &spec)?;
     if spec.quantize(precision) == 0 {
         return Err(

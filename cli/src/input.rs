@@ -313,28 +313,20 @@ pub fn content_key(path: Option<&Path>) -> Result<Option<ContentKey>, Failure> {
     path.map(crate::keys::content_key).transpose()
 }
 
-/// A model to score with.
+/// A model to score with. One that nobody has signed is taken without a word if it is the user's own: nobody else could
+/// have written it.
 ///
 /// # Errors
 /// It does not hold, or it was not said whom to trust.
 pub fn model(path: &Path, trusted: &Trusted) -> Result<Artifact, Failure> {
-    read(path, trusted, |reader, bytes| reader.open(bytes, Task::Anomaly))
-}
-
-/// A model to score a trace with. One that nobody has signed is taken without a word if it is the user's own: nobody
-/// else could have written it.
-///
-/// # Errors
-/// As [`model`].
-pub fn own_model(path: &Path, trusted: &Trusted) -> Result<Artifact, Failure> {
     read_own(path, trusted, |reader, bytes| reader.open(bytes, Task::Anomaly))
 }
 
-/// A model as data, to be written in another form; trusted as [`own_model`] is.
+/// A model as data, to be written in another form; trusted as [`model`] is.
 ///
 /// # Errors
 /// As [`model`].
-pub fn own_spec(path: &Path, trusted: &Trusted) -> Result<(Metadata, PipelineSpec), Failure> {
+pub fn spec(path: &Path, trusted: &Trusted) -> Result<(Metadata, PipelineSpec), Failure> {
     read_own(path, trusted, |reader, bytes| reader.spec(bytes, Task::Anomaly))
 }
 

@@ -70,7 +70,14 @@ pub fn keygen(args: &Keygen) -> Result<u8, Failure> {
 pub fn sign(args: &Sign) -> Result<u8, Failure> {
     let key = signing_key(&args.key)?;
     let unsigned = input::bytes(&args.file)?;
-    let signed = artifact::sign(&unsigned, &key).map_err(|error| Failure::read(&args.file, error))?;
+    let signed = artifact::sign(&unsigned, &key).map_err(|error| {
+        let failure = Failure::read(&args.file, &error);
+        match error {
+            ArtifactError::Signed => failure
+                .next("sign the file that `vigia train` wrote; --output keeps it beside the signed one"),
+            _ => failure,
+        }
+    })?;
     let output = args.output.as_ref().unwrap_or(&args.file);
     artifact::write_atomic(output, &signed).map_err(|error| Failure::write(output, error))?;
     let digest = artifact::digest(&signed);

@@ -34,8 +34,11 @@ pub fn verify(args: &Verify) -> Result<u8, Failure> {
     }
     let model = outcome.map_err(|error| {
         let failure = input::refused(&args.file, &error);
-        let ArtifactError::UntrustedKey(signer) = error else {
-            return failure;
+        let signer = match error {
+            ArtifactError::UntrustedKey(signer) => signer,
+            // Whoever verifies has asked whose it is, so that it is one's own is no way out.
+            ArtifactError::Unsigned => return failure.next("sign it with `vigia sign`"),
+            _ => return failure,
         };
         match input::private_half(&args.keys, signer) {
             Some(public) => failure.next(format!(

@@ -151,6 +151,8 @@ fn ends_are_told_as_they_were() {
     let (output, lines) = lines_of(&["--", folder.path().to_str().expect("text")]);
     assert_eq!(output.status.code(), Some(3), "{lines:?}");
     assert!(lines.join("\n").contains("Permission denied"), "{lines:?}");
+    // How our own child ends that could not become the command is not shown.
+    assert!(!lines.join("\n").contains("exit_group"), "{lines:?}");
 }
 
 #[test]

@@ -223,10 +223,17 @@ fn more_estimators_than_a_model_holds_cost_no_training() {
 }
 
 #[test]
-fn an_unsigned_model_needs_a_word() {
+fn an_unsigned_model_that_others_could_have_written_needs_a_word() {
     let folder = trained();
     let at = folder.path();
     ok(at, &["train", "--input", "normal.jsonl", "-o", "plain.apr"]);
+    ok(at, &["score", "--model", "plain.apr", "--input", "normal.jsonl"]);
+    let said = fails(at, 1, &["verify", "--key", "release.pub", "plain.apr"]);
+    assert!(
+        said.contains("next: sign it with") && !said.contains("--unsigned"),
+        "{said}"
+    );
+    fs::set_permissions(at.join("plain.apr"), fs::Permissions::from_mode(0o666)).expect("changed");
     let said = fails(
         at,
         3,

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use super::sys::{self, Edge, Waited, event};
 use super::watch::{Call, End, Watch};
 
+/// Number of exit_group, as an entry has it.
+const EXIT_GROUP: u64 = libc::SYS_exit_group as u64;
 /// How long tasks may take to stop when they are to be let go.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -233,6 +235,10 @@ impl Tracer {
 
     fn at_edge(&mut self, task: i32) -> io::Result<()> {
         let edge = sys::edge(task)?;
+        // How it ends that could not become the command is none of the command's calls; that it tries again is one.
+        if matches!(&edge, Edge::Entry { number, .. } if *number == EXIT_GROUP) && self.is_unstarted(task) {
+            return sys::resume(task, 0);
+        }
         let Some(traced) = self.tasks.get_mut(&task) else {
             return sys::resume(task, 0);
         };

@@ -65,7 +65,7 @@ pub fn run(args: &Trace) -> Result<u8, Failure> {
     let model = args
         .model
         .as_deref()
-        .map(|path| input::own_model(path, &args.trusted))
+        .map(|path| input::model(path, &args.trusted))
         .transpose()?;
     if let (Some(path), Some(model)) = (&args.model, &model) {
         is_for_these(path, model, args)?;
