@@ -107,8 +107,8 @@ pub struct Trace {
     /// Only one table, of the whole time: how often, how long, how many errors.
     #[arg(short = 'c', long)]
     pub summary: bool,
-    /// Trace also what the processes start, and with -p what they have started. Threads are always traced, and so is
-    /// everything in a cgroup.
+    /// Trace also what the processes start, and with -p what they have started, until the last of them ends. Threads are
+    /// always traced, and so is everything in a cgroup.
     #[arg(short = 'f', long)]
     pub follow: bool,
     /// Show how long calls take (-c does so anyway).

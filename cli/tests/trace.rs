@@ -582,6 +582,32 @@ fn a_thousand_children_are_counted_as_strace_counts_them() {
 }
 
 #[test]
+fn what_a_command_leaves_behind_is_counted_to_its_end_if_it_is_followed() {
+    let script = ["sh", "-c", "sleep 0.5 & exit 4"];
+    let counted = |options: &[&str]| {
+        let output = vigia()
+            .args(["trace", "-c", "-o", "json"])
+            .args(options)
+            .arg("--")
+            .args(script)
+            .output()
+            .expect("runs");
+        assert_eq!(output.status.code(), Some(4), "{output:?}");
+        let record: Value = serde_json::from_slice(&output.stdout).expect("json");
+        let length = record["duration_ms"].as_u64().expect("a number");
+        (count(&record, "clock_nanosleep").0, length)
+    };
+    let (slept, length) = counted(&["-f"]);
+    assert!((slept, length >= 500) == (1, true), "{slept} {length}");
+    assert_eq!(counted(&[]).0, 0);
+    if let Some(expected) = strace(&["-f"], &script) {
+        assert_eq!(table(&["-f"], &script), expected);
+    }
+    // Not for longer than it was to take.
+    assert_eq!(counted(&["-f", "--duration", "100ms"]).0, 0);
+}
+
+#[test]
 fn a_trace_makes_a_model_that_another_is_scored_with() {
     let folder = tempfile::tempdir().expect("a folder");
     let model = folder.path().join("model.apr");

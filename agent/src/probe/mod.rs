@@ -144,6 +144,21 @@ impl Probe {
         Ok(())
     }
 
+    /// Whether a process of a target has not ended: one that was bound, or that those have started.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the read.
+    pub fn has_processes(&self, slot: Slot) -> Result<bool, ProbeError> {
+        let mut found = false;
+        let each = |_: &[u8], value: &[u8]| found |= value == slot.0.to_ne_bytes();
+        batch::read(self.object.processes.fd().as_fd(), 4, 4, each).map_err(|source| ProbeError::Map {
+            what: "read which processes are bound",
+            source,
+        })?;
+        Ok(found)
+    }
+
     /// Ends a target and forgets its counters. The last one detaches the programs.
     ///
     /// # Errors

@@ -65,6 +65,14 @@ impl Reader {
         }
     }
 
+    /// Whether somebody of the target goes on. The tracer ends with the last of them by itself.
+    pub fn has_processes(&self, slot: Slot) -> Result<bool, Failure> {
+        match self {
+            Self::Kernel(kernel) => kernel.probe.has_processes(slot).map_err(|error| cannot(&error)),
+            Self::Ptrace(_) => Ok(false),
+        }
+    }
+
     /// Whether anomalies are seen here, or by the tracer as they happen.
     pub fn is_kernel(&self) -> bool {
         matches!(self, Self::Kernel(_))

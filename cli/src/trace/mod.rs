@@ -195,6 +195,8 @@ fn follow(
     traced.watch(events.clone())?;
     let mut until = args.duration.map(|d| begin.mono + d);
     let (mut told, mut killed) = (false, false);
+    // The end of the command, or of what was named, where what they have started is still looked at.
+    let mut gone = None;
     let mut asked = Asked::default();
     loop {
         let now = clock.now().mono;
@@ -202,27 +204,31 @@ fn follow(
             .next_due()
             .into_iter()
             .chain(until)
-            .chain(live.is_some().then(|| now + TICK))
+            .chain((live.is_some() || gone.is_some()).then(|| now + TICK))
             .chain(sink.wanted().sequences.then(|| now + BEAT))
             .min()
             .unwrap_or(length);
         // We hold a sender ourselves, so that an error can only be the end of the wait.
         let event = inbox.recv_timeout(next.saturating_sub(now)).ok();
         let ended = match event {
-            Some(Event::Ended(status)) => Some(End::Over(status)),
+            Some(Event::Ended(status)) => {
+                gone = Some(status);
+                // Its time is over for all of them.
+                told.then_some(End::Over(status))
+            }
             Some(Event::Failed(failure)) => return Err(failure),
-            Some(Event::Signal(signal)) if traced.is_command() => {
+            Some(Event::Signal(signal)) if traced.is_command() && gone.is_none() => {
                 // A command gets the terminal's Ctrl-C itself, and its end is ours.
                 if signal != SIGINT {
                     traced.signal(signal);
                 }
                 asked.again(signal, clock.now().mono).then_some(End::Left(signal))
             }
-            Some(Event::Signal(_)) => Some(End::Over(None)),
+            Some(Event::Signal(_)) => Some(End::Over(gone.flatten())),
             None if until.is_some_and(|until| clock.now().mono >= until) => {
                 until = Some(clock.now().mono + GRACE);
-                if !traced.is_command() {
-                    Some(End::Over(None))
+                if !traced.is_command() || gone.is_some() {
+                    Some(End::Over(gone.flatten()))
                 } else if killed {
                     // Those that it started are still there, and nobody has said that they should go.
                     Some(End::OutOfTime)
@@ -240,6 +246,12 @@ fn follow(
                 said => Some(End::Over(said.flatten())),
             },
             None => None,
+        };
+        let ended = match gone {
+            Some(status) if ended.is_none() && !(args.follow && reader.has_processes(traced.slot)?) => {
+                Some(End::Over(status))
+            }
+            _ => ended,
         };
         let snapshot = reader.read()?;
         windows.follow(&snapshot.grams);
