@@ -27,5 +27,6 @@ pub mod histogram;
 pub mod keys;
 pub mod pipeline;
 pub mod schema;
+mod strict;
 pub mod syscalls;
 pub mod window;
