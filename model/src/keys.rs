@@ -140,6 +140,11 @@ impl SigningKey {
     /// # Errors
     /// Neither, or a key to encrypt with.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
+        Self::parse_marked(text).map(|(key, _)| key)
+    }
+
+    /// The key, and whether the text says that it is one to sign with.
+    fn parse_marked(text: &str) -> Result<(Self, bool), KeyError> {
         let text = text.trim();
         if text.starts_with(CONTENT_MARK) {
             return Err(KeyError::ForContent);
@@ -147,10 +152,11 @@ impl SigningKey {
         if text.starts_with("-----") {
             let key =
                 ed25519_dalek::SigningKey::from_pkcs8_pem(text).map_err(|_| KeyError::Format("private"))?;
-            return Ok(Self(key));
+            return Ok((Self(key), true));
         }
-        let seed = text.strip_prefix(SIGNING_MARK).unwrap_or(text);
-        Ok(Self::from_seed(bytes32(seed).ok_or(KeyError::Format("private"))?))
+        let marked = text.strip_prefix(SIGNING_MARK);
+        let seed = bytes32(marked.unwrap_or(text)).ok_or(KeyError::Format("private"))?;
+        Ok((Self::from_seed(seed), marked.is_some()))
     }
 
     /// Reads a key file that only its owner may read and that says its kind: what was signed with a key to encrypt with
@@ -159,11 +165,9 @@ impl SigningKey {
     /// # Errors
     /// The file cannot be read, others may read it, it holds no key, or it does not say that this is one to sign with.
     pub fn load(path: &Path) -> Result<Self, KeyError> {
-        let text = private_text(path)?;
-        let key = Self::parse(&text)?;
-        match text.trim().starts_with(SIGNING_MARK) || text.trim().starts_with("-----") {
-            true => Ok(key),
-            false => Err(KeyError::UnmarkedSigning),
+        match Self::parse_marked(&private_text(path)?)? {
+            (key, true) => Ok(key),
+            (_, false) => Err(KeyError::UnmarkedSigning),
         }
     }
 

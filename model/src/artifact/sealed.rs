@@ -61,14 +61,18 @@ impl ContentKey {
     /// # Errors
     /// It is none.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
+        Self::parse_marked(text).map(|(key, _)| key)
+    }
+
+    /// The key, and whether the text says that it is one to encrypt with.
+    fn parse_marked(text: &str) -> Result<(Self, bool), KeyError> {
         let text = text.trim();
-        let bytes = STANDARD
-            .decode(text.strip_prefix(CONTENT_MARK).unwrap_or(text))
-            .ok();
+        let marked = text.strip_prefix(CONTENT_MARK);
+        let bytes = STANDARD.decode(marked.unwrap_or(text)).ok();
         let bytes: [u8; 32] = bytes
             .and_then(|bytes| bytes.try_into().ok())
             .ok_or(KeyError::Content)?;
-        Ok(Self::from_bytes(&bytes))
+        Ok((Self::from_bytes(&bytes), marked.is_some()))
     }
 
     /// Reads a key file that only its owner may read.
@@ -85,11 +89,9 @@ impl ContentKey {
     /// # Errors
     /// As for [`ContentKey::load`], or the file does not say that it holds a key to encrypt with.
     pub fn load_marked(path: &Path) -> Result<Self, KeyError> {
-        let text = private_text(path)?;
-        let key = Self::parse(&text)?;
-        match text.trim().starts_with(CONTENT_MARK) {
-            true => Ok(key),
-            false => Err(KeyError::Unmarked),
+        match Self::parse_marked(&private_text(path)?)? {
+            (key, true) => Ok(key),
+            (_, false) => Err(KeyError::Unmarked),
         }
     }
 
