@@ -83,14 +83,10 @@ fn stide(model: &NgramModel, traces: &[&Trace], window: usize) -> Vec<f64> {
 
 /// What is trained where a Model says nothing.
 const COUNTS: [EstimatorKind; 3] = EstimatorKind::DEFAULT;
-/// And what looks at sequences of calls, where the profile has them counted.
-const SEQUENCES: [EstimatorKind; 5] = [
-    COUNTS[0],
-    COUNTS[1],
-    COUNTS[2],
-    EstimatorKind::Ngram,
-    EstimatorKind::Stide,
-];
+/// What looks at sequences of calls, where the profile has them counted.
+const SEQUENCES: [EstimatorKind; 2] = [EstimatorKind::Ngram, EstimatorKind::Stide];
+/// Both.
+const ALL: [EstimatorKind; 5] = [COUNTS[0], COUNTS[1], COUNTS[2], SEQUENCES[0], SEQUENCES[1]];
 
 const NODE: Subject = Subject::Model(&SEQUENCES);
 
@@ -152,9 +148,11 @@ pub fn judge(folder: &Path) -> Result<Vec<Row>> {
 
     let node = on_node(&train, &SEQUENCES, &all).context("as a node that counts sequences of calls")?;
     let counts = on_node(&train, &COUNTS, &all).context("as a node that counts calls")?;
+    let both = on_node(&train, &ALL, &all).context("as a node that has both scored")?;
     let beside = |metric: &dyn Fn(&[f64]) -> f64| {
         [
-            ("without sequences", metric(&counts)),
+            ("with the default estimators", metric(&both)),
+            ("the default estimators alone", metric(&counts)),
             ("sequence model of whole traces", metric(&ours)),
         ]
     };

@@ -1,9 +1,9 @@
 //! What a node would say: the evaluation data as windows, a model trained and written as the product does it, and the
 //! agents' rule over what its pipeline scores.
 //!
-//! Nothing is chosen here: estimators, trees, seed, share held out and windows in a row are the product's defaults. The
-//! data has no clock where its calls have an order, so a call is taken to come every tenth of a second, which makes a
-//! window of the default length hold 100 of them.
+//! Nothing is chosen here: trees, seed, share held out and windows in a row are the product's defaults. The data has no
+//! clock where its calls have an order, so a call is taken to come every hundredth of a second, which makes a window of the
+//! default length hold 1,000 of them: most traces of programs are one window then, as most programs are over in ten seconds.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ use vigia_trainer::fit::{self, Params};
 /// Length of a window where a profile says nothing.
 const WINDOW_MS: u32 = 10_000;
 /// Calls in a window of that length.
-const CALLS: usize = 100;
+const CALLS: usize = 1000;
 const MS_A_CALL: u32 = WINDOW_MS / CALLS as u32;
 /// How much rarer than the budget a window must be that is told alone.
 const ALONE: f64 = 10.0;
@@ -165,7 +165,8 @@ impl Model {
 }
 
 /// How rare a run is by the agents' rule: −ln of the smallest share of normal windows that an alert budget must allow
-/// for it to be told of. That is two windows in a row within the share, or one ten times rarer.
+/// for it to be told of. That is two windows in a row within the share, or one ten times rarer. A share above 1 is no budget,
+/// but ranks runs that no budget tells of.
 ///
 /// # Errors
 /// A window that cannot be scored.
@@ -181,7 +182,7 @@ pub fn rarity(pipeline: &Pipeline, run: &[Observed]) -> Result<f64> {
 fn told_from(p_values: &[f64]) -> f64 {
     let alone = p_values.iter().map(|p| p * ALONE);
     let in_a_row = p_values.windows(2).map(|two| two[0].max(two[1]));
-    alone.chain(in_a_row).fold(1.0, f64::min)
+    alone.chain(in_a_row).fold(ALONE, f64::min)
 }
 
 #[cfg(test)]
@@ -192,7 +193,7 @@ mod tests {
 
     #[test]
     fn windows_share_out_all_calls_and_sequences() {
-        for n in [0usize, 1, 99, 100, 250, 1000] {
+        for n in [0usize, 1, 999, 1000, 2500, 10_000] {
             let calls: Vec<Call> = (0..n).map(|i| (3 + i % 3) as Call).collect();
             let windows = windows(&calls);
             let sum: u64 = windows.iter().map(|(window, _)| window.total()).sum();
@@ -260,14 +261,14 @@ mod tests {
     #[test]
     fn what_training_never_saw_is_rarer_than_what_it_saw() {
         let run = |of: [Call; 3], n: usize| -> Vec<Call> { (0..n).map(|i| of[(i + i / 7) % 3]).collect() };
-        let normal = (0..60).flat_map(|i| windows(&run([3, 4, 5], 300 + 10 * i)));
+        let normal = (0..60).flat_map(|i| windows(&run([3, 4, 5], 3000 + 100 * i)));
         let kinds = [EstimatorKind::Novelty, EstimatorKind::Ngram, EstimatorKind::Stide];
         let pipeline = Model::train(normal, &kinds)
             .expect("trains")
             .pipeline()
             .expect("opens");
-        let rarity = |of| rarity(&pipeline, &windows(&run(of, 400))).expect("scores");
+        let rarity = |of| rarity(&pipeline, &windows(&run(of, 4000))).expect("scores");
         assert!(rarity([11, 102, 63]) > rarity([3, 4, 5]) + 1.0);
-        assert!(Model::train(windows(&run([3, 4, 5], 900)), &kinds).is_err());
+        assert!(Model::train(windows(&run([3, 4, 5], 9000)), &kinds).is_err());
     }
 }
