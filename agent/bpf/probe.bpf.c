@@ -8,8 +8,8 @@
  * again and adds nothing to a count. Counters only ever grow; user space takes
  * differences, so that a drain that comes late loses nothing.
  *
- * Latencies and sequences of calls cost as much as counting does, so each target has a mode: none of them, all the time, or in a
- * duty cycle's active phases. The entry hook is attached only while some target wants it, and notes a time and
+ * Latencies and sequences of calls cost as much as counting does, so each target has a mode: none of them, all the time, or
+ * in a duty cycle's active phases. The entry hook is attached only while some target wants it, and notes a time and
  * nothing else. Counting goes on unchanged meanwhile.
  *
  * What is found on every call is found in arrays, which the JIT compiles to an address: a hash map costs a call, a
@@ -193,7 +193,7 @@ struct gram {
 
 /* A line of the cache: what one hash leads to. */
 #define WAYS 4
-#define GRAM_SETS 512
+#define GRAM_SETS 256
 
 struct gram_places {
 	struct gram of[GRAM_SETS][WAYS];
@@ -211,7 +211,7 @@ struct {
 } GRAMS SEC(".maps");
 
 /* Places of one CPU that one target may take in a half, so that none can fill what all share. */
-#define GRAM_SHARE 2048
+#define GRAM_SHARE 1024
 #define SHARES 1024
 
 /* What is taken of a half: in each group, and by targets, of which those that meet in one place share. */
@@ -630,7 +630,7 @@ static __always_inline void follow(__u32 slot, __u64 sequence)
 	/* A multiplication spreads to the highest bits. */
 	__u64 hash = (sequence ^ (__u64)slot << 40) * 0x9e3779b97f4a7c15ULL;
 	__u32 half = USERS.half & 1, group = half * GROUPS + (hash >> 62);
-	__u32 set = (hash >> 50) & (GRAM_SETS - 1);
+	__u32 set = (hash >> 54) & (GRAM_SETS - 1);
 	struct gram_places *places = bpf_map_lookup_elem(&GRAMS, &group);
 	struct gram_shares *shares;
 	struct gram *gram;

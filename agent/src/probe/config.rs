@@ -20,7 +20,7 @@ pub struct ProbeConfig {
     /// Whether more than counts will be wanted of some target; see [`super::Probe::set_mode`]. Room for a quarter as many
     /// latencies as tallies is then made in the kernel.
     pub detail: bool,
-    /// Whether that is sequences of calls, too. Room for 8,192 on each CPU is then made, twice; see
+    /// Whether that is sequences of calls, too. Room for 4,096 on each CPU is then made, twice; see
     /// [`super::Probe::take_grams`].
     pub sequences: bool,
     /// What is kept of a target from its first call on. More than counts needs `detail`.

@@ -182,7 +182,7 @@ fn places_behind(
 }
 
 /// As in probe.bpf.c: bytes of a group's places for sequences, and of what is taken of a half of them.
-pub(super) const GRAM_GROUP: usize = 2048 * GRAM;
+pub(super) const GRAM_GROUP: usize = 1024 * GRAM;
 pub(super) const GRAM_SHARES: usize = GROUPS as usize * 4 + 1024 * 2;
 const GRAM: usize = 16;
 

@@ -47,7 +47,7 @@ pub(super) fn between(before: &Latencies, now: &Latencies) -> Vec<Durations> {
 }
 
 /// Sequences of one window that are told apart. A window has this many only where a program does all it can to have them.
-pub(super) const MAX_SEQUENCES: usize = 8192;
+pub(super) const MAX_SEQUENCES: usize = 4096;
 
 /// Calls with those right before them, and how often each sequence came.
 pub type Sequences = BTreeMap<Sequence, u64>;

@@ -75,7 +75,7 @@ pub struct Counts {
 }
 
 /// Sequences that are told apart between two times that they are taken, about as many as the probe has room for.
-const SEQUENCES: usize = 8192;
+const SEQUENCES: usize = 4096;
 
 /// Counts that the tracer writes and others read.
 pub type Shared = Arc<Mutex<Counts>>;
