@@ -51,8 +51,8 @@ pub const MAX_PAYLOAD: usize = 64 << 20;
 /// Version of the payload: of its encoding, and of what its parameters mean. A calibration belongs to the scores of
 /// the function that it was made with, so it changes with either; metadata names it.
 ///
-/// 1: the first. 2: the deviation judges the largest of the rare features apart. 3: sequences of six calls, not of two.
-pub const PAYLOAD_VERSION: u32 = 3;
+/// 1: the first. 2: the deviation judges the largest of the rare features apart.
+pub const PAYLOAD_VERSION: u32 = 2;
 
 /// Why bytes are not an artifact to use.
 #[derive(Debug, thiserror::Error)]

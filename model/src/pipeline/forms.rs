@@ -31,6 +31,7 @@ impl<F> PipelineSpec<F> {
                 EstimatorSpec::Deviation => EstimatorSpec::Deviation,
                 EstimatorSpec::IsolationForest(forest) => EstimatorSpec::IsolationForest(form(forest)),
                 EstimatorSpec::Vector(staged) => EstimatorSpec::Vector(staged),
+                EstimatorSpec::PairNgram(none) | EstimatorSpec::PairStide(none) => match none {},
                 EstimatorSpec::Ngram(counts) => EstimatorSpec::Ngram(counts),
                 EstimatorSpec::Stide(counts) => EstimatorSpec::Stide(counts),
                 EstimatorSpec::Ets(ets) => EstimatorSpec::Ets(ets),

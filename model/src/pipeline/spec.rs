@@ -29,16 +29,32 @@ pub enum EstimatorSpec<F = ForestSpec> {
     IsolationForest(F),
     /// A scaler, a projection and an estimator behind them.
     Vector(Box<Staged>),
-    /// A language model of the sequences of calls of training.
-    Ngram(GramCounts),
-    /// The sequences of calls of training.
-    Stide(GramCounts),
+    /// A language model of pairs of calls.
+    PairNgram(OfPairs),
+    /// Pairs of calls.
+    PairStide(OfPairs),
     /// Exponential smoothing of the rate of calls.
     Ets(Ets),
     /// An autoregression of the rate of calls.
     Arima(Arima),
     /// What training saw at all.
     Novelty(Novelty),
+    /// A language model of the sequences of calls of training.
+    Ngram(GramCounts),
+    /// The sequences of calls of training.
+    Stide(GramCounts),
+}
+
+/// Stands where estimators of pairs of calls were, before there were sequences: there is none, and an artifact of one is
+/// refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum OfPairs {}
+
+impl<'de> Deserialize<'de> for OfPairs {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        let why = "its n-gram or STIDE is one of pairs of calls, which this version does not count: train the model anew";
+        Err(serde::de::Error::custom(why))
+    }
 }
 
 impl<F> EstimatorSpec<F> {
@@ -48,6 +64,7 @@ impl<F> EstimatorSpec<F> {
             Self::Deviation => "deviation",
             Self::IsolationForest(_) => "isolation-forest",
             Self::Vector(staged) => staged.name(),
+            Self::PairNgram(none) | Self::PairStide(none) => match *none {},
             Self::Ngram(_) => Ngrams::NAME,
             Self::Stide(_) => Stide::NAME,
             Self::Ets(_) => Ets::NAME,
@@ -67,6 +84,7 @@ impl<F> EstimatorSpec<F> {
             Self::Deviation => 2.0,
             Self::IsolationForest(_) => 0.01,
             Self::Vector(staged) => staged.least_scale(),
+            Self::PairNgram(none) | Self::PairStide(none) => match *none {},
             Self::Ngram(_) => Ngrams::LEAST_SCALE,
             Self::Stide(_) => Stide::LEAST_SCALE,
             Self::Ets(_) | Self::Arima(_) => Forecast::LEAST_SCALE,
@@ -79,6 +97,7 @@ impl<F> EstimatorSpec<F> {
     /// What must be done for more windows to carry what the estimator looks at.
     const fn more(&self) -> &'static str {
         match self {
+            Self::PairNgram(none) | Self::PairStide(none) => match *none {},
             Self::Ngram(_) | Self::Stide(_) => {
                 "trace with capture.mode Sampled or Full, which count sequences of calls"
             }
@@ -223,6 +242,7 @@ where
             staged.check(width)?;
             Estimator::Vector(staged.clone())
         }
+        EstimatorSpec::PairNgram(none) | EstimatorSpec::PairStide(none) => match *none {},
         EstimatorSpec::Ngram(counts) => Estimator::Ngrams(Ngrams::new(counts)?),
         EstimatorSpec::Stide(counts) => Estimator::Stide(Stide::new(counts)?),
         EstimatorSpec::Ets(ets) => {
@@ -428,5 +448,25 @@ mod tests {
         assert_eq!(effective_tests(&smallest(99, 0.0), 8), 8.0);
         assert!(effective_tests(&smallest(100, 0.0), 8) < 1.2);
         assert_eq!(effective_tests(&smallest(500, 0.0), 1), 1.0);
+    }
+
+    #[test]
+    fn what_was_written_before_there_were_sequences_is_read_but_for_pairs() {
+        let of = |at: u32| -> Result<EstimatorSpec, String> {
+            // A kind, and what would be a list of nothing.
+            let bytes = [&at.to_le_bytes()[..], &[0; 64]].concat();
+            bincode::deserialize(&bytes).map_err(|error| error.to_string())
+        };
+        assert_eq!(of(0), Ok(EstimatorSpec::Deviation));
+        assert_eq!(of(5).map(|spec| spec.as_str()), Ok(Ets::NAME));
+        assert_eq!(of(7).map(|spec| spec.as_str()), Ok(Novelty::NAME));
+        assert_eq!(of(8).map(|spec| spec.as_str()), Ok(Ngrams::NAME));
+        for pairs in [3, 4] {
+            let error = of(pairs).expect_err("refused");
+            assert!(
+                error.contains("pairs of calls") && error.contains("train the model anew"),
+                "{error}"
+            );
+        }
     }
 }
