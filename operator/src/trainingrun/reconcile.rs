@@ -257,8 +257,15 @@ async fn prepare(
             .each_row(&namespace, &name, between, |row| newest.take(&selection, row));
         rows.await.map_err(failing)?;
     }
-    let (left_out, rows) = (newest.left_out, newest.finish());
+    let (left_out, (rows, is_full)) = (newest.left_out, newest.finish());
     let wanted = windows::wanted(run.spec.data.min_windows, run.spec.workers);
+    if rows.len() < wanted && is_full {
+        let message = format!(
+            "{} are all that the operator has room for, with their sequences of calls, and {wanted} are wanted; lower spec.data.minWindows or leave NGram and STIDE out of spec.estimator.types in another run",
+            counted(rows.len() as u64, "window")
+        );
+        return Ok(Err(("TooFewWindows", message)));
+    }
     if rows.len() < wanted {
         let message = format!(
             "a run can take {}, and {wanted} are wanted ({left_out} more raised an alert, or have another feature schema, another length than their profile's spec.window, or other system calls than its spec.capture.syscalls); wait for more, widen spec.data, or lower spec.data.minWindows in another run",

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use kube::ResourceExt;
 use sha2::{Digest, Sha256};
-use vigia_crds::{TraceProfile, TrainingRun};
+use vigia_crds::{EstimatorType, TraceProfile, TrainingRun};
 use vigia_model::calibration::MIN_HOLDOUT;
+use vigia_model::context::Context;
 use vigia_model::schema::Schema;
 use vigia_model::syscalls::ALL_CALLS;
 
@@ -25,8 +26,11 @@ const _: () = assert!(
 );
 /// Fewest windows of a shard.
 const SHARD_MIN: usize = 8;
-/// Most windows that are gathered, whatever a run asks for: what the API allows, at 0.6 KiB each.
+/// Most windows that are gathered, whatever a run asks for: what the API allows.
 const MOST: usize = 200_000;
+/// Bytes that they take at most, and a quarter more while they are gathered. There is room for [`MOST`] without sequences of
+/// calls, and for 29,000 that have as many of them as a window may have.
+const ROOM: usize = 256 << 20;
 
 /// Which of a profile's windows a run takes.
 #[derive(Clone, Debug)]
@@ -74,9 +78,16 @@ const MAX_LENGTHS: usize = 64;
 #[derive(Debug)]
 pub(super) struct Newest {
     limit: usize,
+    room: usize,
+    /// Whether the run looks at which calls come after which; else that is not kept.
+    keeps_order: bool,
     rows: Vec<Row>,
+    /// Bytes of them.
+    held: usize,
     /// Once there are enough, the oldest one's time.
     floor_ms: i64,
+    /// Older windows found no room.
+    is_full: bool,
     /// Windows that the selection does not take.
     pub(super) left_out: u64,
 }
@@ -87,30 +98,39 @@ impl Newest {
             limit: usize::try_from(run.spec.data.max_windows)
                 .unwrap_or(1)
                 .clamp(1, MOST),
+            room: ROOM,
+            keeps_order: (run.spec.estimator.types.iter())
+                .any(|kind| matches!(kind, EstimatorType::Ngram | EstimatorType::Stide)),
             rows: vec![],
+            held: 0,
             floor_ms: i64::MIN,
+            is_full: false,
             left_out: 0,
         }
     }
 
     /// Takes a window, if it is one of the selection; answers the time before which no window is wanted any more.
-    pub(super) fn take(&mut self, selection: &Selection, row: Row) -> i64 {
+    pub(super) fn take(&mut self, selection: &Selection, mut row: Row) -> i64 {
         if !selection.takes(row.kind(), row.above_threshold) {
             self.left_out += 1;
         } else if row.start_ms >= self.floor_ms {
+            if !self.keeps_order && !row.context.grams().is_empty() {
+                row.context = Context::new(vec![], row.context.past().to_vec()).unwrap_or_default();
+            }
+            self.held += size(&row);
             self.rows.push(row);
-            if self.rows.len() > self.limit + self.limit / 4 {
+            if self.rows.len() > self.limit + self.limit / 4 || self.held > self.room + self.room / 4 {
                 self.cut();
             }
         }
         self.floor_ms
     }
 
-    /// The windows, sorted by profile, source and time, each once.
-    pub(super) fn finish(mut self) -> Vec<Row> {
+    /// The windows, sorted by profile, source and time, each once, and whether older ones found no room.
+    pub(super) fn finish(mut self) -> (Vec<Row>, bool) {
         self.cut();
         self.rows.sort_unstable_by(|a, b| identity(a).cmp(&identity(b)));
-        self.rows
+        (self.rows, self.is_full)
     }
 
     /// Leaves the newest, each once. Ties in time are told apart, or which windows are kept would
@@ -123,7 +143,28 @@ impl Newest {
         if let Some(oldest) = self.rows.get(self.limit - 1) {
             self.floor_ms = oldest.start_ms;
         }
+        let mut held = 0;
+        let beyond = self.rows.iter().find(|row| {
+            held += size(row);
+            held > self.room
+        });
+        if let Some(latest_ms) = beyond.map(|row| row.start_ms) {
+            // None of its time, for the same reason.
+            let kept = self.rows.partition_point(|row| row.start_ms > latest_ms);
+            self.rows.truncate(kept);
+            self.floor_ms = latest_ms.saturating_add(1);
+            self.is_full = true;
+        }
+        self.held = self.rows.iter().map(size).sum();
     }
+}
+
+/// Bytes that a window takes.
+fn size(row: &Row) -> usize {
+    size_of::<Row>()
+        + size_of_val(&*row.features)
+        + size_of_val(row.context.past())
+        + size_of_val(row.context.grams())
 }
 
 fn identity(row: &Row) -> (&str, u64, i64) {
@@ -241,6 +282,7 @@ pub(super) fn digest(rows: &[Row]) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use vigia_model::context::{Gram, MAX_GRAMS, MAX_PAST};
     use vigia_model::syscalls::Filter;
 
     fn row(source: u64, start_ms: i64) -> Row {
@@ -259,6 +301,17 @@ mod tests {
         }
     }
 
+    fn with_grams(row: Row, n: usize) -> Row {
+        let gram = |place| Gram {
+            id: Gram::id_of([place, place]),
+            count: 1,
+        };
+        Row {
+            context: Context::new((0..n).map(gram).collect(), vec![1.0; 3]).expect("a context"),
+            ..row
+        }
+    }
+
     /// What is gathered, and of which selection.
     struct Gathering(Newest, Selection);
 
@@ -268,7 +321,7 @@ mod tests {
         }
 
         fn finish(self) -> Vec<Row> {
-            self.0.finish()
+            self.0.finish().0
         }
     }
 
@@ -310,6 +363,34 @@ mod tests {
         }
 
         #[test]
+        fn the_newest_that_there_is_room_for_are_kept_whatever_the_order(
+            windows in prop::collection::btree_map((0u64..4, 0i64..60), 0usize..20, 1..120),
+            limit in 1i32..80,
+            seed: u64,
+        ) {
+            let all: Vec<Row> = windows.iter().map(|(&(source, at), &n)| with_grams(row(source, at), n)).collect();
+            let gather = |rows: &[Row]| {
+                let mut newest = newest(limit, false);
+                (newest.0.keeps_order, newest.0.room) = (true, 9 * size(&with_grams(row(0, 0), 20)));
+                for row in rows {
+                    newest.take(row.clone());
+                    prop_assert!(newest.0.held <= newest.0.room + newest.0.room / 4);
+                }
+                Ok((newest.0.room, newest.0.finish()))
+            };
+            let (room, (kept, is_full)) = gather(&all)?;
+            let mut mixed = all.clone();
+            mixed.sort_by_key(|row| (row.source + 1).wrapping_mul(seed) ^ (row.start_ms as u64).wrapping_mul(seed | 1));
+            let (_, other) = gather(&mixed)?;
+            prop_assert_eq!(&kept, &other.0);
+            prop_assert!(kept.len() <= limit as usize && kept.iter().map(size).sum::<usize>() <= room);
+            prop_assert!(is_full || kept.len() == all.len().min(limit as usize));
+            let oldest = kept.iter().map(|row| row.start_ms).min().unwrap_or(i64::MAX);
+            let newer = all.iter().filter(|row| row.start_ms > oldest).count();
+            prop_assert!(newer <= kept.len());
+        }
+
+        #[test]
         fn no_window_is_in_two_parts_and_none_is_lost(n in 46usize..400, workers in 1u32..5, seed: u64) {
             let rows: Vec<Row> = (0..n).map(|i| row(i as u64 % 3, i as i64)).collect();
             prop_assume!(n >= least(workers));
@@ -321,6 +402,42 @@ mod tests {
             all.sort_unstable_by_key(|r| r.start_ms);
             prop_assert_eq!(all, rows);
         }
+    }
+
+    #[test]
+    fn sequences_are_kept_for_a_run_that_looks_at_them() {
+        for (types, kept) in [
+            (r#"["Deviation", "Novelty"]"#, 0),
+            (r#"["Deviation", "STIDE"]"#, 5),
+        ] {
+            let mut run: TrainingRun = serde_json::from_value(serde_json::json!({
+                "apiVersion": "vigia.dev/v1alpha1", "kind": "TrainingRun",
+                "metadata": {"name": "r", "namespace": "shop"}, "spec": {"modelRef": {"name": "m"}},
+            }))
+            .expect("a TrainingRun");
+            run.spec.estimator.types = serde_json::from_str(types).expect("types");
+            let mut gathering = newest(50, false);
+            gathering.0 = Newest::new(&run);
+            gathering.take(with_grams(row(1, 1), 5));
+            let rows = gathering.finish();
+            let context = &rows[0].context;
+            assert_eq!(
+                (context.grams().len(), context.past().len()),
+                (kept, 3),
+                "{types}"
+            );
+        }
+    }
+
+    #[test]
+    fn there_is_room_for_what_is_said() {
+        let window = Row {
+            features: vec![0.0; Schema::syscalls_v1().width()],
+            context: Context::new(vec![], vec![1.0; MAX_PAST]).expect("a context"),
+            ..row(1, 1)
+        };
+        assert!(MOST * size(&window) <= ROOM, "{}", size(&window));
+        assert!(29_000 * (size(&window) + MAX_GRAMS * size_of::<Gram>()) <= ROOM);
     }
 
     #[test]
