@@ -344,15 +344,29 @@ static __always_inline __u64 address_of(struct task_struct *task)
 	return (__u64)task->cgroups->subsys[bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id)];
 }
 
-/* Looks for the slot of a task's cgroup, which was not the one seen last. */
+/* Looks for the slot of a task's cgroup, which was not the one seen last. The task may be moved meanwhile: one load of
+ * where it is, so that none gets another's slot. */
 static __noinline int see(struct task_struct *task, struct seen *seen, __u32 generation)
 {
-	__u64 id = cgroup_of(task);
-	__u32 *found = bpf_map_lookup_elem(&CGROUPS, &id);
-	__u32 slot = found ? *found : 0;
+	__u64 id, address;
+	__u32 *found, slot;
 
+	if (VIGIA_BY & BY_CGROUP_V2) {
+		struct cgroup *cgroup = task->cgroups->dfl_cgrp;
+
+		address = (__u64)cgroup;
+		id = cgroup->kn->id;
+	} else {
+		struct cgroup_subsys_state *css =
+			task->cgroups->subsys[bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id)];
+
+		address = (__u64)css;
+		id = css->cgroup->kn->id;
+	}
+	found = bpf_map_lookup_elem(&CGROUPS, &id);
+	slot = found ? *found : 0;
 	found = slot ? bpf_map_lookup_elem(&SLOTS, &slot) : 0;
-	seen->address = address_of(task);
+	seen->address = address;
 	seen->generation = generation;
 	/* A slot that is in use no more is none. */
 	seen->slot = found ? slot : 0;

@@ -84,7 +84,6 @@ impl Keep {
 }
 
 /// Binds the target, and starts it if it is a command.
-///
 pub fn start(
     args: &Trace,
     keep: Keep,
