@@ -12,12 +12,12 @@ use vigia_model::schema::Schema;
 
 /// What may be known of a window beside its counts.
 pub fn context(salt: u32) -> Context {
-    let pairs = (0..40u32).map(|i| Pair {
-        id: (i * 130 + salt % 3) as u16,
+    let grams = (0..40u32).map(|i| Gram {
+        id: Gram::id_of([i as usize, 1 + salt as usize % 3, 2]),
         count: 1 + i * salt % 17,
     });
     let past = (0..MAX_PAST).map(|i| ((i as u32 + salt) % 9) as f32);
-    Context::new(pairs.collect(), past.collect()).expect("a context")
+    Context::new(grams.collect(), past.collect()).expect("a context")
 }
 
 /// A small model, signed and not, and the key that signed it.
