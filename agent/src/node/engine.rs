@@ -114,6 +114,8 @@ pub struct Engine {
     tallies: Vec<Tally>,
     latencies: Vec<Latency>,
     grams: Vec<Gram>,
+    /// Sequences that found no room in a window.
+    unfollowed: u64,
     stats: ProbeStats,
     /// Cgroups nested in containers that could not be bound.
     unbound: u64,
@@ -151,6 +153,7 @@ impl Engine {
             tallies: Vec::new(),
             latencies: Vec::new(),
             grams: Vec::new(),
+            unfollowed: 0,
             stats: ProbeStats::default(),
             unbound: 0,
         }
@@ -441,7 +444,7 @@ impl Engine {
         self.grams.clear();
         match self.probe.as_mut().map(|probe| probe.take_grams(&mut self.grams)) {
             Some(Err(error)) => self.fail(&error),
-            _ => self.windows.follow(&self.grams),
+            _ => self.unfollowed = self.unfollowed.saturating_add(self.windows.follow(&self.grams)),
         }
     }
 
@@ -545,7 +548,8 @@ impl Engine {
             .and_then(|()| Ok((probe.drain_used()?, probe.stats()?)));
         match drained {
             Ok((used, stats)) => {
-                self.stats = stats;
+                let lost_detail = stats.lost_detail.saturating_add(self.unfollowed);
+                self.stats = ProbeStats { lost_detail, ..stats };
                 self.health = ProbeHealth::Ready;
                 let lost = used.iter().map(|(slot, used)| (*slot, used.lost)).collect();
                 self.used = used;

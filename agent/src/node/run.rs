@@ -442,6 +442,7 @@ impl Agent {
             profiles,
         };
         if let Err(error) = self.state.keep_withheld(&withheld) {
+            self.withheld.not_kept();
             tracing::warn!(%error, "what alert budgets held back cannot be kept for a restart");
         }
     }

@@ -70,6 +70,11 @@ impl Withheld {
         Some(profiles.collect())
     }
 
+    /// What was to be kept could not be: it is tried again when that is due.
+    pub fn not_kept(&mut self) {
+        self.more = true;
+    }
+
     /// Takes in what was scored up to now, by the monotonic clock, and forgets what is long ago. A profile that leaves
     /// the plan is not forgotten: it does so whenever its only pod on the node is replaced, and whoever can make a pod
     /// end must not thereby remove the trace.
@@ -147,6 +152,9 @@ mod tests {
         assert!(withheld.to_keep(at(901), false).is_some(), "long ago");
         withheld.turn(&[one("b")], at(902));
         assert!(withheld.to_keep(at(902), true).is_some(), "the last chance");
+        assert_eq!(withheld.to_keep(at(2000), true), None);
+        withheld.not_kept();
+        assert!(withheld.to_keep(at(2000), true).is_some(), "the disk was full");
 
         let counts = |withheld: &Withheld| [withheld.of(&key("a")), withheld.of(&key("b"))];
         let mut again = Withheld::default();

@@ -152,18 +152,21 @@ impl<K: Ord + Clone> Windows<K> {
         }
     }
 
-    /// Takes sequences of calls, which belong to the windows that are open now. Each is given once.
-    pub fn follow(&mut self, grams: &[Gram]) {
+    /// Takes sequences of calls, which belong to the windows that are open now. Each is given once. Answers how many
+    /// found no room in a window.
+    pub fn follow(&mut self, grams: &[Gram]) -> u64 {
+        let mut lost: u64 = 0;
         for open in self.open.values_mut() {
             let from = grams.partition_point(|gram| gram.slot < open.slot);
             for gram in grams[from..].iter().take_while(|gram| gram.slot == open.slot) {
                 let full = open.sequences.len() >= detail::MAX_SEQUENCES;
                 match open.sequences.entry(gram.sequence) {
-                    Entry::Vacant(_) if full => {}
+                    Entry::Vacant(_) if full => lost = lost.saturating_add(gram.count),
                     entry => *entry.or_default() += gram.count,
                 }
             }
         }
+        lost
     }
 
     /// So many windows of a container came before the one that is open: another life saw them.
@@ -270,6 +273,7 @@ fn due(now: Now, length: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::probe::Sequence;
     use proptest::prelude::*;
 
     const W: Duration = Duration::from_secs(10);
@@ -408,6 +412,37 @@ mod tests {
         assert_eq!(windows.next_due(), Some(W));
         windows.close_due(at(10_000, 1_000_010_000), &Totals::default());
         assert_eq!(windows.next_due(), Some(Duration::from_secs(12)));
+    }
+
+    #[test]
+    fn sequences_belong_to_the_open_windows_of_their_slot_and_fill_no_more_than_their_room() {
+        let gram = |slot, nr, count| Gram {
+            slot: Slot(slot),
+            sequence: Sequence::default().then(nr % 500).then(nr / 500),
+            count,
+        };
+        let mut windows = Windows::default();
+        for (key, slot) in [("a", 1), ("also a", 1), ("b", 2)] {
+            windows.open(key, Slot(slot), W, at(0, 1_000_000_000), &Totals::default());
+        }
+        assert_eq!(windows.follow(&[gram(1, 7, 3), gram(2, 8, 4), gram(3, 9, 5)]), 0);
+        assert_eq!(windows.follow(&[gram(1, 7, 1)]), 0);
+        let sums = |closed: &[Closed<&str>]| -> Vec<Vec<u64>> {
+            let sequences = closed
+                .iter()
+                .map(|c| c.detail.sequences.values().copied().collect());
+            sequences.collect()
+        };
+        let closed = windows.close_due(at(10_000, 1_000_010_000), &Totals::default());
+        assert_eq!(sums(&closed), [vec![4], vec![4], vec![4]]);
+        let many: Vec<Gram> = (0..detail::MAX_SEQUENCES as u32 + 5)
+            .map(|nr| gram(2, nr, 2))
+            .collect();
+        assert_eq!(windows.follow(&many), 10, "five of them found no room");
+        assert_eq!(windows.follow(&[gram(2, 0, 1)]), 0, "one that is there goes on");
+        let closed = windows.close_due(at(20_000, 1_000_020_000), &Totals::default());
+        let lens: Vec<usize> = sums(&closed).iter().map(Vec::len).collect();
+        assert_eq!(lens, [0, 0, detail::MAX_SEQUENCES], "a window begins with none");
     }
 
     proptest! {

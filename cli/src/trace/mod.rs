@@ -154,24 +154,30 @@ enum End {
     OutOfTime,
 }
 
-/// Which of the signals that a command shrugs off is the last: the one before, and when it came.
+/// Which of the signals that a command shrugs off is the last.
 #[derive(Default)]
-struct Asked(Option<(i32, Duration)>);
+struct Asked {
+    /// When the one before came.
+    before: Option<Duration>,
+    /// One was a SIGTERM.
+    told: bool,
+}
 
 impl Asked {
     /// Whether the signal that came now is a second one. What a shell or an interpreter is interrupted by now and then is
     /// meant for it alone: only twice in a row does a Ctrl-C end the trace.
     fn again(&mut self, signal: i32, now: Duration) -> bool {
-        if let Some((before, at)) = self.0 {
+        if let Some(at) = self.before {
             let since = now.saturating_sub(at);
             if since <= ECHO {
                 return false;
             }
-            if since <= IN_A_ROW || (before, signal) == (SIGTERM, SIGTERM) {
+            if since <= IN_A_ROW || (self.told && signal == SIGTERM) {
                 return true;
             }
         }
-        self.0 = Some((signal, now));
+        self.before = Some(now);
+        self.told |= signal == SIGTERM;
         false
     }
 }
@@ -254,7 +260,7 @@ fn follow(
             _ => ended,
         };
         let snapshot = reader.read()?;
-        windows.follow(&snapshot.grams);
+        sink.unfollowed(windows.follow(&snapshot.grams));
         if let Some(live) = &mut live {
             live.take(&snapshot.times).iter().for_each(|odd| sink.odd(odd));
         }
@@ -379,7 +385,8 @@ mod tests {
         let mut asked = Asked::default();
         assert!(!asked.again(SIGTERM, ms(1000)));
         assert!(!asked.again(SIGTERM, ms(1001)), "timeout(1) sends two");
-        assert!(asked.again(SIGTERM, ms(60_000)));
+        assert!(!asked.again(SIGINT, ms(30_000)), "a line of a shell's");
+        assert!(asked.again(SIGTERM, ms(60_000)), "whatever came in between");
         let mut asked = Asked::default();
         assert!(!asked.again(SIGINT, ms(1000)));
         assert!(!asked.again(SIGINT, ms(60_000)), "a line of a shell's");

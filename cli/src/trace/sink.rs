@@ -43,6 +43,8 @@ pub struct Sink<'a> {
     baseline: Option<Run>,
     pasts: input::Pasts,
     total: Total,
+    /// Calls in sequences that found no room.
+    unfollowed: u64,
 }
 
 /// Sums of a whole trace.
@@ -89,6 +91,7 @@ impl<'a> Sink<'a> {
             baseline,
             pasts: input::Pasts::default(),
             total: Total::default(),
+            unfollowed: 0,
         })
     }
 
@@ -98,6 +101,11 @@ impl<'a> Sink<'a> {
             times: self.args.wants_times(),
             sequences: self.sequences,
         }
+    }
+
+    /// So many calls came in sequences that found no room.
+    pub fn unfollowed(&mut self, calls: u64) {
+        self.unfollowed = self.unfollowed.saturating_add(calls);
     }
 
     /// Takes a window that has ended.
@@ -224,6 +232,12 @@ impl<'a> Sink<'a> {
             Out::Stderr.line(&format!(
                 "warning: {} system calls were not counted, because the kernel's table was full",
                 say::count(total.lost)
+            ));
+        }
+        if self.unfollowed > 0 {
+            Out::Stderr.line(&format!(
+                "warning: system calls that are in no sequence, because a window has room for no more: {}",
+                say::count(self.unfollowed)
             ));
         }
         self.lesson.end(&self.target)

@@ -1,6 +1,7 @@
 //! Counts sequences of calls: all that a language model of them, and STIDE, are.
 //!
-//! Counts add up, so that those of shards are those of the whole.
+//! Counts add up, so that those of shards are those of the whole, where no shard has more than [`MAX_KNOWN`] of them: a
+//! sequence that is rare in each may then be missing, though it is frequent in all together.
 
 use std::collections::BTreeMap;
 
