@@ -479,7 +479,7 @@ impl Agent {
             health: self.engine.health(),
             lost: self.engine.stats().lost_calls,
             lost_cgroups: self.engine.lost_cgroups(),
-            lost_detail: self.engine.stats().lost_detail,
+            lost_detail: self.engine.stats().noticeable_loss(),
             no_detail: self.engine.no_detail(),
             no_signals: self.engine.no_signals(),
             misfits: self.engine.misfits(),

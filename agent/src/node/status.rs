@@ -61,7 +61,7 @@ pub struct View<'a, M> {
     pub lost: u64,
     /// Cgroups made inside containers that are not counted, since the start.
     pub lost_cgroups: u64,
-    /// Latencies and sequences not kept, since the start; of which profile is not known.
+    /// Latencies and sequences not kept, since the start, where they are many; of which profile is not known.
     pub lost_detail: u64,
     /// Why latencies and sequences cannot be kept, where a profile wants them.
     pub no_detail: Option<&'a str>,

@@ -105,3 +105,42 @@ pub struct ProbeStats {
     /// The program that notes when a call begins; attached while a target wants it.
     pub enter: ProgramCost,
 }
+
+impl ProbeStats {
+    /// What was lost of latencies and sequences, where that is worth saying: more than one in a thousand of what was
+    /// measured, and some hundreds. Two threads may meet in one place at any time.
+    #[must_use]
+    pub const fn noticeable_loss(&self) -> u64 {
+        const TIMED_IN: u64 = 1024;
+        const ONE_IN: u64 = 1000;
+        const FEW: u64 = 500;
+        let measured = self.measure.timed_runs.saturating_mul(TIMED_IN);
+        if self.lost_detail > FEW + measured / ONE_IN {
+            self.lost_detail
+        } else {
+            0
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_is_said_where_it_is_a_share_of_what_was_measured() {
+        let of = |lost_detail, timed_runs| {
+            let stats = ProbeStats {
+                lost_detail,
+                measure: ProgramCost {
+                    timed_runs,
+                    ..ProgramCost::default()
+                },
+                ..ProbeStats::default()
+            };
+            stats.noticeable_loss()
+        };
+        assert_eq!([of(0, 0), of(500, 0), of(501, 0)], [0, 0, 501]);
+        assert_eq!([of(1_500, 1_000), of(2_000, 1_000)], [0, 2_000]);
+    }
+}
