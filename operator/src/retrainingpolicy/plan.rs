@@ -33,6 +33,8 @@ pub struct RunView {
     pub reason: String,
     /// When it was created.
     pub created: Timestamp,
+    /// Windows that it took; 0 before it chose them.
+    pub windows: u64,
 }
 
 /// The Model, as far as a policy needs it.
@@ -199,13 +201,19 @@ fn decide(o: &Observed<'_>, drift: Option<&Drift>, last: Option<&LastRun>) -> De
             );
         }
         let cooldown = cooldown(o);
-        if age < cooldown && !in_vain(o, model, last) {
+        let enough = enough_for_another(o, model, last);
+        if age < cooldown && !in_vain(o, model, last) && enough.is_none_or(|least| o.windows < least) {
+            let or = enough.map(|least| {
+                let has = two_digits(o.windows);
+                format!(", unless there are {least} windows before, twice as many as that one had; there are {has}")
+            });
             return wait(
                 "CoolingDown",
                 format!(
-                    "nothing is started within {} of the start of TrainingRun {}",
+                    "nothing is started within {} of the start of TrainingRun {}{}",
                     human(cooldown),
-                    last.name
+                    last.name,
+                    or.unwrap_or_default()
                 ),
             );
         }
@@ -234,6 +242,14 @@ fn in_vain(o: &Observed<'_>, model: &ModelView, last: &LastRun) -> bool {
     let lost = model.lost.is_some() && model.candidate.is_none();
     let unscored = o.unscored.all && !o.unscored.profiles.is_empty();
     (lost && last.reason != LOST) || (unscored && last.reason != CAPTURE)
+}
+
+/// Windows from which on a run for a first version that failed is worth another before its time: nothing is scored
+/// meanwhile, and what too few windows did not teach twice as many may.
+fn enough_for_another(o: &Observed<'_>, model: &ModelView, last: &LastRun) -> Option<u64> {
+    let run = o.runs.iter().find(|run| run.name == last.name)?;
+    let first = model.serving.is_none() && model.candidate.is_none();
+    (first && run.failed && run.windows > 0).then(|| run.windows.saturating_mul(2))
 }
 
 fn cold_start(o: &Observed<'_>) -> Decision {

@@ -191,6 +191,10 @@ fn runs(context: &Context, namespace: &str, model: &str) -> Vec<RunView> {
             failed: run.status.as_ref().and_then(|s| s.phase) == Some(RunPhase::Failed),
             reason: run.spec.reason.clone(),
             created: run.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |t| t.0),
+            windows: run
+                .status
+                .as_ref()
+                .map_or(0, |s| u64::try_from(s.windows).unwrap_or(0)),
         })
         .collect()
 }

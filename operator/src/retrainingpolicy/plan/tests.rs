@@ -115,6 +115,7 @@ fn run(name: &str, finished: bool) -> RunView {
         failed: false,
         reason: DRIFT.into(),
         created: at(NOW - 100),
+        windows: 0,
     }
 }
 
@@ -279,6 +280,38 @@ fn runs_that_fail_are_tried_ever_less_often() {
     assert_eq!(world.why(), "CoolingDown");
     world.status.last_run.as_mut().expect("a run").started_at = Time(at(NOW - 121));
     assert!(world.plan().start.is_some());
+}
+
+#[test]
+fn a_first_version_that_failed_is_tried_again_with_twice_the_windows() {
+    let mut world = World::cold();
+    world.runs = vec![RunView {
+        failed: true,
+        reason: COLD_START.into(),
+        windows: 200,
+        ..run("p-1", true)
+    }];
+    world.status.last_run = Some(LastRun {
+        name: "p-1".into(),
+        reason: COLD_START.into(),
+        started_at: Time(at(NOW - 100)),
+    });
+    world.windows = 399;
+    assert_eq!(world.why(), "CoolingDown");
+    let plan = world.plan();
+    let said = &conditions::find(&plan.status.conditions, READY)
+        .expect("Ready")
+        .message;
+    assert!(said.contains("unless there are 400 windows before"), "{said}");
+    world.windows = 400;
+    assert_eq!(world.plan().start.expect("a run").0, "p-2");
+    // Where a version serves, what fails waits its time.
+    world.model = World::drifted().model;
+    assert_eq!(world.why(), "CoolingDown");
+    // So does a run that came to no windows.
+    world.model = World::cold().model;
+    world.runs[0].windows = 0;
+    assert_eq!(world.why(), "CoolingDown");
 }
 
 #[test]
