@@ -68,7 +68,8 @@ pub struct TrainingRunSpec {
     #[x_kube(validation = Rule::new("self.all(g, self.exists_one(h, h.metric == g.metric && has(h.atMost) == has(g.atMost)))")
         .message("gates bounds a metric twice on the same side: write one gate for each bound"))]
     pub gates: Vec<TrainingGate>,
-    /// It has failed when it takes longer. A Go duration between 30s and 24h.
+    /// It has failed when its training takes longer, and half a minute more in which what is done may
+    /// still be handed over. A Go duration between 30s and 24h.
     #[serde(default = "default_timeout")]
     #[schemars(schema_with = "crate::traceprofile::duration_schema")]
     #[x_kube(validation = crate::traceprofile::between("30s", "24h")
