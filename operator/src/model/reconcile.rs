@@ -78,7 +78,7 @@ async fn reconcile(model: Arc<Model>, context: Arc<Context>) -> Result<Option<Du
     let of_interest = if differed { &profiles } else { &profiles[..running] };
     let capture = windows::capture_fits(serving, rolled_out.map(|v| &**v), of_interest);
     let changed = windows::changed(&status.conditions, &capture, serving, &profiles);
-    wanted.push(capture);
+    wanted.push(capture.wanted);
     wanted.push(trust::condition(&model.spec.trust));
     status.conditions = conditions::apply(&status.conditions, &wanted, generation, now);
     let refused = tell_trace(&model, &current, &mut status, &objects, &context);

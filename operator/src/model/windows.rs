@@ -1,6 +1,7 @@
 //! Whether the windows that a version scores are as long as those that it was trained on, and of the same system calls. A
 //! profile's `spec.window` or `spec.capture` can be changed, and a profile be added, without anybody thinking of the Model.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -16,16 +17,17 @@ use crate::traceprofile::capture;
 /// The condition that they are of the same system calls.
 pub const CAPTURE_FITS: &str = "CaptureFits";
 
-/// Names of the profiles whose windows are made of other system calls than those that a version was trained on. None where
-/// the version does not say.
-pub fn other_capture(version: &ModelVersion, profiles: &[impl AsRef<TraceProfile>]) -> Vec<String> {
+/// The profiles whose windows are made of other system calls than those that a version was trained on: name, and
+/// fingerprint of the filter. None where the version does not say.
+pub fn other_capture(version: &ModelVersion, profiles: &[impl AsRef<TraceProfile>]) -> Vec<(String, String)> {
     let trained = version.spec.provenance.as_ref().map_or(&[][..], |p| &p.captures);
-    let fits = |profile: &TraceProfile| {
-        let capture = capture::fingerprint(&profile.spec.capture);
-        trained.is_empty() || capture.is_none_or(|capture| trained.contains(&capture))
-    };
     let profiles = profiles.iter().map(AsRef::as_ref);
-    profiles.filter(|p| !fits(p)).map(|p| p.name_any()).collect()
+    let others = profiles.filter_map(|profile| {
+        let capture = capture::fingerprint(&profile.spec.capture)?;
+        let is_other = !trained.is_empty() && !trained.contains(&capture);
+        is_other.then(|| (profile.name_any(), capture))
+    });
+    others.collect()
 }
 
 /// Whether there are profiles, and a version scores the windows of none of them.
@@ -46,35 +48,59 @@ pub fn mark(
     }
 }
 
+/// Whether windows are made of the calls that versions were trained on.
+pub struct CaptureFits {
+    /// The condition.
+    pub wanted: Wanted,
+    /// The profiles that do not fit, as its message has them.
+    named: Vec<String>,
+}
+
+impl From<Wanted> for CaptureFits {
+    fn from(wanted: Wanted) -> Self {
+        let named = vec![];
+        Self { wanted, named }
+    }
+}
+
 /// What there is to say of the calls that windows are made of, for the version that serves and the one that is rolled out.
+/// A profile that does not fit is named with the beginning of its filter's fingerprint, as versions' provenance has it, so
+/// that another change of the filter is told from none.
 pub fn capture_fits(
     serving: Option<&ModelVersion>,
     rolled_out: Option<&ModelVersion>,
     profiles: &[impl AsRef<TraceProfile>],
-) -> Wanted {
+) -> CaptureFits {
+    let other = |named: Vec<String>, message| {
+        let wanted = Wanted::new(CAPTURE_FITS, false, "OtherCapture", message);
+        CaptureFits { wanted, named }
+    };
     // Nodes that have it already score nothing, and gates wait for what it scores.
     if let Some(next) = rolled_out.filter(|next| scores_nothing(next, profiles)) {
+        let named = with_filters(&other_capture(next, profiles));
         let message = format!(
-            "{} is rolled out and was trained on windows of other system calls than any TraceProfile lets in, so it \
-             scores none and gates wait: set spec.capture.syscalls back, delete or revoke it, or let a \
+            "{} is rolled out and was trained on windows of other system calls than any TraceProfile lets in, not on \
+             those of {}, so it scores none and gates wait: set spec.capture.syscalls back, delete or revoke it, or let a \
              RetrainingPolicy or a TrainingRun make a newer one",
-            next.name_any()
+            next.name_any(),
+            named.join(", ")
         );
-        return Wanted::new(CAPTURE_FITS, false, "OtherCapture", message);
+        return other(named, message);
     }
     let Some(serving) = serving else {
-        return Wanted::unknown(CAPTURE_FITS, "NoVersion", "no version serves");
+        return Wanted::unknown(CAPTURE_FITS, "NoVersion", "no version serves").into();
     };
     let others = other_capture(serving, profiles);
     if !others.is_empty() {
+        let named = with_filters(&others);
         let message = format!(
             "{} was trained on windows of other system calls than TraceProfile {} lets in, and does not score them: a \
              RetrainingPolicy with coldStart trains on the new windows; else set spec.capture.syscalls back, give it a \
              Model of its own, or start a TrainingRun once there are enough of the new windows",
             serving.name_any(),
-            some(&others)
+            named.join(", ")
         );
-        return Wanted::new(CAPTURE_FITS, false, "OtherCapture", message);
+        return other(named, message);
     }
     let says = serving
         .spec
@@ -83,27 +109,30 @@ pub fn capture_fits(
         .is_some_and(|p| !p.captures.is_empty());
     if says {
         let message = "windows are made of the system calls that it was trained on";
-        Wanted::new(CAPTURE_FITS, true, "AsTrained", message)
+        Wanted::new(CAPTURE_FITS, true, "AsTrained", message).into()
     } else {
         let message = format!(
             "ModelVersion {} does not say of which system calls the windows were that it was trained on",
             serving.name_any()
         );
-        Wanted::unknown(CAPTURE_FITS, "NotKnown", message)
+        Wanted::unknown(CAPTURE_FITS, "NotKnown", message).into()
     }
 }
 
-/// An Event where the windows begin to be of other calls. Its key has the time since when they were not, to the second, and
-/// how often the profiles were changed: these are kept, so that a life of the operator that says it again says the same,
-/// and the next time is another.
+/// An Event where the windows begin to be of other calls, and where they are then of others again: what was collected
+/// meanwhile is of no use any more. Its key has the time since when they are what they were, to the second, and how often
+/// the profiles were changed: these are kept, so that a life of the operator that says it again says the same, and the next
+/// time is another.
 pub fn changed(
     before: &[Condition],
-    now: &Wanted,
+    now: &CaptureFits,
     serving: Option<&ModelVersion>,
     profiles: &[impl AsRef<TraceProfile>],
 ) -> Option<Note> {
     let before = conditions::find(before, CAPTURE_FITS);
-    if now.status != Some(false) || before.is_some_and(|before| before.status == "False") {
+    let told = before.filter(|before| before.status == "False");
+    let is_told = |told: &Condition| now.named.iter().all(|named| told.message.contains(named));
+    if now.wanted.status != Some(false) || told.is_some_and(is_told) {
         return None;
     }
     let digest = serving.map_or("", |version| &version.spec.digest);
@@ -114,9 +143,25 @@ pub fn changed(
         severity: Severity::Warning,
         reason: "CaptureChanged",
         action: "Score",
-        note: now.message.clone(),
+        note: now.wanted.message.clone(),
         key: format!("capture/{digest}/{since}/{changes}"),
     })
+}
+
+/// The first three by name and filter; of the others, how many and by which filters.
+fn with_filters(others: &[(String, String)]) -> Vec<String> {
+    let short = |fingerprint: &str| fingerprint.chars().take(8).collect::<String>();
+    let (named, more) = others.split_at(others.len().min(3));
+    let mut said: Vec<String> = named
+        .iter()
+        .map(|(name, capture)| format!("{name} (filter {})", short(capture)))
+        .collect();
+    let filters: BTreeSet<String> = more.iter().map(|(_, capture)| short(capture)).collect();
+    let filters: Vec<String> = filters.into_iter().take(3).collect();
+    if !more.is_empty() {
+        said.push(format!("{} more (filters {})", more.len(), filters.join(" ")));
+    }
+    said
 }
 
 /// The first three, and how many more.
@@ -222,30 +267,54 @@ mod tests {
 
     #[test]
     fn each_change_of_the_filter_is_told_once() {
+        let mut serving = version(&[]);
+        serving.spec.provenance.as_mut().expect("some").captures = vec!["all".to_owned()];
         let mut kept = vec![];
-        let mut next = |fits, second, generation| {
-            let wanted = Wanted::new(CAPTURE_FITS, fits, "Any", "words");
+        let mut next = |include: &[&str], second, generation| {
             let mut profile = profile("shop", "a", 1);
             profile.metadata.generation = Some(generation);
+            profile.spec.capture.syscalls.include = include.iter().map(|n| (*n).to_owned()).collect();
             let profiles = [Arc::new(profile)];
-            let note = changed(&kept, &wanted, Some(&version(&[])), &profiles);
-            let again = changed(&kept, &wanted, Some(&version(&[])), &profiles);
+            let fits = capture_fits(Some(&serving), None, &profiles);
+            let note = changed(&kept, &fits, Some(&serving), &profiles);
+            let again = changed(&kept, &fits, Some(&serving), &profiles);
             assert_eq!(note, again, "a life that could not write it says the same");
-            kept = conditions::apply(&kept, &[wanted], 1, crate::fixture::at(second));
+            kept = conditions::apply(&kept, &[fits.wanted], 1, crate::fixture::at(second));
             note.map(|note| note.key)
         };
-        let first = next(false, 1, 1).expect("told");
-        assert_eq!((next(false, 2, 1), next(true, 3, 1)), (None, None));
+        let first = next(&["read"], 1, 1).expect("told");
+        assert_eq!((next(&["read"], 2, 1), next(&[], 3, 1)), (None, None));
         // Another version served in between.
-        let second = next(false, 4, 1).expect("told again");
+        let second = next(&["read"], 4, 1).expect("told again");
         assert_ne!(first, second);
-        assert_eq!((next(false, 4, 1), next(true, 5, 2)), (None, None));
-        let third = next(false, 5, 3).expect("told again");
-        assert_eq!(next(true, 5, 4), None);
-        assert!(
-            next(false, 5, 5).is_some_and(|fourth| fourth != third),
-            "within a second"
-        );
+        assert_eq!((next(&["read"], 4, 1), next(&[], 5, 2)), (None, None));
+        let third = next(&["read"], 5, 3).expect("told again");
+        assert_eq!(next(&[], 5, 4), None);
+        let fourth = next(&["read"], 5, 5).expect("within a second");
+        assert_ne!(fourth, third);
+        assert_eq!(next(&["read"], 6, 6), None, "something else of it was changed");
+        // While it does not fit already.
+        let fifth = next(&["read", "write"], 7, 7).expect("another filter is told");
+        assert_ne!(fifth, fourth);
+        assert_eq!(next(&["read", "write"], 8, 7), None);
+        let sixth = next(&["read"], 9, 8).expect("the one before is another, too");
+        assert_ne!(sixth, fifth);
+    }
+
+    #[test]
+    fn a_change_is_seen_of_each_of_many_profiles() {
+        let filters = |fifth: &str| {
+            let others = ["a", "b", "c", "d", "e"].map(|name| {
+                let capture = if name == "e" { fifth } else { "0" };
+                (name.to_owned(), capture.repeat(32))
+            });
+            with_filters(&others)
+        };
+        let said = filters("f");
+        assert_eq!((said[0].as_str(), said.len()), ("a (filter 00000000)", 4));
+        assert_eq!(said[3], "2 more (filters 00000000 ffffffff)");
+        assert_ne!(said, filters("e"));
+        assert!(with_filters(&[]).is_empty());
     }
 
     #[test]
@@ -263,21 +332,25 @@ mod tests {
         let both = [of("a", &[]), of("b", &["network"])];
         let network = capture::fingerprint(&both[1].spec.capture).expect("a filter");
         let said = |captures: &[String]| {
-            let wanted = capture_fits(Some(&trained(captures)), None, &both);
+            let wanted = capture_fits(Some(&trained(captures)), None, &both).wanted;
             (wanted.reason, wanted.message)
         };
         assert_eq!(said(&["all".to_owned(), network.clone()]).0, "AsTrained");
         let (reason, message) = said(&["all".to_owned()]);
         assert_eq!(reason, "OtherCapture");
-        assert!(message.contains("TraceProfile b lets in"), "{message}");
+        let filter = format!("TraceProfile b (filter {}) lets in", &network[..8]);
+        assert!(message.contains(&filter), "{message}");
         assert_eq!(said(&[]).0, "NotKnown");
-        assert_eq!(capture_fits(None, None, &both).reason, "NoVersion");
+        assert_eq!(capture_fits(None, None, &both).wanted.reason, "NoVersion");
         // One that is rolled out and scores something does no harm; one that scores nothing does.
         let (all, other) = (trained(&["all".to_owned()]), trained(&["c0".repeat(16)]));
         let fits = trained(&["all".to_owned(), network]);
-        assert_eq!(capture_fits(Some(&fits), Some(&all), &both).reason, "AsTrained");
+        assert_eq!(
+            capture_fits(Some(&fits), Some(&all), &both).wanted.reason,
+            "AsTrained"
+        );
         for serving in [None, Some(&fits)] {
-            let wanted = capture_fits(serving, Some(&other), &both);
+            let wanted = capture_fits(serving, Some(&other), &both).wanted;
             assert_eq!((wanted.status, wanted.reason), (Some(false), "OtherCapture"));
             assert!(wanted.message.contains("is rolled out"), "{}", wanted.message);
         }

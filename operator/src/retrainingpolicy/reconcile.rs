@@ -162,7 +162,8 @@ fn unscored(
     let serving = serving.and_then(|m| Some(m.status.as_ref()?.serving.as_ref()?.digest.clone()));
     let versions = context.caches.versions_of(namespace, model);
     let serving = versions.iter().find(|v| Some(&v.spec.digest) == serving.as_ref());
-    let names = serving.map_or(vec![], |v| model_windows::other_capture(v, &profiles));
+    let others = serving.map_or(vec![], |v| model_windows::other_capture(v, &profiles));
+    let names: Vec<String> = others.into_iter().map(|(name, _)| name).collect();
     let since = untried(status, since);
     let between = (since.as_millisecond(), now.as_millisecond());
     let of = profiles.iter().filter(|p| names.contains(&p.name_any()));
