@@ -53,6 +53,16 @@ fn labels(run: &TrainingRun) -> BTreeMap<String, String> {
     ])
 }
 
+/// The command that shows the logs of a run's workers, which are in the operator's namespace.
+pub(super) fn logs(run: &TrainingRun, config: &Config) -> String {
+    let labels = labels(run);
+    let selector: Vec<String> = [RUN_NAMESPACE, RUN_NAME]
+        .into_iter()
+        .filter_map(|label| Some(format!("{label}={}", labels.get(label)?)))
+        .collect();
+    format!("kubectl logs -n {} -l {}", config.namespace, selector.join(","))
+}
+
 fn host(run: &TrainingRun, config: &Config) -> String {
     let name = name(run);
     format!("{name}-0.{name}.{}.svc", config.namespace)
@@ -303,6 +313,26 @@ mod tests {
                 "{wrong}"
             );
         }
+    }
+
+    #[test]
+    fn logs_are_looked_for_where_the_pods_are_and_by_the_labels_that_they_have() {
+        let config = Config::parse_from(["vigia-operator", "--namespace", "watch"]);
+        let job = job(&run(), &config, None).expect("a Job");
+        let said = logs(&run(), &config);
+        let selector = said.strip_prefix("kubectl logs -n watch -l ").expect(&said);
+        assert_eq!(job.metadata.namespace.as_deref(), Some("watch"));
+        let pods = job.spec.expect("a spec").template.metadata.expect("metadata");
+        let pods = pods.labels.expect("labels");
+        let pairs: Vec<_> = selector
+            .split(',')
+            .filter_map(|pair| pair.split_once('='))
+            .collect();
+        assert_eq!(pairs.len(), 2, "{said}");
+        assert!(
+            pairs.iter().all(|(label, value)| pods[*label] == *value),
+            "{said}"
+        );
     }
 
     #[test]

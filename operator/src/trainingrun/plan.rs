@@ -38,6 +38,8 @@ pub(super) struct Observed {
     pub account: Option<String>,
     /// What a worker of a Job that failed, or of a run that is out of time, said at its end.
     pub last_words: Option<String>,
+    /// The command that shows the logs of its workers.
+    pub logs: String,
 }
 
 /// A Job, as far as a run needs it.
@@ -205,15 +207,16 @@ pub(super) fn wants_words(
 }
 
 /// What there is to say of a run that was not done in time.
-fn out_of_time(spec: &TrainingRunSpec, status: &TrainingRunStatus, words: Option<&str>) -> String {
+fn out_of_time(spec: &TrainingRunSpec, status: &TrainingRunStatus, observed: &Observed) -> String {
+    let words = observed.last_words.as_ref();
     let words = words.map(|words| format!(" A worker's last words: {words}."));
     format!(
         "not done within spec.timeout of {:#}: {} workers were done.{} Were their pods scheduled? Else start a run with a \
-         longer timeout, fewer estimators, or a smaller spec.data.maxWindows. Logs of pods that ended stay for an hour in \
-         the operator's namespace: kubectl logs -l vigia.dev/run-name=<this run>",
+         longer timeout, fewer estimators, or a smaller spec.data.maxWindows. Logs of pods that ended stay for an hour: {}",
         SignedDuration::try_from(Duration::from(spec.timeout)).unwrap_or(SignedDuration::MAX),
         status.workers.as_deref().unwrap_or("no"),
         words.unwrap_or_default(),
+        observed.logs,
     )
 }
 
@@ -265,7 +268,8 @@ fn trained(
             let message = match &observed.last_words {
                 Some(words) => format!("the training failed: {words}"),
                 None => format!(
-                    "the training Job failed ({why}); its pods' logs, in the operator's namespace, say more: kubectl logs -l vigia.dev/run-name=<this run>"
+                    "the training Job failed ({why}); its pods' logs say more: {}",
+                    observed.logs
                 ),
             };
             fail(to, generation, now, "JobFailed", &message);
@@ -285,7 +289,7 @@ fn trained(
             if let Some(job) = job {
                 to.workers = Some(workers(spec, job.succeeded));
             }
-            let message = out_of_time(spec, to, observed.last_words.as_deref());
+            let message = out_of_time(spec, to, observed);
             fail(to, generation, now, TIMEOUT, &message);
             Next::Report
         }

@@ -64,6 +64,7 @@ pub(super) async fn reconcile(
         account,
         job,
         last_words,
+        logs: job::logs(&run, &context.config),
         output: store
             .run_json::<Output>(&uid, Output::NAME)
             .await

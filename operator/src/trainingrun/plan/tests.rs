@@ -227,6 +227,7 @@ proptest! {
             output: with_output.then(|| output(exceedance)),
             account: None,
             last_words: None,
+            logs: String::new(),
         };
         let mut status = phase(start);
         for step in 0..10 {
@@ -308,6 +309,7 @@ fn a_run_that_is_out_of_time_says_so_and_its_workers_end_by_themselves() {
             record: Some(record()),
             job,
             last_words: words.map(str::to_owned),
+            logs: "kubectl logs -n here".to_owned(),
             ..Observed::default()
         };
         let (status, _) = next(&spec(), &phase(RunPhase::Training), 1, &observed, at(now));
@@ -329,7 +331,7 @@ fn a_run_that_is_out_of_time_says_so_and_its_workers_end_by_themselves() {
         "spec.timeout of 1m",
         "1/2 workers",
         "last words: waiting for rank 1.",
-        "kubectl logs",
+        "for an hour: kubectl logs -n here",
     ] {
         assert!(message.contains(said), "{message}");
     }
