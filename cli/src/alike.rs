@@ -17,7 +17,7 @@ use crate::say;
 const MAX_CAPTURES: usize = 64;
 
 /// Fewer than one in so many windows are nothing to speak of.
-const FEW: usize = 20;
+pub const FEW: usize = 20;
 /// Most lengths that are read of a model: more than windows can have that are told apart.
 const MAX_LENGTHS: usize = 64;
 
@@ -87,16 +87,24 @@ impl Learnt {
         self.captures.is_empty() || capture.is_none_or(|capture| self.captures.contains(&capture))
     }
 
-    /// That the model of `path` was trained on others than these, and what to do.
-    pub fn of_other_calls(&self, path: &Path, capture: Fingerprint) -> Failure {
-        let recorded = "the -e that its windows were recorded with";
-        let next = if self.captures.contains(&Fingerprint::ALL) {
-            "leave -e out, or train a model on windows that are recorded with it".to_owned()
-        } else if capture == Fingerprint::ALL {
-            format!("give {recorded}, or train a model on windows of all system calls")
-        } else {
-            format!("give {recorded}, or train a model on windows that are recorded with this one")
+    /// That the model of `path` was trained on others than the calls that are traced, or that windows were recorded of, and
+    /// what to do.
+    pub fn of_other_calls(&self, path: &Path, capture: Fingerprint, are: Calls) -> Failure {
+        let of_all = self.captures.contains(&Fingerprint::ALL);
+        let first = match (are, of_all) {
+            (Calls::Traced, true) => "leave -e out",
+            (Calls::Traced, false) => "give the -e that its windows were recorded with",
+            (Calls::Recorded, true) => "score windows that `vigia trace` recorded without -e",
+            (Calls::Recorded, false) => {
+                "score windows that `vigia trace` recorded with the -e of those that it was trained on"
+            }
         };
+        let like = match (are, capture == Fingerprint::ALL) {
+            (_, true) => "of all system calls",
+            (Calls::Traced, false) => "that are recorded with this -e",
+            (Calls::Recorded, false) => "like these",
+        };
+        let next = format!("{first}, or train a model on windows {like}");
         let why = "trained on windows of other system calls than these (-e): its scores would say nothing";
         Failure::input(format!("{}: {why}", path.display())).next(next)
     }
@@ -139,6 +147,15 @@ pub fn of_training(rows: &Rows) -> Result<(Vec<String>, Vec<String>), Failure> {
     // One that is not known could be any.
     let known: Option<Vec<String>> = all.iter().map(|one| one.map(|one| one.to_string())).collect();
     Ok((known.unwrap_or_default(), warnings))
+}
+
+/// Where the system calls come from that a model is not for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Calls {
+    /// They are about to be traced.
+    Traced,
+    /// Windows of them were recorded.
+    Recorded,
 }
 
 fn seconds(ms: &[u32]) -> String {
@@ -208,12 +225,40 @@ mod tests {
         let all = learnt("", &["all".to_owned()]);
         assert!(all.fits(None) && all.fits(Some(Fingerprint::ALL)) && !all.fits(Some(other())));
         assert!(learnt("", &[]).fits(Some(other())));
-        let next = |model: &Learnt, capture| {
-            let failure = model.of_other_calls(Path::new("m.apr"), capture);
-            format!("{failure:?}")
-        };
-        assert!(next(&all, other()).contains("leave -e out"));
-        assert!(next(&learnt("", &[other().to_string()]), Fingerprint::ALL).contains("of all system calls"));
+        let filtered = learnt("", &[other().to_string()]);
+        for (model, capture, are, said) in [
+            (
+                &all,
+                other(),
+                Calls::Traced,
+                ["leave -e out", "recorded with this -e"],
+            ),
+            (
+                &filtered,
+                Fingerprint::ALL,
+                Calls::Traced,
+                ["give the -e", "of all system calls"],
+            ),
+            (
+                &all,
+                other(),
+                Calls::Recorded,
+                ["recorded without -e", "windows like these"],
+            ),
+            (
+                &filtered,
+                Fingerprint::ALL,
+                Calls::Recorded,
+                ["with the -e of those", "of all system calls"],
+            ),
+        ] {
+            let failure = format!("{:?}", model.of_other_calls(Path::new("m.apr"), capture, are));
+            assert!(said.iter().all(|said| failure.contains(said)), "{failure}");
+            assert!(
+                are == Calls::Traced || !failure.contains("give the -e"),
+                "{failure}"
+            );
+        }
     }
 
     #[test]

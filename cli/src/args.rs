@@ -143,8 +143,9 @@ pub struct Trace {
     #[arg(long, value_name = "TIME", value_parser = window)]
     pub window: Option<Duration>,
     /// How long a command takes to start (2s if not said): the windows that begin within this time, the first one in any
-    /// case, are its start, from which nothing is learnt. Give it more for what is slow to come up.
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    /// case, are its start, from which nothing is learnt. Give it more for what is slow to come up, and 0s for what starts
+    /// at once.
+    #[arg(long, value_name = "TIME", value_parser = time)]
     pub warm_up: Option<Duration>,
     /// Record windows: .parquet for `vigia train`, .jsonl for `vigia train` and people. The windows in which a command that
     /// is traced from its start comes up (see --warm-up) and that in which it ends teach nothing, nor does one that was cut
@@ -525,8 +526,19 @@ fn severity(text: &str) -> Result<Severity, String> {
 
 /// `300ms`, `2s`, `5m`, `1h`, or several in a row.
 fn duration(text: &str) -> Result<Duration, String> {
+    match time(text)? {
+        Duration::ZERO => Err("write a time from 1ms".to_owned()),
+        time => Ok(time),
+    }
+}
+
+/// Like [`duration`], or none at all.
+fn time(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is no time; write for example 300ms, 2s, 5m or 1h30m");
     let (mut rest, mut total) = (text, Duration::ZERO);
+    if rest.is_empty() {
+        return Err(wrong());
+    }
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
         let (number, tail) = rest.split_at(digits);
@@ -544,7 +556,7 @@ fn duration(text: &str) -> Result<Duration, String> {
         total = total.checked_add(Duration::from_millis(part)).ok_or_else(wrong)?;
         rest = tail;
     }
-    if total.is_zero() { Err(wrong()) } else { Ok(total) }
+    Ok(total)
 }
 
 fn window(text: &str) -> Result<Duration, String> {
@@ -577,5 +589,11 @@ mod tests {
             assert!(ms(wrong).is_err(), "{wrong}");
         }
         assert!(window("50ms").is_err());
+        assert!(duration("0s").is_err_and(|why| why.contains("1ms")));
+        assert_eq!(
+            (time("0s"), time("0m1ms")),
+            (Ok(Duration::ZERO), Ok(Duration::from_millis(1)))
+        );
+        assert!(time("").is_err() && time("0").is_err());
     }
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 use vigia_model::calibration::Severity;
 use vigia_model::pipeline::{ScoreError, Scratch, Verdict};
 
-use crate::alike::Learnt;
+use crate::alike::{Calls, Learnt};
 use crate::args::{Format, Score};
 use crate::error::{Failure, NO};
 use crate::input::{self, Pasts, Windows};
@@ -98,7 +98,7 @@ pub fn run(args: &Score) -> Result<u8, Failure> {
         }
         if let Some(other) = others.first() {
             if tally.all() == before {
-                return Err(learnt.of_other_calls(&args.model, *other));
+                return Err(learnt.of_other_calls(&args.model, *other, Calls::Recorded));
             }
             Out::Stderr.line(&format!(
                 "{}: {} left out, of other system calls than the model was trained on (-e)",

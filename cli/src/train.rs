@@ -9,10 +9,11 @@ use vigia_model::schema::Schema;
 use vigia_trainer::data::Rows;
 use vigia_trainer::fit::{self, Params, Trained};
 
+use crate::alike::{self, FEW};
 use crate::args::{Format, Train};
 use crate::error::Failure;
 use crate::say::Out;
-use crate::{alike, input, say};
+use crate::{input, say};
 
 /// Of all windows, this share is held out, or as many as are needed.
 const HOLDOUT: f64 = 0.2;
@@ -34,10 +35,11 @@ pub fn run(args: &Train) -> Result<u8, Failure> {
         .transpose()?;
     let bar = say::progress("reading windows");
     let rows = input::rows(&args.input, Schema::syscalls_v1())?;
-    can_learn(&args.estimators, &rows)?;
-    alike::of_training(&rows)?
-        .1
+    let silent = can_learn(&args.estimators, &rows)?;
+    let differ = alike::of_training(&rows)?.1;
+    silent
         .iter()
+        .chain(&differ)
         .for_each(|warning| Out::Stderr.line(warning));
     let params = Params {
         estimators: args.estimators.clone(),
@@ -125,17 +127,33 @@ pub fn fit_rows(rows: &Rows, mut params: Params) -> Result<Fitted, Failure> {
     Ok(Fitted { trained, held })
 }
 
-/// What looks at sequences of calls cannot be trained on windows that were recorded without them.
-fn can_learn(estimators: &[EstimatorKind], rows: &Rows) -> Result<(), Failure> {
-    let Some(kind) = estimators.iter().find(|kind| kind.is_order()) else {
-        return Ok(());
-    };
-    if rows.is_empty() || rows.contexts().iter().any(|context| !context.grams().is_empty()) {
-        return Ok(());
+/// What looks at sequences of calls cannot be trained on windows that were recorded without them. Where some were, what
+/// there is to say of that.
+fn can_learn(estimators: &[EstimatorKind], rows: &Rows) -> Result<Option<String>, Failure> {
+    let kinds: Vec<&str> = estimators
+        .iter()
+        .filter(|kind| kind.is_order())
+        .map(|kind| kind.as_str())
+        .collect();
+    let without = rows
+        .contexts()
+        .iter()
+        .filter(|context| context.grams().is_empty());
+    let without = without.count();
+    let names = kinds.join(" and ");
+    // An idle thread makes no two calls in a window.
+    if kinds.is_empty() || without * FEW < rows.len().max(1) {
+        return Ok(None);
+    }
+    if without < rows.len() {
+        return Ok(Some(format!(
+            "warning: {without} of {} carry no sequences of calls: {names} learn from the others alone, and say nothing of \
+             windows like these; record all of them with `vigia trace --sequences`, or by agents in mode Full",
+            say::windows(rows.len())
+        )));
     }
     Err(Failure::input(format!(
-        "{}: no sequence of calls in these windows, which is what this kind looks at",
-        kind.as_str()
+        "{names}: no sequence of calls in these windows, which is what that looks at"
     ))
     .next(
         "record them with `vigia trace --sequences`, or by an agent that traces in mode Sampled or Full, or leave it out of \
@@ -181,6 +199,43 @@ fn data_digest(rows: &Rows) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_learns_from_a_part_of_the_windows_says_so() {
+        use vigia_model::context::{Context, Gram};
+        use vigia_trainer::data::About;
+        let rows = |with: usize, without: usize| {
+            let mut rows = Rows::new(Schema::syscalls_v1());
+            let vector = vec![0.0; rows.width()];
+            for i in 0..with + without {
+                let gram = (i < with).then_some(Gram { id: 0x0203, count: 1 });
+                let context = Context::new(gram.into_iter().collect(), vec![]).expect("a context");
+                rows.push_within(&vector, About::default(), context)
+                    .expect("a row");
+            }
+            rows
+        };
+        let order = [EstimatorKind::Novelty, EstimatorKind::Ngram, EstimatorKind::Stide];
+        let said = can_learn(&order, &rows(30, 20))
+            .expect("some")
+            .expect("a warning");
+        assert!(
+            said.starts_with("warning: 20 of 50 windows carry no sequences of calls: n-gram and stide learn"),
+            "{said}"
+        );
+        assert_eq!(
+            can_learn(&order, &rows(50, 2)),
+            Ok(None),
+            "an idle one now and then"
+        );
+        assert_eq!(
+            can_learn(&order[..1], &rows(30, 20)),
+            Ok(None),
+            "it looks at counts"
+        );
+        assert_eq!(can_learn(&order, &rows(0, 0)), Ok(None), "that is said elsewhere");
+        assert!(can_learn(&order, &rows(0, 50)).is_err());
+    }
 
     #[test]
     fn a_fifth_is_held_out_or_what_calibration_needs() {

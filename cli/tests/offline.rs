@@ -680,7 +680,7 @@ fn windows_of_other_calls_are_not_scored_and_a_mix_is_told_of() {
     let score = |input| ["score", "--model", "m.apr", "--unsigned", "--input", input];
     let said = fails(at, 3, &score("some.jsonl"));
     assert!(
-        said.contains("of other system calls than these (-e)") && said.contains("next: leave -e out"),
+        said.contains("of other system calls than these (-e)") && said.contains("recorded without -e, or"),
         "{said}"
     );
     ok(at, &["convert", "some.jsonl", "some.parquet"]);

@@ -699,7 +699,7 @@ fn how_a_command_begins_and_ends_is_recorded_and_teaches_nothing() {
     assert_eq!(code, Some(3), "{said}");
     assert!(
         said.contains("short.parquet: nothing to learn from in ")
-            && said.contains("--window shorter than 2 s"),
+            && said.contains("over within the command's first 2 s"),
         "{said}"
     );
     assert!(!folder.path().join("short.parquet").exists());
@@ -769,7 +769,7 @@ fn how_a_command_begins_and_ends_is_recorded_and_teaches_nothing() {
         &["--window", "100ms", "--", "sh", "-c", "sleep 0.3"],
     );
     assert_eq!(code, Some(3), "{said}");
-    assert!(said.contains("in a command's first 2 s (--warm-up)"), "{said}");
+    assert!(said.contains("over within the command's first 2 s"), "{said}");
 
     // What runs already neither begins nor ends.
     let shell = Shell::start();

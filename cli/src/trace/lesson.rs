@@ -50,6 +50,8 @@ pub struct Lesson<'a> {
     /// Kept where they are needed at the end.
     rows: Option<Rows>,
     windows: usize,
+    /// How long they were together.
+    lasted: Duration,
     /// Of which something can be learnt.
     whole: usize,
 }
@@ -67,6 +69,7 @@ impl<'a> Lesson<'a> {
             file,
             rows: keeps.then(|| Rows::new(Schema::syscalls_v1())),
             windows: 0,
+            lasted: Duration::ZERO,
             whole: 0,
         })
     }
@@ -74,6 +77,7 @@ impl<'a> Lesson<'a> {
     /// Takes a window, the line that says it, and what is known beside.
     pub fn take(&mut self, seen: &Seen, record: &Record, context: Context) -> Result<(), Failure> {
         self.windows += 1;
+        self.lasted += Duration::from_millis(seen.window.duration_ms.into());
         if let Some(Recorder::Lines(path, file)) = &mut self.file {
             write_line(file, record).map_err(|error| Failure::write(path, error))?;
         }
@@ -132,18 +136,37 @@ impl<'a> Lesson<'a> {
 
     /// What to do where there were too few windows.
     fn longer(&self) -> String {
-        let length = self.args.window.unwrap_or(WINDOW).as_secs_f64();
-        if self.args.command.is_empty() {
-            return format!(
-                "trace for longer, or with a --window shorter than {length} s: windows that were cut short teach nothing"
-            );
-        }
-        let warm_up = self.args.warm_up.unwrap_or(WARM_UP).as_secs_f64();
-        format!(
-            "trace for longer, or with a --window shorter than {length} s: the windows that begin in a command's first \
-             {warm_up} s (--warm-up) and that in which it ends teach nothing"
+        let length = self.args.window.unwrap_or(WINDOW);
+        let warm_up = self.args.warm_up.unwrap_or(WARM_UP);
+        longer(
+            length,
+            (!self.args.command.is_empty()).then_some(warm_up),
+            self.lasted,
         )
     }
+}
+
+/// What to do where a trace of this length had too few windows; `warm_up` is of one that began with a command.
+fn longer(window: Duration, warm_up: Option<Duration>, lasted: Duration) -> String {
+    let length = window.as_secs_f64();
+    let Some(warm_up) = warm_up else {
+        return format!(
+            "trace for longer, or with a --window shorter than {length} s: windows that were cut short teach nothing"
+        );
+    };
+    let start = warm_up.as_secs_f64();
+    if lasted <= warm_up {
+        // Whatever the windows' length is, all of them begin too early.
+        return format!(
+            "the trace of {} s was over within the command's first {start} s, from which nothing is learnt (--warm-up): \
+             trace for longer, or give a shorter --warm-up, if it starts faster than that",
+            lasted.as_secs_f64()
+        );
+    }
+    format!(
+        "trace for longer, or with a --window shorter than {length} s: the windows that begin in a command's first \
+         {start} s (--warm-up) and that in which it ends teach nothing"
+    )
 }
 
 /// What is written at the end needs a folder that is there, which should be known at the beginning.
@@ -201,6 +224,27 @@ mod tests {
     use vigia_model::window::Window;
 
     #[test]
+    fn what_would_help_is_advised() {
+        let s = Duration::from_secs;
+        let said = longer(s(2), Some(s(30)), Duration::from_millis(2500));
+        assert!(
+            said.contains("2.5 s was over within the command's first 30 s"),
+            "{said}"
+        );
+        assert!(
+            said.contains("a shorter --warm-up") && !said.contains("--window"),
+            "{said}"
+        );
+        let said = longer(s(10), Some(s(2)), s(5));
+        assert!(
+            said.contains("a --window shorter than 10 s: the windows that begin in a command's first 2 s"),
+            "{said}"
+        );
+        let said = longer(s(2), None, s(1));
+        assert!(said.contains("--window") && !said.contains("--warm-up"), "{said}");
+    }
+
+    #[test]
     fn a_commands_start_and_end_are_no_work_and_those_of_a_trace_alone_are() {
         let closed = |age, last| Closed {
             key: (),
@@ -220,5 +264,14 @@ mod tests {
         assert_eq!(edges(true, 1999), [start; 4]);
         assert_eq!(edges(true, 2000), [start, start, None, end]);
         assert_eq!(edges(false, 0), [None; 4]);
+        // The first window is the start however fast that is said to be.
+        let first = edge(true, &closed(0, false), Duration::ZERO, Duration::ZERO);
+        let second = edge(
+            true,
+            &closed(1, false),
+            Duration::from_millis(100),
+            Duration::ZERO,
+        );
+        assert_eq!((first, second), (start, None));
     }
 }

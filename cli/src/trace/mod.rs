@@ -21,7 +21,7 @@ use vigia_agent::window::{Closed, Now, Totals, Windows};
 use vigia_model::artifact::Artifact;
 use vigia_model::syscalls::Arch;
 
-use crate::alike::Learnt;
+use crate::alike::{Calls, Learnt};
 use crate::analysis::realtime::{Odd, Realtime};
 use crate::args::{Format, Trace};
 use crate::error::Failure;
@@ -135,7 +135,9 @@ fn makes_sense(args: &Trace) -> Result<(), Failure> {
 fn is_for_these(path: &Path, model: &Artifact, args: &Trace) -> Result<(), Failure> {
     let learnt = Learnt::of(&model.metadata);
     match args.capture() {
-        Some(capture) if !learnt.fits(Some(capture)) => return Err(learnt.of_other_calls(path, capture)),
+        Some(capture) if !learnt.fits(Some(capture)) => {
+            return Err(learnt.of_other_calls(path, capture, Calls::Traced));
+        }
         _ => {}
     }
     if let Some(other) = learnt.other_length(path, args.window.unwrap_or(WINDOW)) {
