@@ -11,13 +11,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::validate::Report;
 use crate::observed::Observations;
-use crate::store::{Mark, Segment, Store, StoreError};
+use crate::store::{Mark, Row, Segment, Store, StoreError};
 
 /// A group is written at the latest so long after its first report came …
 const WAIT: Duration = Duration::from_millis(1000);
-/// … or when it has so many rows …
-const ROWS: usize = 20_000;
-/// … or reports. An agent sends its next batch after the answer to the one before, so 5,000 nodes make groups
+/// … or when its rows take so many bytes of memory …
+const HELD: usize = 32 << 20;
+/// … or there are so many reports. An agent sends its next batch after the answer to the one before, so 5,000 nodes make groups
 /// of at most 5,000.
 const REPORTS: usize = 2_000;
 
@@ -70,15 +70,19 @@ async fn work(
         };
         let Some(first) = first else { break };
         let until = Instant::now() + WAIT;
+        let mut held = held(&first.report);
         let mut group = vec![first];
-        while group.len() < REPORTS && group.iter().map(|p| p.report.rows.len()).sum::<usize>() < ROWS {
+        while group.len() < REPORTS && held < HELD {
             let more = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => None,
                 more = tokio::time::timeout_at(until, receiver.recv()) => more.ok().flatten(),
             };
             match more {
-                Some(pending) => group.push(pending),
+                Some(pending) => {
+                    held += self::held(&pending.report);
+                    group.push(pending);
+                }
                 None => break,
             }
         }
@@ -86,13 +90,23 @@ async fn work(
     }
     // Who waits for an answer gets one.
     receiver.close();
-    let mut rest = vec![];
+    let (mut rest, mut held) = (vec![], 0);
     while let Some(pending) = receiver.recv().await {
+        held += self::held(&pending.report);
         rest.push(pending);
+        if held >= HELD {
+            commit(&store, &observations, std::mem::take(&mut rest)).await;
+            held = 0;
+        }
     }
     if !rest.is_empty() {
         commit(&store, &observations, rest).await;
     }
+}
+
+/// Bytes that a report's rows take.
+fn held(report: &Report) -> usize {
+    report.rows.iter().map(Row::held).sum()
 }
 
 async fn commit(store: &Store, observations: &Observations, group: Vec<Pending>) {
@@ -155,6 +169,7 @@ mod tests {
     use crate::ingest::validate::check;
     use crate::ingest::validate::tests::{NOW, batch, plan};
     use crate::store::Options;
+    use vigia_model::context::{Context, Gram, MAX_GRAMS, PLACES};
 
     fn report(sequence: u64) -> Report {
         let mut allowed = Allowed::default();
@@ -206,6 +221,40 @@ mod tests {
         assert_eq!(rows(&store), 8);
         drop(committer);
         work.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_group_takes_no_more_memory_than_it_may_however_many_rows_that_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path(), 0).await;
+        let (committer, work) = Committer::new(store.clone(), Arc::default(), CancellationToken::new());
+        let heavy = |sequence| {
+            let mut report = report(sequence);
+            let grams = (0..MAX_GRAMS).map(|i| Gram {
+                id: Gram::id_of([i % PLACES, i / PLACES]),
+                count: 1,
+            });
+            let mut grams: Vec<Gram> = grams.collect();
+            grams.sort_unstable();
+            report.rows[0].context = Context::new(grams, vec![]).unwrap();
+            report.rows = vec![report.rows[0].clone(); 2000];
+            report
+        };
+        assert!(
+            (HELD / 2 + 1..HELD).contains(&held(&heavy(1))),
+            "{}",
+            held(&heavy(1))
+        );
+        // All of them are there before the first is looked at.
+        let sent = (1..=6).map(|node| {
+            let committer = committer.clone();
+            async move { committer.store(format!("n{node}"), heavy(1)).await.unwrap() }
+        });
+        let sent = futures::future::join_all(sent);
+        drop(committer);
+        assert_eq!(tokio::join!(sent, work).0, [1; 6]);
+        let stats = store.stats().unwrap();
+        assert_eq!((stats.rows, stats.files), (12_000, 3), "two reports each");
     }
 
     #[tokio::test]

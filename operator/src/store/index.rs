@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::rows::Kind;
+use super::rows::{Kind, MOST_HELD};
 use super::segment::{FINE_MS, Meta, ProfileCounts};
 
 /// A range of commits, both ends included.
@@ -71,12 +71,19 @@ impl Partition {
     }
 }
 
+fn rows(profiles: &[ProfileCounts]) -> u64 {
+    let counts = profiles.iter().flat_map(|p| &p.counts);
+    counts.fold(0, |sum, count| sum.saturating_add(count.rows))
+}
+
 /// A file with samples.
 #[derive(Clone, Debug)]
 pub(super) struct SampleFile {
     pub path: String,
     pub bytes: u64,
     pub profiles: Vec<ProfileCounts>,
+    /// Bytes that its rows take in memory.
+    pub held: u64,
 }
 
 impl SampleFile {
@@ -84,6 +91,11 @@ impl SampleFile {
         Self {
             path,
             bytes,
+            // Of files that do not say it, they may have as many sequences as a window can.
+            held: match meta.held {
+                0 => rows(&meta.profiles).saturating_mul(MOST_HELD),
+                held => held,
+            },
             profiles: meta.profiles,
         }
     }
@@ -96,7 +108,7 @@ impl SampleFile {
 
     /// Rows in all.
     pub fn rows(&self) -> u64 {
-        self.profiles.iter().flat_map(|p| &p.counts).map(|c| c.rows).sum()
+        rows(&self.profiles)
     }
 
     /// End of the latest span.

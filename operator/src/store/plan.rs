@@ -10,8 +10,9 @@ use super::segment::Summary;
 const COMPACT_COMMITS: usize = 64;
 /// … or the age of the oldest, by the clock of its marks.
 const COMPACT_AGE_MS: i64 = 120_000;
-/// Rows that are held in memory while files are merged.
-const MERGE_ROWS: u64 = 50_000;
+/// Bytes of rows that are held in memory while files are merged: a hundred thousand windows without sequences of calls, and a
+/// seventh of that with as many of them as a window may have.
+const MERGE_HELD: u64 = 128 << 20;
 /// Files of a partition that are merged at once.
 const MERGE_FILES: usize = 8;
 /// Files of summaries that are merged at once.
@@ -108,11 +109,11 @@ pub(super) fn plan_compaction<'a>(
     if count < COMPACT_COMMITS && !aged {
         return None;
     }
-    let mut rows = 0;
+    let mut held = 0u64;
     let mut range: Option<Range> = None;
     for (number, file) in journal {
-        rows += file.rows();
-        if rows > MERGE_ROWS && range.is_some() {
+        held = held.saturating_add(file.held);
+        if held > MERGE_HELD && range.is_some() {
             break;
         }
         let first = range.map_or(*number, |r| r.first);
@@ -124,20 +125,20 @@ pub(super) fn plan_compaction<'a>(
 /// Neighbours in a partition that are worth merging: many, and together small enough.
 pub(super) fn plan_merge(files: &BTreeMap<Range, SampleFile>) -> Vec<Range> {
     let mut run: Vec<Range> = vec![];
-    let mut rows = 0;
+    let mut held = 0;
     for (range, file) in files {
         // A large file ends a run: what is merged covers all that lies between its ends.
-        let large = file.rows() > MERGE_ROWS / 2;
-        if large || rows + file.rows() > MERGE_ROWS {
+        let large = file.held > MERGE_HELD / 2;
+        if large || held + file.held > MERGE_HELD {
             if run.len() >= MERGE_FILES {
                 break;
             }
             run.clear();
-            rows = 0;
+            held = 0;
         }
         if !large {
             run.push(*range);
-            rows += file.rows();
+            held += file.held;
         }
     }
     if run.len() >= MERGE_FILES { run } else { vec![] }
@@ -171,15 +172,25 @@ pub(super) fn room(held: u64, free: u64, reserve: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::rows::MOST_HELD;
     use crate::store::segment::{Count, Meta, ProfileCounts};
 
-    fn file(number: u64, rows: u64) -> (Range, SampleFile) {
+    fn file(number: u64, held: u64) -> (Range, SampleFile) {
         let range = Range {
             first: number,
             last: number,
         };
+        let meta = Meta {
+            held,
+            ..Meta::default()
+        };
+        (range, SampleFile::new(range.name(), 1, meta))
+    }
+
+    #[test]
+    fn rows_of_a_file_that_does_not_say_what_they_take_may_take_the_most() {
         let count = Count {
-            rows,
+            rows: 3,
             ..Count::default()
         };
         let profiles = vec![ProfileCounts {
@@ -190,42 +201,46 @@ mod tests {
             profiles,
             ..Meta::default()
         };
-        (range, SampleFile::new(range.name(), 1, meta))
+        assert_eq!(SampleFile::new(String::new(), 1, meta).held, 3 * MOST_HELD);
     }
 
     #[test]
     fn the_journal_moves_on_by_number_or_by_age() {
-        let journal = |n: u64, rows| (1..=n).map(|i| (i, file(i, rows).1)).collect::<BTreeMap<_, _>>();
+        let journal = |n: u64, held| (1..=n).map(|i| (i, file(i, held).1)).collect::<BTreeMap<_, _>>();
         let range = |first, last| Some(Range { first, last });
         let few = journal(3, 10);
         assert_eq!(plan_compaction(few.iter(), Some(0), COMPACT_AGE_MS - 1), None);
         assert_eq!(plan_compaction(few.iter(), Some(0), COMPACT_AGE_MS), range(1, 3));
         let many = journal(64, 10);
         assert_eq!(plan_compaction(many.iter(), None, 0), range(1, 64));
-        let large = journal(64, MERGE_ROWS / 2);
+        let large = journal(64, MERGE_HELD / 2);
         assert_eq!(plan_compaction(large.iter(), None, 0), range(1, 2));
-        let huge = journal(64, MERGE_ROWS * 2);
+        // A few rows with many sequences are as much as many with none.
+        let heavy = journal(64, 2000 * MOST_HELD);
+        let most = MERGE_HELD / (2000 * MOST_HELD);
+        assert_eq!(plan_compaction(heavy.iter(), None, 0), range(1, most));
+        let huge = journal(64, MERGE_HELD * 2);
         assert_eq!(plan_compaction(huge.iter(), None, 0), range(1, 1));
     }
 
     #[test]
     fn small_neighbours_are_merged_and_large_files_are_left() {
-        let files = |rows: &[u64]| {
+        let files = |held: &[u64]| {
             (1..)
-                .zip(rows)
-                .map(|(i, rows)| file(i, *rows))
+                .zip(held)
+                .map(|(i, held)| file(i, *held))
                 .collect::<BTreeMap<_, _>>()
         };
         assert!(plan_merge(&files(&[5; 7])).is_empty());
         assert_eq!(plan_merge(&files(&[5; 9])).len(), 9);
-        let one_large = [&[MERGE_ROWS][..], &[5; 8]].concat();
+        let one_large = [&[MERGE_HELD][..], &[5; 8]].concat();
         assert_eq!(
             plan_merge(&files(&one_large)).first(),
             Some(&Range { first: 2, last: 2 })
         );
-        assert!(plan_merge(&files(&[MERGE_ROWS / 2; 20])).is_empty());
+        assert!(plan_merge(&files(&[MERGE_HELD / 2; 20])).is_empty());
         // One that is neither, between small ones: what comes after it is a run of its own.
-        let middling = [&[5; 4][..], &[MERGE_ROWS / 2 + 1], &[5; 8]].concat();
+        let middling = [&[5; 4][..], &[MERGE_HELD / 2 + 1], &[5; 8]].concat();
         let run = plan_merge(&files(&middling));
         assert_eq!(run.len(), 8);
         assert_eq!(run[0], Range { first: 6, last: 6 });

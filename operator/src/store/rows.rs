@@ -31,7 +31,8 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, ParquetMetaDataReader};
 use parquet::file::properties::WriterProperties;
 
-use vigia_model::context::Context;
+use vigia_model::context::{Context, Gram, MAX_GRAMS, MAX_PAST};
+use vigia_model::schema::MAX_FEATURES;
 use vigia_model::syscalls::ALL_CALLS;
 
 use super::StoreError;
@@ -93,7 +94,21 @@ pub struct Row {
     pub context: Context,
 }
 
+/// Bytes that a row takes at most.
+pub(super) const MOST_HELD: u64 = (size_of::<Row>()
+    + MAX_FEATURES * size_of::<f32>()
+    + MAX_PAST * size_of::<f32>()
+    + MAX_GRAMS * size_of::<Gram>()) as u64;
+
 impl Row {
+    /// Bytes that it takes in memory; texts are shared.
+    pub fn held(&self) -> usize {
+        size_of::<Self>()
+            + size_of_val(&*self.features)
+            + size_of_val(self.context.past())
+            + size_of_val(self.context.grams())
+    }
+
     /// Its kind.
     pub fn kind(&self) -> Kind<'_> {
         Kind {

@@ -128,6 +128,9 @@ pub(super) struct Meta {
     pub summaries: Vec<Summary>,
     #[prost(message, repeated, tag = "3")]
     pub profiles: Vec<ProfileCounts>,
+    /// Bytes that the rows take in memory; 0 in files of an operator that did not write it.
+    #[prost(uint64, tag = "4")]
+    pub held: u64,
 }
 
 /// Finest span of counts: fine enough for "windows since" of a run to be exact within it.
@@ -192,7 +195,9 @@ impl Meta {
     /// Counts of rows.
     pub fn of_rows<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Self {
         let mut profiles: BTreeMap<(&str, &str, Kind<'_>), BTreeMap<i64, Count>> = BTreeMap::new();
+        let mut held = 0;
         for row in rows {
+            held += row.held() as u64;
             let start_ms = row.start_ms.div_euclid(SPAN_MS) * SPAN_MS;
             let count = profiles
                 .entry((&row.namespace, &row.profile, row.kind()))
@@ -207,6 +212,7 @@ impl Meta {
             count.alerted += u64::from(row.above_threshold);
         }
         Self {
+            held,
             profiles: profiles
                 .into_iter()
                 .map(|((namespace, profile, kind), counts)| ProfileCounts {

@@ -117,7 +117,7 @@ impl Newest {
             if !self.keeps_order && !row.context.grams().is_empty() {
                 row.context = Context::new(vec![], row.context.past().to_vec()).unwrap_or_default();
             }
-            self.held += size(&row);
+            self.held += row.held();
             self.rows.push(row);
             if self.rows.len() > self.limit + self.limit / 4 || self.held > self.room + self.room / 4 {
                 self.cut();
@@ -145,7 +145,7 @@ impl Newest {
         }
         let mut held = 0;
         let beyond = self.rows.iter().find(|row| {
-            held += size(row);
+            held += row.held();
             held > self.room
         });
         if let Some(latest_ms) = beyond.map(|row| row.start_ms) {
@@ -155,16 +155,8 @@ impl Newest {
             self.floor_ms = latest_ms.saturating_add(1);
             self.is_full = true;
         }
-        self.held = self.rows.iter().map(size).sum();
+        self.held = self.rows.iter().map(Row::held).sum();
     }
-}
-
-/// Bytes that a window takes.
-fn size(row: &Row) -> usize {
-    size_of::<Row>()
-        + size_of_val(&*row.features)
-        + size_of_val(row.context.past())
-        + size_of_val(row.context.grams())
 }
 
 fn identity(row: &Row) -> (&str, u64, i64) {
@@ -371,7 +363,7 @@ mod tests {
             let all: Vec<Row> = windows.iter().map(|(&(source, at), &n)| with_grams(row(source, at), n)).collect();
             let gather = |rows: &[Row]| {
                 let mut newest = newest(limit, false);
-                (newest.0.keeps_order, newest.0.room) = (true, 9 * size(&with_grams(row(0, 0), 20)));
+                (newest.0.keeps_order, newest.0.room) = (true, 9 * with_grams(row(0, 0), 20).held());
                 for row in rows {
                     newest.take(row.clone());
                     prop_assert!(newest.0.held <= newest.0.room + newest.0.room / 4);
@@ -383,7 +375,7 @@ mod tests {
             mixed.sort_by_key(|row| (row.source + 1).wrapping_mul(seed) ^ (row.start_ms as u64).wrapping_mul(seed | 1));
             let (_, other) = gather(&mixed)?;
             prop_assert_eq!(&kept, &other.0);
-            prop_assert!(kept.len() <= limit as usize && kept.iter().map(size).sum::<usize>() <= room);
+            prop_assert!(kept.len() <= limit as usize && kept.iter().map(Row::held).sum::<usize>() <= room);
             prop_assert!(is_full || kept.len() == all.len().min(limit as usize));
             let oldest = kept.iter().map(|row| row.start_ms).min().unwrap_or(i64::MAX);
             let newer = all.iter().filter(|row| row.start_ms > oldest).count();
@@ -436,8 +428,8 @@ mod tests {
             context: Context::new(vec![], vec![1.0; MAX_PAST]).expect("a context"),
             ..row(1, 1)
         };
-        assert!(MOST * size(&window) <= ROOM, "{}", size(&window));
-        assert!(29_000 * (size(&window) + MAX_GRAMS * size_of::<Gram>()) <= ROOM);
+        assert!(MOST * window.held() <= ROOM, "{}", window.held());
+        assert!(29_000 * (window.held() + MAX_GRAMS * size_of::<Gram>()) <= ROOM);
     }
 
     #[test]
