@@ -371,11 +371,11 @@ pub enum OnExceed {
     Suspend,
 }
 
-/// What tracing takes.
+/// What tracing takes at most, in steps of 1, 2 and 5: what swings around a step stays what it was.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Overhead {
-    /// On all nodes together, in thousandths of a core, rounded up.
+    /// On all nodes together, in thousandths of a core, rounded up; no less than on one of them.
     #[serde(default)]
     pub milli_cores: i64,
     /// On the node where it is the most.

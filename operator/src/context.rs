@@ -98,8 +98,9 @@ pub struct Caches {
     pub version_names: Names,
     /// Names of the policies of each Model.
     pub policy_names: Names,
-    /// Names of the nodes that withheld alerts of each profile of late, whether or not they have a pod of it now.
-    pub withheld_on: Names,
+    /// Names of the nodes that withheld alerts of each profile of late, or keep less of it than it wants, whether or not
+    /// they have a pod of it now.
+    pub told_on: Names,
 }
 
 impl Caches {

@@ -169,7 +169,7 @@ impl Engine {
         let steps = self.shelf.want(&desired.models);
         self.shelf.swap(&desired.models);
         self.scorer.retain(&desired, now);
-        self.meter.plan(&desired.profiles);
+        self.meter.plan(&desired.profiles, now);
         self.desired = desired;
         self.scan_at = Duration::ZERO;
         self.dirty = true;
@@ -279,9 +279,7 @@ impl Engine {
                 })
             })
             .collect();
-        let changed = self
-            .meter
-            .read(now.mono, &self.stats, &readings, &self.desired.profiles);
+        let changed = self.meter.read(now.mono, &self.stats, &readings);
         for (profile, level) in changed {
             tracing::warn!(%profile, ?level, "what is kept of calls changes with what it costs");
             self.dirty = true;
@@ -683,6 +681,13 @@ impl Engine {
             (key.clone(), cost)
         };
         profiles.map(cost).collect()
+    }
+
+    /// Profiles that have left the plan of late, and what was kept of their calls where that was less than they wanted.
+    #[must_use]
+    pub fn held_down(&self, now: Duration) -> BTreeMap<Key, Level> {
+        let held = self.meter.held_down(now);
+        held.map(|(key, level)| (key.clone(), level)).collect()
     }
 
     /// Which versions are held.

@@ -473,6 +473,7 @@ impl Agent {
         let view = View {
             desired: self.engine.desired(),
             costs: &costs,
+            held_down: &self.engine.held_down(self.clock.elapsed()),
             withheld: &self.withheld,
             shelf: self.engine.shelf(),
             traced: &traced,

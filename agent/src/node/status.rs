@@ -1,6 +1,6 @@
 //! What the agent says about its node: pure, and the same for the same facts, so that a no-op writes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -55,6 +55,8 @@ pub struct View<'a, M> {
     pub health: &'a ProbeHealth,
     /// What is kept of each profile's calls within its budget, and what that takes.
     pub costs: &'a BTreeMap<Key, (Level, Usage)>,
+    /// What was kept of profiles that have left the plan of late, where that was less than they wanted.
+    pub held_down: &'a BTreeMap<Key, Level>,
     /// What alert budgets held back of late.
     pub withheld: &'a Withheld,
     /// Calls not counted, since the start.
@@ -110,20 +112,38 @@ pub fn build<M>(view: &View<'_, M>, current: &NodePlanStatus, now: Timestamp) ->
     }
 }
 
-/// The plan's profiles, and those that have left it and of which something was withheld: whoever can make a node's only
-/// pod of a profile end must not thereby remove the trace.
+/// The plan's profiles, and those that have left it and of which something was withheld, or less was kept than they
+/// wanted: whoever can make a node's only pod of a profile end must not thereby remove the trace, and that a pod is
+/// replaced changes nothing.
 fn profiles<M>(view: &View<'_, M>, current: &NodePlanStatus) -> Vec<ProfileOnNode> {
     let mut profiles = planned(view, current);
-    let away = view.withheld.profiles();
-    let away = away.filter(|key| !view.desired.profiles.contains_key(*key));
+    let away: BTreeSet<&Key> = view.withheld.profiles().chain(view.held_down.keys()).collect();
+    let away = away
+        .into_iter()
+        .filter(|key| !view.desired.profiles.contains_key(*key));
     let room = PROFILES.saturating_sub(profiles.len());
-    profiles.extend(away.take(room).map(|key| ProfileOnNode {
-        namespace: key.namespace.clone(),
-        name: key.name.clone(),
-        alerts_withheld: rounded(view.withheld.of(key)),
-        ..ProfileOnNode::default()
+    profiles.extend(away.take(room).map(|key| {
+        let held = view.held_down.get(key);
+        ProfileOnNode {
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+            mode: held.map(|level| kept(*level)).unwrap_or_default(),
+            over_budget: held.is_some(),
+            alerts_withheld: rounded(view.withheld.of(key)),
+            ..ProfileOnNode::default()
+        }
     }));
     profiles
+}
+
+/// A level in the API's words.
+fn kept(level: Level) -> KeptMode {
+    match level {
+        Level::Suspended => KeptMode::Suspended,
+        Level::Kept(Mode::Full) => KeptMode::Full,
+        Level::Kept(Mode::Sampled) => KeptMode::Sampled,
+        Level::Kept(Mode::Counts) => KeptMode::Counts,
+    }
 }
 
 fn planned<M>(view: &View<'_, M>, current: &NodePlanStatus) -> Vec<ProfileOnNode> {
@@ -155,11 +175,8 @@ fn planned<M>(view: &View<'_, M>, current: &NodePlanStatus) -> Vec<ProfileOnNode
                 name: key.name.clone(),
                 containers,
                 mode: match level {
-                    Level::Suspended => KeptMode::Suspended,
                     Level::Kept(_) if view.no_detail.is_some() => KeptMode::Counts,
-                    Level::Kept(Mode::Full) => KeptMode::Full,
-                    Level::Kept(Mode::Sampled) => KeptMode::Sampled,
-                    Level::Kept(Mode::Counts) => KeptMode::Counts,
+                    level => kept(level),
                 },
                 over_budget: level < Level::Kept(wanted),
                 overhead_micro_cores: coarse((usage.cores * 1e6).ceil() as i64, old.unwrap_or(0)),
@@ -353,7 +370,6 @@ mod tests {
     use crate::node::models::load::refusal;
     use crate::node::models::shelf::VersionKey;
     use crate::node::score::Scored;
-    use std::collections::BTreeSet;
     use std::time::Duration;
     use vigia_crds::{Task, VersionMode};
     use vigia_model::budget::Told;
@@ -426,12 +442,14 @@ mod tests {
         let scored = vec![Scored::of(key("profile"), Told::Withheld); 3];
         withheld.turn(&scored, Duration::ZERO);
         withheld.turn(&[Scored::of(key("away"), Told::Withheld)], Duration::ZERO);
+        let held_down = BTreeMap::from([(key("down"), Level::Kept(Mode::Counts))]);
         let view = View {
             desired: &desired,
             shelf,
             traced: &[&id],
             health,
             costs: &costs,
+            held_down: &held_down,
             withheld: &withheld,
             lost: 5,
             lost_cgroups: 0,
@@ -527,9 +545,20 @@ mod tests {
         let away = &first.profiles[1..];
         let named: Vec<_> = away
             .iter()
-            .map(|one| (one.name.as_str(), one.containers, one.alerts_withheld))
+            .map(|one| {
+                let kept = (one.mode.as_str(), one.over_budget);
+                (one.name.as_str(), one.containers, one.alerts_withheld, kept)
+            })
             .collect();
-        assert_eq!(named, [("away", 0, 1)], "what was withheld of it is still said");
+        assert_eq!(
+            named,
+            [
+                ("away", 0, 1, ("Counts", false)),
+                ("down", 0, 0, ("Counts", true))
+            ],
+            "what was withheld of it, and that it was held down, is still said"
+        );
+        assert_eq!(reason(&first, WITHIN_BUDGET).1, "Degraded");
         assert_eq!(first.summary, "m@aaaaaaaa");
     }
 

@@ -17,8 +17,13 @@ pub(super) fn overhead(agents: &Agents, old: Option<&Overhead>) -> Overhead {
     let most_milli_cores = milli(agents.most.0, most);
     // Of nodes that take as much, the one that was named stays named.
     let same = old.filter(|old| old.most_milli_cores == most_milli_cores && !old.most_on.is_empty());
+    // Each is rounded by what was told of it before, and yet the whole is no less than a part of it.
+    let milli_cores = match agents.micro_cores == agents.most.0 {
+        true => most_milli_cores,
+        false => milli(agents.micro_cores, all).max(most_milli_cores),
+    };
     Overhead {
-        milli_cores: milli(agents.micro_cores, all),
+        milli_cores,
         most_milli_cores,
         most_on: match same {
             Some(old) if agents.most.0 > 0 => old.most_on.clone(),
@@ -29,14 +34,17 @@ pub(super) fn overhead(agents: &Agents, old: Option<&Overhead>) -> Overhead {
 
 /// What there is to say of it.
 pub(super) fn within_budget(profile: &TraceProfile, agents: &Agents) -> Wanted {
-    let Some(least) = agents.over.iter().map(|(_, mode)| *mode).min() else {
+    let all = || agents.over.iter().chain(&agents.were_over);
+    let Some(least) = all().map(|(_, mode)| *mode).min() else {
         return Wanted::new(WITHIN_BUDGET, true, "WithinBudget", "");
     };
-    let nodes: Vec<String> = agents
+    let here = agents
         .over
         .iter()
-        .map(|(node, mode)| format!("{node} ({})", mode.as_str()))
-        .collect();
+        .map(|(node, mode)| format!("{node} ({})", mode.as_str()));
+    let were = agents.were_over.iter();
+    let were = were.map(|(node, mode)| format!("{node} ({}, without a pod just now)", mode.as_str()));
+    let nodes: Vec<String> = here.chain(were).collect();
     let budget = profile
         .spec
         .budget
@@ -78,4 +86,59 @@ pub fn told(old: Option<&TraceProfileStatus>, new: &TraceProfileStatus) -> Optio
         note,
         key: format!("{}-{}", now.reason, now.last_transition_time.0.as_second()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn all_nodes_together_take_no_less_than_the_one_that_takes_the_most() {
+        let told = |micro: &[i64], old: &Overhead| {
+            let most = micro.iter().copied().max().unwrap_or(0);
+            let agents = Agents {
+                micro_cores: micro.iter().sum(),
+                most: (most, "n".to_owned()),
+                ..Agents::default()
+            };
+            let next = overhead(&agents, Some(old));
+            (next.milli_cores, next.most_milli_cores)
+        };
+        // It swung around a step before.
+        let old = Overhead {
+            milli_cores: 1,
+            most_milli_cores: 2,
+            most_on: "n".to_owned(),
+        };
+        assert_eq!(told(&[500, 200], &old), (2, 2));
+        let old = Overhead {
+            milli_cores: 2,
+            most_milli_cores: 1,
+            ..old
+        };
+        assert_eq!(told(&[800], &old), (1, 1), "it is the only one");
+        assert_eq!(told(&[800, 0], &old), (1, 1), "the others take nothing");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_was_told_before_a_part_is_no_more_than_the_whole(
+            days in prop::collection::vec(prop::collection::vec(0i64..50_000, 0..5), 1..40),
+        ) {
+            let mut old = None;
+            for micro in days {
+                let most = micro.iter().copied().max().unwrap_or(0);
+                let agents = Agents {
+                    micro_cores: micro.iter().sum(),
+                    most: (most, "n".to_owned()),
+                    ..Agents::default()
+                };
+                let next = overhead(&agents, old.as_ref());
+                prop_assert!(next.milli_cores >= next.most_milli_cores);
+                prop_assert!(next.milli_cores * 1000 >= agents.micro_cores && next.most_milli_cores * 1000 >= most);
+                old = Some(next);
+            }
+        }
+    }
 }

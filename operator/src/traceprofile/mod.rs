@@ -7,5 +7,5 @@ pub mod observed;
 pub mod plan;
 mod reconcile;
 
-pub use observed::withheld_here;
+pub use observed::told_here;
 pub use reconcile::{Shares, run};

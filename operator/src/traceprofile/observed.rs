@@ -98,6 +98,8 @@ pub struct Agents {
     pub broken: Vec<(String, String)>,
     /// Nodes that keep less than the profile wants, because that would cost more than its budget.
     pub over: Vec<(String, KeptMode)>,
+    /// Nodes without a pod of it at present that did, a moment ago: while a pod is replaced, nothing changes.
+    pub were_over: Vec<(String, KeptMode)>,
     /// What the probe takes, in millionths of a core.
     pub micro_cores: i64,
     /// The most of one node, and that node.
@@ -108,15 +110,15 @@ pub struct Agents {
     pub withheld: Vec<(String, i64)>,
 }
 
-/// Profiles, by namespace and name, of which this node withheld alerts within the last hour.
-pub fn withheld_here(plan: &NodePlan) -> impl Iterator<Item = (&str, &str)> {
+/// Profiles, by namespace and name, of which this node has to say what may outlast their pods: it withheld alerts within
+/// the last hour, or keeps less of them than they want.
+pub fn told_here(plan: &NodePlan) -> impl Iterator<Item = (&str, &str)> {
     let profiles = plan.status.iter().flat_map(|status| &status.profiles);
-    let withheld = profiles.filter(|here| here.alerts_withheld > 0);
-    withheld.map(|here| (here.namespace.as_str(), here.name.as_str()))
+    let told = profiles.filter(|here| here.alerts_withheld > 0 || here.over_budget);
+    told.map(|here| (here.namespace.as_str(), here.name.as_str()))
 }
 
-/// What nodes say of a profile: those that it selects now, and, of what was withheld, any that withheld some. An hour is
-/// longer than a pod lives.
+/// What nodes say of a profile: those that it selects now, and, of what may outlast its pods, any that say it.
 pub fn agents<'a>(
     namespace: &str,
     name: &str,
@@ -134,6 +136,10 @@ pub fn agents<'a>(
             agents.withheld.push((plan.name_any(), here.alerts_withheld));
         }
         if !nodes.contains(&plan.name_any()) {
+            let over = of_profile().filter(|here| here.over_budget);
+            agents
+                .were_over
+                .extend(over.map(|here| (plan.name_any(), here.mode)));
             continue;
         }
         for here in of_profile() {

@@ -57,7 +57,7 @@ async fn reconcile(profile: Arc<TraceProfile>, context: Arc<Context>) -> Result<
     let claimants = Claimants::new(caches.profiles_in(&namespace));
     let selection = select(&profile, &claimants, &caches.pods.in_namespace(&namespace));
     let mut of_interest = selection.nodes.clone();
-    of_interest.extend(caches.withheld_on.of(&namespace, &name));
+    of_interest.extend(caches.told_on.of(&namespace, &name));
     let plans: Vec<_> = of_interest.iter().filter_map(|n| caches.plan(n)).collect();
     let agents = agents(
         &namespace,

@@ -11,7 +11,7 @@ use vigia_crds::{Model, ModelVersion, NodePlan, RetrainingPolicy, TraceProfile, 
 use super::{Change, RUN_NAME, RUN_NAMESPACE};
 use crate::context::{Context, Names};
 use crate::pods::PodView;
-use crate::traceprofile::withheld_here;
+use crate::traceprofile::told_here;
 
 /// A pod concerns its node, the profiles that select it, their Models, and its training.
 pub(super) fn pod(context: &Context, old: Option<&PodView>, new: Option<&PodView>) {
@@ -70,7 +70,7 @@ pub(super) fn plan(context: &Context, change: &Change<'_, NodePlan>) {
         trigger_models(context, plan);
         let planned = plan.spec.profiles.iter();
         let planned = planned.map(|profile| (profile.namespace.as_str(), profile.name.as_str()));
-        for (namespace, name) in planned.chain(withheld_here(plan)) {
+        for (namespace, name) in planned.chain(told_here(plan)) {
             context.triggers.profiles.namespaced(namespace, name);
         }
     }
@@ -236,15 +236,15 @@ pub(super) fn index_profile(context: &Context, change: &Change<'_, TraceProfile>
     index(&context.caches.profile_names, change, |_| String::new());
 }
 
-/// Nodes are found by the profiles of which they withheld alerts.
+/// Nodes are found by the profiles of which they have to say what may outlast their pods.
 pub(super) fn index_plan(context: &Context, change: &Change<'_, NodePlan>) {
     let Some(node) = change.each().map(ResourceExt::name_any).next() else {
         return;
     };
-    let nodes = &context.caches.withheld_on;
+    let nodes = &context.caches.told_on;
     let [old, new] = [change.old, change.new].map(|plan| {
-        let withheld = plan.into_iter().flat_map(withheld_here);
-        withheld.collect::<BTreeSet<_>>()
+        let told = plan.into_iter().flat_map(told_here);
+        told.collect::<BTreeSet<_>>()
     });
     for (namespace, profile) in new.difference(&old) {
         nodes.put(namespace, profile, &node);

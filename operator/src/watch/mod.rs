@@ -72,7 +72,7 @@ pub fn caches() -> (Caches, Writers) {
             profile_names: Names::default(),
             version_names: Names::default(),
             policy_names: Names::default(),
-            withheld_on: Names::default(),
+            told_on: Names::default(),
         },
         Writers {
             nodes: nodes_writer,

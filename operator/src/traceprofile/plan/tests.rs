@@ -126,6 +126,60 @@ fn what_is_kept_down_is_said_and_told_once() {
 }
 
 #[test]
+fn while_a_pod_is_replaced_what_was_kept_down_still_is() {
+    let mut profile = profile("shop", "p", 1);
+    profile.spec.budget = serde_json::from_value(json!({"cpu": "10m"})).expect("a budget");
+    let plan = |node: &str, name: &str, over: bool| -> NodePlan {
+        serde_json::from_value(json!({
+            "metadata": {"name": node}, "spec": {},
+            "status": {"profiles": [{
+                "namespace": "shop", "name": name, "containers": 0, "mode": "Counts", "overBudget": over,
+            }]},
+        }))
+        .expect("a plan")
+    };
+    let mut next = |nodes: &[&str], plans: [NodePlan; 2], second| {
+        let selection = Selection {
+            pods: nodes.len(),
+            nodes: nodes.iter().map(|node| (*node).to_owned()).collect(),
+            ..Selection::default()
+        };
+        let told_of: Vec<_> = plans.iter().flat_map(crate::traceprofile::told_here).collect();
+        let is_found = told_of.contains(&("shop", "p"));
+        let agents = agents("shop", "p", &selection.nodes, plans.iter());
+        let next = status(&profile, &selection, &agents, &Unmet::default(), at(second));
+        let note = told(profile.status.as_ref(), &next).map(|note| note.reason);
+        profile.status = Some(next.clone());
+        let within = conditions::find(&next.conditions, WITHIN_BUDGET).expect("is there");
+        (is_found, within.status.clone(), within.message.clone(), note)
+    };
+    let (found, status, _, note) = next(&["n1"], [plan("n1", "p", true), plan("n2", "q", true)], 1);
+    assert_eq!(
+        (found, status.as_str(), note),
+        (true, "False", Some("OverBudget"))
+    );
+    let (found, status, message, note) = next(&[], [plan("n1", "p", true), plan("n2", "q", true)], 2);
+    assert_eq!(
+        (found, status.as_str(), note),
+        (true, "False", None),
+        "it comes back"
+    );
+    assert!(
+        message.contains("n1 (Counts, without a pod just now)"),
+        "{message}"
+    );
+    let (_, status, message, note) = next(&["n1"], [plan("n1", "p", true), plan("n2", "q", true)], 3);
+    assert_eq!((status.as_str(), note), ("False", None));
+    assert!(message.contains(": n1 (Counts)."), "{message}");
+    let (found, status, _, note) = next(&[], [plan("n1", "p", false), plan("n2", "q", true)], 4);
+    assert_eq!(
+        (found, status.as_str(), note),
+        (false, "True", Some("WithinBudget")),
+        "it did not"
+    );
+}
+
+#[test]
 fn all_that_is_selected_and_traced_is_ready() {
     let pods = [
         pod("shop", "a", "n1", &["app"]),
