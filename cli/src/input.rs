@@ -10,7 +10,7 @@ use vigia_agent::window::Sequences;
 use vigia_model::artifact::{self, Artifact, ArtifactError, ContentKey, Contents, Metadata, Reader, Task};
 use vigia_model::context::{Context, Past};
 use vigia_model::keys::{KeyError, KeyId, PublicKey, SigningKey, TrustedKeys};
-use vigia_model::pipeline::PipelineSpec;
+use vigia_model::pipeline::{Pipeline, PipelineSpec, ToldSequence, Verdict};
 use vigia_model::schema::Schema;
 use vigia_model::syscalls::Fingerprint;
 use vigia_model::window::Window;
@@ -57,6 +57,12 @@ impl Seen {
     /// The order of time.
     fn when(&self) -> (u64, u32, &str) {
         (self.window.started_ms, self.window.duration_ms, &self.target)
+    }
+
+    /// The sequences of calls that made a verdict of it, where they did.
+    pub fn why(&self, pipeline: &Pipeline, verdict: &Verdict, context: &Context) -> Vec<ToldSequence> {
+        let ran = self.sequences.keys().map(|sequence| sequence.numbers());
+        pipeline.sequences(verdict, context, self.window.arch, ran)
     }
 }
 

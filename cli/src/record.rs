@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use vigia_agent::probe::Sequence;
 use vigia_agent::probe::Tally;
 use vigia_agent::window::Sequences;
-use vigia_model::pipeline::{DriverKind, Verdict};
+use vigia_model::pipeline::{DriverKind, ToldSequence, Verdict};
 use vigia_model::syscalls::{self, Arch, Fingerprint};
 use vigia_model::window::{Calls, Window};
 
@@ -94,7 +94,14 @@ pub struct Opinion {
     pub p_value: f64,
     /// none, low, medium or high.
     pub severity: String,
-    /// What drove it, the strongest first.
+    /// The estimator that was the most surprised, in the words of `spec.estimator.types` of the API. Not in files of versions
+    /// that did not write it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub estimator: String,
+    /// Where that looks at the order of calls: the sequences that made the score, the oddest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sequences: Vec<ToldSequence>,
+    /// Calls whose rates drove it, the strongest first; where sequences did, those whose rates are odd too.
     pub drivers: Vec<Cause>,
 }
 
@@ -111,8 +118,9 @@ pub struct Cause {
     pub expected_per_second: f32,
 }
 
-impl From<&Verdict> for Opinion {
-    fn from(verdict: &Verdict) -> Self {
+impl Opinion {
+    /// Of a verdict and the sequences that made it, if sequences did.
+    pub fn new(verdict: &Verdict, sequences: Vec<ToldSequence>) -> Self {
         let drivers = verdict.drivers.iter().map(|d| Cause {
             syscall: d.syscall.to_owned(),
             kind: match d.kind {
@@ -127,13 +135,13 @@ impl From<&Verdict> for Opinion {
             score: verdict.score,
             p_value: verdict.p_value,
             severity: verdict.severity.to_string(),
+            estimator: verdict.estimator.api_name().to_owned(),
+            sequences,
             drivers: drivers.collect(),
         }
     }
-}
 
-impl Opinion {
-    /// The drivers in a few words.
+    /// What drove it, in a few words: sequences before rates.
     pub fn because(&self) -> String {
         let words = self.drivers.iter().map(|d| {
             let what = if d.kind == "errors" {
@@ -148,7 +156,12 @@ impl Opinion {
                 rate(d.expected_per_second)
             )
         });
-        words.collect::<Vec<_>>().join(", ")
+        let sequences = self.sequences.iter().map(ToString::to_string);
+        let words: Vec<String> = sequences.chain(words).collect();
+        if words.is_empty() {
+            return "nothing stands out".to_owned();
+        }
+        words.join(", ")
     }
 }
 

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 use vigia_model::calibration::Severity;
-use vigia_model::pipeline::{ScoreError, Scratch, Verdict};
+use vigia_model::pipeline::{ScoreError, Scratch, ToldSequence, Verdict};
+use vigia_model::syscalls::Arch;
 
 use crate::alike::{Calls, Learnt};
 use crate::args::{Format, Score};
@@ -60,7 +61,11 @@ pub fn run(args: &Score) -> Result<u8, Failure> {
                         others.extend(about.capture);
                         continue;
                     }
-                    let scored = pipeline.score_vector(rows.row(i), &rows.contexts()[i]);
+                    let context = &rows.contexts()[i];
+                    let scored = pipeline.score_vector(rows.row(i), context);
+                    // Of what ran, its places alone are left.
+                    let none = std::iter::empty::<[u32; 0]>();
+                    let why = |verdict: &Verdict| pipeline.sequences(verdict, context, Arch::NATIVE, none);
                     let of = Of {
                         started_ms: about.started_ms,
                         window_ms: about.window_ms,
@@ -68,7 +73,7 @@ pub fn run(args: &Score) -> Result<u8, Failure> {
                         edge: None,
                     };
                     tally
-                        .take(args, scored, &of)
+                        .take(args, scored, why, &of)
                         .map_err(|error| Failure::read(path, error))?;
                 }
             }
@@ -84,6 +89,7 @@ pub fn run(args: &Score) -> Result<u8, Failure> {
                         continue;
                     }
                     let scored = pipeline.score_within(&seen.window, &context, &mut scratch);
+                    let why = |verdict: &Verdict| seen.why(pipeline, verdict, &context);
                     let of = Of {
                         started_ms: i64::try_from(seen.window.started_ms).unwrap_or(i64::MAX),
                         window_ms: seen.window.duration_ms,
@@ -91,7 +97,7 @@ pub fn run(args: &Score) -> Result<u8, Failure> {
                         edge: seen.edge,
                     };
                     tally
-                        .take(args, scored, &of)
+                        .take(args, scored, why, &of)
                         .map_err(|error| Failure::read(path, error))?;
                 }
             }
@@ -136,24 +142,31 @@ impl Tally {
         &mut self,
         args: &Score,
         scored: Result<Verdict, ScoreError>,
+        why: impl FnOnce(&Verdict) -> Vec<ToldSequence>,
         of: &Of<'_>,
     ) -> Result<(), ScoreError> {
         match scored {
-            Ok(verdict) => self.add(args, &verdict, of),
+            Ok(verdict) => self.add(args, &verdict, why, of),
             Err(ScoreError::Silent) => self.silent += 1,
             Err(error) => return Err(error),
         }
         Ok(())
     }
 
-    fn add(&mut self, args: &Score, verdict: &Verdict, of: &Of<'_>) {
+    fn add(
+        &mut self,
+        args: &Score,
+        verdict: &Verdict,
+        why: impl FnOnce(&Verdict) -> Vec<ToldSequence>,
+        of: &Of<'_>,
+    ) {
         self.windows += 1;
         self.by[verdict.severity as usize] += 1;
         if verdict.severity < args.from {
             return;
         }
         self.odd += usize::from(of.edge.is_none());
-        let opinion = Opinion::from(verdict);
+        let opinion = Opinion::new(verdict, why(verdict));
         match args.format {
             Format::Json => say::json_line(&Line { of, opinion }),
             Format::Text => Out::Stdout.line(&verdict_line(verdict.severity, &opinion, of)),
@@ -165,7 +178,7 @@ impl Tally {
 pub fn verdict_line(severity: Severity, opinion: &Opinion, of: &Of<'_>) -> String {
     let style = say::style(severity);
     format!(
-        "{} {}{} {style}{:<6}{style:#} score {:.2} p {:.1e}: {}",
+        "{} {}{} {style}{:<6}{style:#} score {:.2} p {:.1e} by {}: {}",
         say::time(of.started_ms),
         say::plain(of.target),
         match of.edge {
@@ -176,6 +189,7 @@ pub fn verdict_line(severity: Severity, opinion: &Opinion, of: &Of<'_>) -> Strin
         opinion.severity,
         opinion.score,
         opinion.p_value,
+        opinion.estimator,
         opinion.because()
     )
 }

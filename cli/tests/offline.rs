@@ -142,6 +142,10 @@ fn an_odd_window_is_found_and_explained() {
     let odd: serde_json::Value = serde_json::from_str(json.lines().nth(33).expect("a line")).expect("json");
     assert_eq!(odd["severity"], "high");
     assert_eq!(odd["drivers"][0]["expected_per_second"], 0.0);
+    let estimator = odd["estimator"].as_str().expect("a name").to_owned();
+    assert!(["Deviation", "Novelty"].contains(&estimator.as_str()), "{odd}");
+    let text = ok(at, &[&score[..], &["--from", "high"]].concat());
+    assert!(text.contains(&format!(" by {estimator}: ")), "{text}");
 }
 
 #[test]

@@ -560,12 +560,26 @@ fn which_calls_come_after_which_is_recorded_learnt_and_scored() {
         let told: Vec<&Value> = amid.iter().filter(|r| r["verdict"].is_object()).collect();
         assert!(told.len() > 5, "{lines}");
         let odd = told.iter().filter(|r| r["verdict"]["severity"] != "none");
-        (odd.count(), told.len())
+        let odd: Vec<Value> = odd.map(|r| r["verdict"].clone()).collect();
+        (odd, told.len())
     };
     let (odd, all) = judged(usual);
-    assert!(odd * 4 <= all, "{odd} of {all}");
+    assert!(odd.len() * 4 <= all, "{} of {all}", odd.len());
     let (odd, all) = judged(other);
-    assert!(odd * 4 >= all * 3, "{odd} of {all}");
+    assert!(odd.len() * 4 >= all * 3, "{} of {all}", odd.len());
+    // Who spoke is named, and in which order the calls came that usually come in another.
+    for verdict in &odd {
+        let estimator = verdict["estimator"].as_str();
+        assert!(matches!(estimator, Some("NGram" | "STIDE")), "{verdict}");
+        let sequences = verdict["sequences"].as_array().expect("sequences");
+        assert!((1..=3).contains(&sequences.len()), "{verdict}");
+    }
+    // What the other script does is to open a second file before it sleeps.
+    let opens = |verdict: &Value| {
+        let mut sequences = verdict["sequences"].as_array().into_iter().flatten();
+        sequences.any(|one| one["seen"] == false && one["calls"].to_string().contains("openat"))
+    };
+    assert!(odd.iter().any(opens), "{odd:#?}");
 }
 
 #[test]

@@ -68,6 +68,11 @@ impl Gram {
             .flatten()
     }
 
+    /// A sequence without its last calls, so many of them.
+    pub const fn without_last(id: u64, calls: usize) -> u64 {
+        if calls < ORDER { id >> (BITS * calls) } else { 0 }
+    }
+
     /// Whether a number is a sequence of two calls or more.
     pub fn is_id(id: u64) -> bool {
         let calls = Self::latest_first(id).count();

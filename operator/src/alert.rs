@@ -7,18 +7,21 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource as _;
-use vigia_proto::v1::{Driver, Severity as Grade, Verdict};
+use vigia_model::pipeline::{EstimatorKind, ToldSequence};
+use vigia_proto::v1::{Driver, Sequence, Severity as Grade, Verdict};
 
 use crate::context::Context;
-use crate::events::{Note, ONGOING, Severity, counted};
+use crate::events::{NOTE_MAX, Note, ONGOING, Severity, counted};
 use crate::pods::PodView;
 
 /// Reason of the Events.
 pub const REASON: &str = "SyscallAnomaly";
 /// Reason of the Events on a node's plan, of alerts whose pod is not there.
 pub const UNKNOWN: &str = "AnomalyOfUnknownPod";
-/// System calls that are named.
+/// System calls that are named, and sequences of them.
 const DRIVERS: usize = 3;
+/// Calls of a sequence that are named.
+const CALLS: usize = 6;
 /// Longest name of a system call; the longest of Linux has 23 characters.
 const NAME_MAX: usize = 32;
 
@@ -180,36 +183,24 @@ fn note(verdict: &Verdict, by: &str) -> Note {
         Grade::Medium => "medium",
         Grade::Low | Grade::Unspecified => "low",
     };
-    let drivers: Vec<&Driver> = verdict.drivers.iter().take(DRIVERS).collect();
-    let because = drivers
-        .iter()
-        .map(|d| {
-            format!(
-                "{} {}/s (expected {}/s)",
-                syscall(d),
-                rate(d.observed_per_second),
-                rate(d.expected_per_second)
-            )
-        })
-        .collect::<Vec<_>>()
-        .join(", ");
     // Windows end some milliseconds early or late; that says nothing to people.
     let seconds = (verdict.window_ms.max(0) as f64 / 100.0).round() / 10.0;
+    let by = match plain(&verdict.estimator, NAME_MAX) {
+        // Of an agent of before it said so.
+        estimator if estimator.is_empty() => by.to_owned(),
+        estimator => format!("{estimator} of {by}"),
+    };
+    let head = format!(
+        "container {} behaves unusually: score {:.3} ({grade}) by {by} in {} of {seconds} s; ",
+        verdict.container,
+        verdict.score,
+        counted(verdict.consecutive.max(1), "window"),
+    );
     Note {
         severity: Severity::Warning,
         reason: REASON,
         action: "Scored",
-        note: format!(
-            "container {} behaves unusually: score {:.3} ({grade}) by {by} in {} of {seconds} s; {}",
-            verdict.container,
-            verdict.score,
-            counted(verdict.consecutive.max(1), "window"),
-            if because.is_empty() {
-                "no single system call stands out".to_owned()
-            } else {
-                because
-            },
-        ),
+        note: with_causes(head, verdict),
         // Each alert is told in its own words, and again where it is graver or less so. Which call stands out most varies
         // from window to window: were that in the key, one intruder would be ten Events, and use up the pod's.
         key: format!(
@@ -219,6 +210,49 @@ fn note(verdict: &Verdict, by: &str) -> Note {
             began(verdict)
         ),
     }
+}
+
+/// The words with as many causes as an Event has room for, each of them whole: sequences of calls, which are what an
+/// estimator of order spoke of, before rates.
+fn with_causes(mut words: String, verdict: &Verdict) -> String {
+    let sequences = verdict.sequences.iter().take(DRIVERS);
+    let sequences = sequences.map(|one| sequence(one).to_string());
+    let drivers = verdict.drivers.iter().take(DRIVERS).map(|d| {
+        format!(
+            "{} {}/s (expected {}/s)",
+            syscall(d),
+            rate(d.observed_per_second),
+            rate(d.expected_per_second)
+        )
+    });
+    let head = words.len();
+    for cause in sequences.chain(drivers) {
+        let between = if words.len() > head { ", " } else { "" };
+        if words.len() + between.len() + cause.len() <= NOTE_MAX {
+            words.push_str(between);
+            words.push_str(&cause);
+        }
+    }
+    if words.len() == head {
+        words.push_str("no single system call stands out");
+    }
+    words
+}
+
+/// A sequence of calls that an agent sent.
+pub fn sequence(sent: &Sequence) -> ToldSequence {
+    let names = sent.calls.iter().take(CALLS);
+    ToldSequence {
+        calls: names.map(|name| plain(name, NAME_MAX).into()).collect(),
+        times: sent.times,
+        seen: sent.seen,
+        surprise: sent.surprise.map(|nats| nats as f32),
+    }
+}
+
+/// The estimator that an agent names, in the words of the API; a metric has no others.
+pub fn estimator(verdict: &Verdict) -> &'static str {
+    EstimatorKind::by_api_name(&verdict.estimator).map_or("unknown", EstimatorKind::api_name)
 }
 
 /// What tells an alert apart from the others of its container and Model. An agent of a version that does not say it has
@@ -254,6 +288,7 @@ fn rate(per_second: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn verdict() -> Verdict {
         let driver = |syscall: &str, observed, expected| Driver {
@@ -286,6 +321,97 @@ mod tests {
             "container app behaves unusually: score 0.971 (high) by m-v2 in 2 windows of 10 s; \
              openat 120/s (expected 3.25/s), connect 45/s (expected 0/s), execve 0.50/s (expected <0.01/s)"
         );
+    }
+
+    fn of_sequences(calls: &[&str], seen: bool) -> Sequence {
+        Sequence {
+            calls: calls.iter().map(|name| (*name).to_owned()).collect(),
+            times: 4,
+            seen,
+            surprise: Some(8.25),
+        }
+    }
+
+    #[test]
+    fn who_spoke_is_named_and_sequences_come_before_rates() {
+        let mut verdict = Verdict {
+            estimator: "Novelty".to_owned(),
+            ..verdict()
+        };
+        let said = note(&verdict, "m-v2").note;
+        assert!(said.contains("(high) by Novelty of m-v2 in 2 windows"), "{said}");
+        verdict.estimator = "STIDE".to_owned();
+        verdict.drivers.truncate(1);
+        verdict.sequences = vec![
+            of_sequences(&["clone", "execve", "brk"], false),
+            of_sequences(&["read", "write"], true),
+        ];
+        assert_eq!(
+            note(&verdict, "m-v2").note,
+            "container app behaves unusually: score 0.971 (high) by STIDE of m-v2 in 2 windows of 10 s; \
+             clone → execve → brk (never seen, 4 times), read → write (surprise 8.2, 4 times), \
+             openat 120/s (expected 3.25/s)"
+        );
+        verdict.drivers.clear();
+        verdict.sequences.clear();
+        assert!(
+            note(&verdict, "m")
+                .note
+                .ends_with("; no single system call stands out")
+        );
+    }
+
+    #[test]
+    fn a_metric_knows_the_estimators_that_there_are() {
+        let named = |estimator: &str| {
+            super::estimator(&Verdict {
+                estimator: estimator.to_owned(),
+                ..verdict()
+            })
+        };
+        assert_eq!(
+            ["NGram", "", "Oracle"].map(named),
+            ["NGram", "unknown", "unknown"]
+        );
+    }
+
+    #[test]
+    fn causes_that_find_no_room_are_left_out_whole() {
+        let long = of_sequences(&["x".repeat(500).as_str(); 6], false);
+        let verdict = Verdict {
+            container: "c".repeat(63),
+            estimator: "e".repeat(500),
+            sequences: vec![long; 3],
+            ..verdict()
+        };
+        let said = note(&verdict, &"v".repeat(253)).note;
+        assert!(said.len() <= NOTE_MAX && said.ends_with(')'), "{said}");
+        assert!(said.contains("never seen"), "{said}");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_an_agent_sends_an_event_takes_it(
+            estimator in any::<String>(),
+            sequences in prop::collection::vec((prop::collection::vec(any::<String>(), 0..20), any::<u32>(), any::<bool>(), any::<Option<f64>>()), 0..8),
+            rates in prop::collection::vec((any::<String>(), any::<f64>(), any::<f64>()), 0..8),
+        ) {
+            let sequences = sequences.into_iter().map(|(calls, times, seen, surprise)| Sequence { calls, times, seen, surprise });
+            let drivers = rates.into_iter().map(|(syscall, observed_per_second, expected_per_second)| Driver {
+                syscall,
+                observed_per_second,
+                expected_per_second,
+            });
+            let hostile = Verdict {
+                estimator,
+                sequences: sequences.collect(),
+                drivers: drivers.collect(),
+                ..verdict()
+            };
+            let said = note(&hostile, "m-v2").note;
+            prop_assert!(said.len() <= NOTE_MAX);
+            prop_assert!(said.chars().all(|c| c == '→' || c == ' ' || c.is_ascii_graphic()));
+        }
     }
 
     #[test]

@@ -15,7 +15,8 @@ use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
 use crate::v1;
 use crate::{
-    MAX_ALERTS, MAX_BINS, MAX_DRIVERS, MAX_GRAMS, MAX_METRICS, MAX_SAMPLES, MAX_SCORES, MAX_SPANS, MAX_STAGES,
+    MAX_ALERTS, MAX_BINS, MAX_DRIVERS, MAX_GRAMS, MAX_METRICS, MAX_SAMPLES, MAX_SCORES, MAX_SEQUENCES,
+    MAX_SPANS, MAX_STAGES,
 };
 
 /// How often a field may occur in one message.
@@ -70,7 +71,15 @@ impl Bounded for v1::ReportBatch {
             4,
             "alerts",
             MAX_ALERTS,
-            &[message(14, "drivers", MAX_DRIVERS, &[])],
+            &[
+                message(14, "drivers", MAX_DRIVERS, &[]),
+                message(
+                    18,
+                    "sequences",
+                    MAX_SEQUENCES,
+                    &[message(1, "calls", MAX_SEQUENCES, &[])],
+                ),
+            ],
         ),
         message(5, "scores", MAX_SCORES, &[numbers(8, "histogram", MAX_BINS)]),
         message(
@@ -239,6 +248,13 @@ mod tests {
             alerts: vec![
                 v1::Verdict {
                     drivers: vec![v1::Driver::default(); 3],
+                    sequences: vec![
+                        v1::Sequence {
+                            calls: vec!["read".to_owned(); 6],
+                            ..v1::Sequence::default()
+                        };
+                        3
+                    ],
                     ..v1::Verdict::default()
                 };
                 MAX_ALERTS
@@ -279,6 +295,22 @@ mod tests {
             measured(&v1::ReportBatch { alerts, ..empty() }),
             many("drivers", MAX_DRIVERS)
         );
+        let of_sequences = |sequences| v1::ReportBatch {
+            alerts: vec![v1::Verdict {
+                sequences,
+                ..v1::Verdict::default()
+            }],
+            ..empty()
+        };
+        assert_eq!(
+            measured(&of_sequences(vec![v1::Sequence::default(); MAX_SEQUENCES + 1])),
+            many("sequences", MAX_SEQUENCES)
+        );
+        let long = v1::Sequence {
+            calls: vec![String::new(); MAX_SEQUENCES + 1],
+            ..v1::Sequence::default()
+        };
+        assert_eq!(measured(&of_sequences(vec![long])), many("calls", MAX_SEQUENCES));
         let scores = vec![v1::ScoreSummary {
             histogram: vec![1; MAX_BINS + 1],
             ..v1::ScoreSummary::default()

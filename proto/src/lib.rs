@@ -37,6 +37,9 @@ pub const MAX_GRAMS: usize = 512;
 /// Most drivers of a [`v1::Verdict`] that are read; three are kept.
 pub const MAX_DRIVERS: usize = 16;
 
+/// Most sequences of a [`v1::Verdict`] that are read, and most calls of one; three, of six calls, are kept.
+pub const MAX_SEQUENCES: usize = 16;
+
 /// Most values of a histogram that are read.
 pub const MAX_BINS: usize = 64;
 

@@ -24,5 +24,6 @@ pub mod score;
 pub mod state;
 pub mod status;
 pub mod targets;
+mod told;
 pub mod trace;
 pub mod withheld;

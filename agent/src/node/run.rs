@@ -30,6 +30,7 @@ use super::report::{Findings, Limits, Outbox};
 use super::score::Scorer;
 use super::state::{LastPlan, LastSpent, State};
 use super::status::{self, View};
+use super::told;
 use super::trace::Trace;
 use super::withheld::{LastWithheld, Withheld};
 use crate::window::Now;
@@ -253,6 +254,8 @@ impl Agent {
                 container = alert.container,
                 model = alert.model,
                 score = alert.score,
+                estimator = alert.estimator,
+                sequences = told::in_short(&alert.sequences),
                 drivers = alert
                     .drivers
                     .iter()
@@ -265,7 +268,7 @@ impl Agent {
         for one in tick.scored.iter().filter(|one| one.told == Told::Withheld) {
             tracing::info!(
                 profile = %one.profile, pod = one.pod, container = one.container, model = one.model.name,
-                score = one.score, "no alert: the alert budget is spent"
+                score = one.score, estimator = one.estimator.api_name(), "no alert: the alert budget is spent"
             );
         }
         self.withheld.turn(&tick.scored, self.clock.elapsed());

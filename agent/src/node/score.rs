@@ -19,9 +19,8 @@ use vigia_crds::VersionMode;
 use vigia_model::budget::{self, Keeper, Kept, Pool, Rule, Stream, Told};
 use vigia_model::calibration::{AlertBudget, Severity};
 use vigia_model::histogram::ScoreHistogram;
-use vigia_model::pipeline::Scratch;
+use vigia_model::pipeline::{EstimatorKind, Scratch};
 use vigia_model::schema::Schema;
-use vigia_model::syscalls;
 use vigia_proto::v1;
 
 use crate::containers::ContainerId;
@@ -31,10 +30,9 @@ use crate::node::grace::{GRACE, Grace};
 use crate::node::models::load::Loaded;
 use crate::node::models::shelf::Shelf;
 use crate::node::report::{Findings, Sums};
+use crate::node::told::{Why, with_new};
 use crate::window::{Closed, New};
 
-/// What a verdict names, at most.
-const DRIVERS: usize = 3;
 /// Feature vectors of one drain, at most.
 const SAMPLES: usize = 512;
 
@@ -60,6 +58,8 @@ pub struct Scored {
     pub container: String,
     /// Calibrated.
     pub score: f32,
+    /// Which estimator of the version was the most surprised.
+    pub estimator: EstimatorKind,
     /// It decides, or only looks on.
     pub mode: VersionMode,
     /// It became an alert.
@@ -83,6 +83,7 @@ impl Scored {
             pod: "p".to_owned(),
             container: "c".to_owned(),
             score: 0.9,
+            estimator: EstimatorKind::Deviation,
             mode: VersionMode::Active,
             alert: None,
             told,
@@ -417,31 +418,28 @@ impl Scorer {
             last_window_unix_ms: started,
             max_latency_us: (seconds * 1e6) as u64,
         };
-        let said = alert.map(|severity| v1::Verdict {
-            namespace: key.profile.namespace.clone(),
-            profile: key.profile.name.clone(),
-            model: model.name.clone(),
-            digest: loaded.digest.clone(),
-            pod: target.pod.clone(),
-            pod_uid: key.container.pod_uid.clone(),
-            container: target.container.clone(),
-            window_start_unix_ms: started,
-            window_ms: i64::from(window.duration_ms),
-            score: f64::from(verdict.score),
-            p_value: verdict.p_value,
-            threshold: f64::from(rule.threshold()),
-            severity: told_severity(severity).into(),
-            drivers: verdict
-                .drivers
-                .iter()
-                .map(|driver| v1::Driver {
-                    syscall: driver.syscall.to_owned(),
-                    observed_per_second: f64::from(driver.observed_per_s),
-                    expected_per_second: f64::from(driver.expected_per_s),
-                })
-                .collect(),
-            consecutive,
-            began_unix_ms: began.unwrap_or(started),
+        let said = alert.map(|severity| {
+            let why = Why::of(&verdict, loaded, closed, self.beside.context());
+            v1::Verdict {
+                namespace: key.profile.namespace.clone(),
+                profile: key.profile.name.clone(),
+                model: model.name.clone(),
+                digest: loaded.digest.clone(),
+                pod: target.pod.clone(),
+                pod_uid: key.container.pod_uid.clone(),
+                container: target.container.clone(),
+                window_start_unix_ms: started,
+                window_ms: i64::from(window.duration_ms),
+                score: f64::from(verdict.score),
+                p_value: verdict.p_value,
+                threshold: f64::from(rule.threshold()),
+                severity: told_severity(severity).into(),
+                drivers: why.drivers,
+                estimator: why.estimator,
+                sequences: why.sequences,
+                consecutive,
+                began_unix_ms: began.unwrap_or(started),
+            }
         });
         let scored = Scored {
             profile: key.profile.clone(),
@@ -449,6 +447,7 @@ impl Scorer {
             pod: target.pod.clone(),
             container: target.container.clone(),
             score: verdict.score,
+            estimator: verdict.estimator,
             mode,
             alert,
             told,
@@ -518,35 +517,6 @@ struct One {
     summary: v1::ScoreSummary,
     verdict: Option<v1::Verdict>,
     scored: Scored,
-}
-
-/// Names what the container did for the first time, where there is room beside what drove the score: no score is made
-/// of pairs of calls, but who looks into an alert wants to know of them.
-fn with_new(mut verdict: v1::Verdict, closed: &Closed<WindowKey>, new: &New) -> v1::Verdict {
-    let window = &closed.window;
-    let seconds = window.seconds().max(f64::MIN_POSITIVE);
-    let name = |nr: u32| syscalls::name(window.arch, syscalls::native(window.arch, nr)).unwrap_or("unknown");
-    let calls = new.calls.iter().filter_map(|nr| {
-        let call = window.calls.iter().find(|call| call.nr == *nr)?;
-        Some((name(*nr).to_owned(), call.count))
-    });
-    let pairs = new.pairs.iter().map(|(pair, count)| {
-        let names: Vec<&str> = pair.numbers().map(name).collect();
-        (names.join(">"), *count)
-    });
-    for (told, count) in calls.chain(pairs) {
-        if verdict.drivers.len() >= DRIVERS {
-            break;
-        }
-        if !verdict.drivers.iter().any(|driver| driver.syscall == told) {
-            verdict.drivers.push(v1::Driver {
-                syscall: told,
-                observed_per_second: count as f64 / seconds,
-                expected_per_second: 0.0,
-            });
-        }
-    }
-    verdict
 }
 
 fn rule(profile: &Profile) -> Rule {

@@ -1,9 +1,10 @@
 //! Signed artifacts of a small model, as a trainer and an operator would make them.
 
 use vigia_model::artifact::{Metadata, Task, digest, encode, sign};
+use vigia_model::context::{Context, GramCounts};
 use vigia_model::deviation::{Deviation, Moments};
 use vigia_model::keys::SigningKey;
-use vigia_model::pipeline::{EstimatorSpec, PipelineSpec};
+use vigia_model::pipeline::{EstimatorSpec, Observed, PipelineSpec};
 use vigia_model::schema::Schema;
 
 pub fn key() -> SigningKey {
@@ -40,6 +41,29 @@ pub fn signed_of(name: &str, vectors: &[Vec<f32>], key: &SigningKey, captures: &
         .expect("calibrated");
     let mut metadata = Metadata::new(name, Task::Anomaly, schema);
     metadata.set_captures(captures);
+    let unsigned = encode(&metadata, &spec).expect("encoded");
+    Signed::of(sign(&unsigned, key).expect("signed"))
+}
+
+/// A model that looks at nothing but sequences of calls, to which these are all that there are.
+pub fn signed_stide(name: &str, normal: &Context, key: &SigningKey) -> Signed {
+    let schema = Schema::syscalls_v1();
+    let vectors = quiet();
+    let mut moments = Moments::new(schema.width());
+    for vector in &vectors {
+        moments.add(vector).expect("a vector of the schema");
+    }
+    let deviation = Deviation::from_moments(&moments).expect("enough vectors");
+    let grams = normal.grams().iter();
+    let stide = EstimatorSpec::Stide(GramCounts {
+        seen: grams.map(|gram| (gram.id, u64::from(gram.count))).collect(),
+    });
+    let held_out = Observed {
+        vectors: &vectors.concat(),
+        contexts: &vec![normal.clone(); vectors.len()],
+    };
+    let spec = PipelineSpec::calibrate(schema, deviation, vec![stide], held_out).expect("calibrated");
+    let metadata = Metadata::new(name, Task::Anomaly, schema);
     let unsigned = encode(&metadata, &spec).expect("encoded");
     Signed::of(sign(&unsigned, key).expect("signed"))
 }

@@ -7,17 +7,22 @@ use vigia_agent::containers::ContainerId;
 use vigia_agent::node::desired::{Desired, Key};
 use vigia_agent::node::models::load::{Pinned, load};
 use vigia_agent::node::models::shelf::{Shelf, Step};
-use vigia_agent::node::score::{Scorer, WindowKey};
-use vigia_agent::window::{Closed, Detail, New};
+use vigia_agent::node::report::Findings;
+use vigia_agent::node::score::{Scored, Scorer, WindowKey};
+use vigia_agent::probe::Sequence;
+use vigia_agent::window::{Closed, Detail, New, Sequences};
 use vigia_crds::{
     NodePlanSpec, PlannedContainer, PlannedModel, PlannedPod, PlannedProfile, PlannedVersion, Task,
     VersionMode,
 };
-use vigia_model::syscalls::{ALL_CALLS, Arch, Filter};
+use vigia_model::context::{Context, Past};
+use vigia_model::pipeline::EstimatorKind;
+use vigia_model::schema::Schema;
+use vigia_model::syscalls::{ALL_CALLS, Arch, Filter, number};
 use vigia_model::window::{Calls, Window};
 use vigia_proto::v1;
 
-use crate::model::{Signed, key, quiet, signed_of};
+use crate::model::{Signed, key, quiet, signed_of, signed_stide};
 use crate::planned::id;
 
 const UID: &str = "0f3c2b1a-90ab-4cde-8f01-000000000000";
@@ -99,12 +104,13 @@ impl Node {
         }
     }
 
-    /// By which versions the next window was scored, and its sample.
-    fn next(
+    /// What is made of the next window, in which these sequences of calls came.
+    fn judge(
         &mut self,
         exclude: &[&str],
         versions: &[(&Signed, VersionMode)],
-    ) -> (Vec<VersionMode>, v1::Sample) {
+        sequences: &Sequences,
+    ) -> (Findings, Vec<Scored>) {
         let desired = Desired::parse(&plan(exclude, versions), 1);
         assert!(desired.problems.is_empty(), "{:?}", desired.problems);
         let trusted = Pinned::default()
@@ -125,9 +131,18 @@ impl Node {
         shelf.swap(&desired.models);
         self.scorer.retain(&desired, Duration::ZERO);
         self.age += 1;
-        let (findings, scored) = self
-            .scorer
-            .score(&[window(self.age)], &[New::default()], &desired, &shelf);
+        let mut closed = window(self.age);
+        closed.detail.sequences.clone_from(sequences);
+        self.scorer.score(&[closed], &[New::default()], &desired, &shelf)
+    }
+
+    /// By which versions the next window was scored, and its sample.
+    fn next(
+        &mut self,
+        exclude: &[&str],
+        versions: &[(&Signed, VersionMode)],
+    ) -> (Vec<VersionMode>, v1::Sample) {
+        let (findings, scored) = self.judge(exclude, versions, &Sequences::new());
         assert_eq!(
             findings.scores.len(),
             scored.len(),
@@ -178,4 +193,40 @@ fn windows_before_a_change_of_the_filter_are_no_past_of_those_after_it() {
     let pasts = [&[][..], &[], &[], &["futex"], &["futex"], &["futex"], &[]];
     let pasts = pasts.map(|exclude| node.next(exclude, &[]).1.past.len());
     assert_eq!(pasts, [0, 1, 2, 0, 1, 2, 0]);
+}
+
+#[test]
+fn an_alert_of_sequences_says_who_spoke_and_of_which() {
+    let run = |calls: &[&str]| {
+        let number = |name| number(Arch::X86_64, name).expect("a call");
+        let calls = calls.iter().map(|name| number(name));
+        calls.fold(Sequence::default(), Sequence::then)
+    };
+    let usual = Sequences::from([(run(&["read", "write"]), 9), (run(&["write", "read"]), 9)]);
+    let mut normal = Context::default();
+    let counted = usual.iter().map(|(sequence, count)| (sequence.numbers(), *count));
+    normal.observe(Schema::syscalls_v1(), Arch::X86_64, counted, &Past::default());
+    let model = signed_stide("m", &normal, &key());
+    let versions = [(&model, VersionMode::Active)];
+    let mut node = Node::new();
+    for _ in 0..3 {
+        let (findings, scored) = node.judge(&[], &versions, &usual);
+        assert_eq!(findings.alerts, [], "{scored:?}");
+    }
+    let mut odd = usual.clone();
+    odd.insert(run(&["clone", "execve", "brk"]), 4);
+    let (findings, scored) = node.judge(&[], &versions, &odd);
+    assert_eq!(scored[0].estimator, EstimatorKind::Stide);
+    assert_eq!(findings.alerts.len(), 1, "{scored:?}");
+    let alert = &findings.alerts[0];
+    assert_eq!(alert.estimator, "STIDE");
+    let calls = ["clone", "execve", "brk"].map(str::to_owned);
+    let told = v1::Sequence {
+        calls: calls.into(),
+        times: 4,
+        seen: false,
+        surprise: None,
+    };
+    assert_eq!(alert.sequences, [told]);
+    assert!(!alert.drivers.iter().any(|driver| driver.syscall.contains('>')));
 }

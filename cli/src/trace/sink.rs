@@ -141,7 +141,8 @@ impl<'a> Sink<'a> {
             match model.pipeline.score_within(window, &context, scratch) {
                 Ok(verdict) => {
                     severity = verdict.severity;
-                    record.verdict = Some(Opinion::from(&verdict));
+                    let why = seen.why(&model.pipeline, &verdict, &context);
+                    record.verdict = Some(Opinion::new(&verdict, why));
                 }
                 // The windows before tell nothing yet.
                 Err(ScoreError::Silent) => {}

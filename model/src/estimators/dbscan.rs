@@ -5,6 +5,7 @@ use super::front::LIMIT;
 use super::table::{Table, squared_distance};
 use super::vector::Scorer;
 use super::{Refused, rule};
+use crate::pipeline::EstimatorKind;
 use serde::{Deserialize, Serialize};
 
 /// Most core points kept: all are looked at for each score.
@@ -20,8 +21,8 @@ pub struct Dbscan {
 }
 
 impl Scorer for Dbscan {
-    fn name(&self) -> &'static str {
-        "dbscan"
+    fn kind(&self) -> EstimatorKind {
+        EstimatorKind::Dbscan
     }
 
     fn least_scale(&self) -> f32 {

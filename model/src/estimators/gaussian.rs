@@ -5,6 +5,7 @@ use super::table::dot;
 use super::vector::Scorer;
 use super::{Refused, rule};
 use crate::bounded;
+use crate::pipeline::EstimatorKind;
 use crate::schema::MAX_FEATURES;
 use serde::{Deserialize, Serialize};
 
@@ -73,8 +74,8 @@ impl GaussianMixture {
 }
 
 impl Scorer for GaussianMixture {
-    fn name(&self) -> &'static str {
-        "gaussian-mixture"
+    fn kind(&self) -> EstimatorKind {
+        EstimatorKind::GaussianMixture
     }
 
     fn least_scale(&self) -> f32 {

@@ -4,6 +4,7 @@ use super::Refused;
 use super::front::LIMIT;
 use super::table::{Table, squared_distance};
 use super::vector::Scorer;
+use crate::pipeline::EstimatorKind;
 use serde::{Deserialize, Serialize};
 
 /// Most clusters.
@@ -31,8 +32,8 @@ impl KMeans {
 }
 
 impl Scorer for KMeans {
-    fn name(&self) -> &'static str {
-        "kmeans"
+    fn kind(&self) -> EstimatorKind {
+        EstimatorKind::KMeans
     }
 
     fn least_scale(&self) -> f32 {

@@ -6,6 +6,7 @@ use super::table::{Table, squared_distance};
 use super::vector::Scorer;
 use super::{Refused, rule};
 use crate::bounded;
+use crate::pipeline::EstimatorKind;
 use serde::{Deserialize, Serialize};
 
 /// Most vectors remembered: all are looked at for each score.
@@ -31,8 +32,8 @@ pub struct Lof {
 }
 
 impl Scorer for Lof {
-    fn name(&self) -> &'static str {
-        "lof"
+    fn kind(&self) -> EstimatorKind {
+        EstimatorKind::Lof
     }
 
     fn least_scale(&self) -> f32 {

@@ -9,6 +9,7 @@ use super::trees::CLASSES;
 use super::vector::Scorer;
 use super::{Refused, rule};
 use crate::bounded;
+use crate::pipeline::EstimatorKind;
 use crate::schema::MAX_FEATURES;
 use serde::{Deserialize, Serialize};
 
@@ -117,10 +118,10 @@ impl Mlp {
 }
 
 impl Scorer for Mlp {
-    fn name(&self) -> &'static str {
+    fn kind(&self) -> EstimatorKind {
         match self.head {
-            Head::Reconstruction => "autoencoder",
-            Head::Classes => "mlp-classifier",
+            Head::Reconstruction => EstimatorKind::Autoencoder,
+            Head::Classes => EstimatorKind::MlpClassifier,
         }
     }
 

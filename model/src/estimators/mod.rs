@@ -15,6 +15,7 @@ pub mod lof;
 pub mod mlp;
 pub mod ngram;
 pub mod novelty;
+pub mod oddest;
 pub mod order;
 pub mod quantized;
 pub mod rate;

@@ -15,6 +15,7 @@
 use std::collections::HashMap;
 
 use super::ngram::{self, EMPTY, History, NgramModel, followed, further};
+use super::oddest::{OddSequence, oddest};
 use super::{Refused, rule};
 use crate::context::{Context, Gram, GramCounts, ORDER};
 
@@ -66,6 +67,31 @@ impl Ngrams {
         }
         (weights > 0.0).then(|| (sum / weights) as f32)
     }
+
+    /// The most surprising of a window's sequences.
+    pub fn oddest(&self, context: &Context) -> Vec<OddSequence> {
+        oddest(context.grams().iter().map(|&Gram { id, count }| {
+            let surprise = self.surprise(id);
+            let odd = OddSequence {
+                id,
+                times: count,
+                seen: !is_new(&self.model, id),
+                surprise: Some(surprise),
+            };
+            (surprise, odd)
+        }))
+    }
+}
+
+/// Whether training saw no sequence that ends with this one.
+fn is_new(model: &NgramModel, id: u64) -> bool {
+    let calls: Vec<ngram::Call> = Gram::latest_first(id).map(|place| place as ngram::Call).collect();
+    let Some((&last, before)) = calls.split_first() else {
+        return false;
+    };
+    let mut history = History::default();
+    before.iter().rev().for_each(|&call| history.push(call));
+    model.unseen(&history, last, calls.len()) == Some(true)
 }
 
 fn surprise(model: &NgramModel, id: u64) -> f32 {
@@ -158,6 +184,22 @@ impl Stide {
             .filter(|gram| self.seen.binary_search(&gram.id).is_err())
             .count();
         (!grams.is_empty()).then(|| unseen as f32 / grams.len() as f32)
+    }
+
+    /// Those of a window's sequences that training never saw: first the ones of which the fewest last calls do.
+    pub fn oddest(&self, context: &Context) -> Vec<OddSequence> {
+        let is_new = |id: &u64| self.seen.binary_search(id).is_err();
+        let new = context.grams().iter().filter(|gram| is_new(&gram.id));
+        oddest(new.map(|&Gram { id, count }| {
+            let known = Gram::endings(id).filter(|ending| !is_new(ending)).count();
+            let odd = OddSequence {
+                id,
+                times: count,
+                seen: false,
+                surprise: None,
+            };
+            (-(known as f32), odd)
+        }))
     }
 }
 
@@ -261,6 +303,37 @@ mod tests {
         assert!(ngrams.score(&of(&other)) > ngrams.score(&of(&usual)).map(|s| s + 0.3));
     }
 
+    #[test]
+    fn what_was_out_of_order_is_named() {
+        let trained = sequences(&[1, 2, 3, 4].repeat(50));
+        let (ngrams, stide) = (
+            Ngrams::new(&trained).expect("fits"),
+            Stide::new(&trained).expect("fits"),
+        );
+        let usual: Vec<(u64, u32)> = trained.seen.iter().map(|&(id, n)| (id, n as u32)).collect();
+        assert_eq!(stide.oddest(&context(&usual)), []);
+        let usual_told = ngrams.oddest(&context(&usual));
+        assert!(usual_told.iter().all(|one| one.seen), "{usual_told:?}");
+        // Known calls, of which one comes too early, seven times; and one that ends like what is known.
+        let strange = Gram::id_of([2, 3, 4, 1, 2, 4]);
+        let mut grams = usual;
+        grams.extend([
+            (strange, 7),
+            (Gram::id_of([2, 3]), 1),
+            (Gram::id_of([3, 3, 4, 1, 2, 3]), 9),
+        ]);
+        grams.sort_unstable();
+        let context = context(&grams);
+        let told = stide.oddest(&context);
+        // Of the other, five calls are known.
+        let ids: Vec<(u64, u32)> = told.iter().map(|one| (one.id, one.times)).collect();
+        assert_eq!(ids, [(strange, 7), (Gram::id_of([3, 3, 4, 1, 2, 3]), 9)]);
+        let told = ngrams.oddest(&context);
+        assert_eq!((told[0].id, told[0].times, told[0].seen), (strange, 7, false));
+        let surprises: Vec<Option<f32>> = told.iter().map(|one| one.surprise).collect();
+        assert!(surprises.is_sorted_by(|a, b| a >= b), "{surprises:?}");
+    }
+
     proptest! {
         #[test]
         fn a_model_of_runs_says_the_same(
@@ -308,6 +381,24 @@ mod tests {
             prop_assert!(surprise.is_finite() && surprise >= 0.0);
             let share = Stide::new(&counts).expect("fits").score(&window).expect("sequences");
             prop_assert!((0.0..=1.0).contains(&share));
+        }
+
+        #[test]
+        fn what_is_named_is_of_the_window_and_as_new_as_it_is_said_to_be(
+            counts in counts(),
+            grams in prop::collection::btree_map(ids(), 1u32.., 1..60),
+        ) {
+            let grams: Vec<(u64, u32)> = grams.into_iter().collect();
+            let window = context(&grams);
+            let stide = Stide::new(&counts).expect("fits");
+            let new = stide.oddest(&window);
+            prop_assert_eq!(new.is_empty(), stide.score(&window) == Some(0.0));
+            let surprising = Ngrams::new(&counts).expect("fits").oddest(&window);
+            prop_assert!(!surprising.is_empty());
+            for one in new.iter().chain(&surprising) {
+                prop_assert!(grams.contains(&(one.id, one.times)));
+                prop_assert_eq!(one.seen, stide.seen.binary_search(&one.id).is_ok());
+            }
         }
 
         #[test]

@@ -9,6 +9,7 @@ use super::mlp::{Head, Layer, MAX_LAYERS, Mlp};
 use super::vector::Scorer;
 use super::{Refused, rule};
 use crate::bounded;
+use crate::pipeline::EstimatorKind;
 use crate::schema::MAX_FEATURES;
 use apr_format::{f16_to_f32, f32_to_f16};
 use serde::{Deserialize, Serialize};
@@ -232,8 +233,8 @@ impl TryFrom<Stored> for QuantizedMlp {
 }
 
 impl Scorer for QuantizedMlp {
-    fn name(&self) -> &'static str {
-        self.network.name()
+    fn kind(&self) -> EstimatorKind {
+        self.network.kind()
     }
 
     fn least_scale(&self) -> f32 {

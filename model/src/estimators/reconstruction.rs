@@ -5,6 +5,7 @@ use super::Refused;
 use super::front::Space;
 use super::table::{Table, dot};
 use super::vector::Scorer;
+use crate::pipeline::EstimatorKind;
 use crate::schema::MAX_FEATURES;
 use serde::{Deserialize, Serialize};
 
@@ -16,8 +17,8 @@ pub struct Reconstruction {
 }
 
 impl Scorer for Reconstruction {
-    fn name(&self) -> &'static str {
-        "pca"
+    fn kind(&self) -> EstimatorKind {
+        EstimatorKind::Pca
     }
 
     fn least_scale(&self) -> f32 {

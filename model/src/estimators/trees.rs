@@ -4,6 +4,7 @@
 use super::vector::Scorer;
 use super::{Refused, rule};
 use crate::bounded;
+use crate::pipeline::EstimatorKind;
 use serde::{Deserialize, Serialize};
 
 /// Number of classes: normal, suspicious, malicious.
@@ -72,8 +73,8 @@ impl ClassTrees {
 }
 
 impl Scorer for ClassTrees {
-    fn name(&self) -> &'static str {
-        "random-forest"
+    fn kind(&self) -> EstimatorKind {
+        EstimatorKind::RandomForest
     }
 
     fn least_scale(&self) -> f32 {

@@ -14,13 +14,19 @@ use super::reconstruction::Reconstruction;
 use super::trees::ClassTrees;
 use super::zscore::ZScore;
 use super::{Refused, rule};
+use crate::pipeline::EstimatorKind;
 use crate::schema::MAX_FEATURES;
 use serde::{Deserialize, Serialize};
 
 /// What every vector estimator can do.
 pub(super) trait Scorer {
+    /// Which it is.
+    fn kind(&self) -> EstimatorKind;
+
     /// Its name, as artifacts and the command line have it.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &'static str {
+        self.kind().as_str()
+    }
 
     /// Smallest scale of the calibrated tail, in the score's units.
     fn least_scale(&self) -> f32;
@@ -81,9 +87,14 @@ pub struct Staged {
 }
 
 impl Staged {
+    /// The estimator's kind.
+    pub fn kind(&self) -> EstimatorKind {
+        self.estimator.scorer().kind()
+    }
+
     /// The estimator's name.
     pub fn name(&self) -> &'static str {
-        self.estimator.scorer().name()
+        self.kind().as_str()
     }
 
     pub(crate) fn least_scale(&self) -> f32 {

@@ -2,6 +2,7 @@
 
 use super::Refused;
 use super::vector::Scorer;
+use crate::pipeline::EstimatorKind;
 use serde::{Deserialize, Serialize};
 
 /// The scaler in front knows everything; nothing is left to learn.
@@ -9,8 +10,8 @@ use serde::{Deserialize, Serialize};
 pub struct ZScore;
 
 impl Scorer for ZScore {
-    fn name(&self) -> &'static str {
-        "z-score"
+    fn kind(&self) -> EstimatorKind {
+        EstimatorKind::ZScore
     }
 
     fn least_scale(&self) -> f32 {

@@ -86,6 +86,33 @@ impl EstimatorKind {
         }
     }
 
+    /// The kind's name as `spec.estimator.types` of the API writes it: what people are told.
+    pub const fn api_name(self) -> &'static str {
+        match self {
+            Self::Deviation => "Deviation",
+            Self::IsolationForest => "IsolationForest",
+            Self::ZScore => "ZScore",
+            Self::Pca => "PCA",
+            Self::KMeans => "KMeans",
+            Self::GaussianMixture => "GaussianMixture",
+            Self::Lof => "LOF",
+            Self::Dbscan => "DBSCAN",
+            Self::RandomForest => "RandomForest",
+            Self::Autoencoder => "Autoencoder",
+            Self::MlpClassifier => "MLPClassifier",
+            Self::Ngram => "NGram",
+            Self::Stide => "STIDE",
+            Self::Ets => "ETS",
+            Self::Arima => "ARIMA",
+            Self::Novelty => "Novelty",
+        }
+    }
+
+    /// The kind that the API calls so.
+    pub fn by_api_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.api_name() == name)
+    }
+
     /// True where it is fitted to standardised vectors, see [`crate::estimators::vector`].
     pub const fn is_vector(self) -> bool {
         !matches!(self, Self::Deviation | Self::IsolationForest | Self::Novelty)

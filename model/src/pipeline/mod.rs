@@ -16,10 +16,12 @@
 mod forms;
 mod kind;
 mod spec;
+mod told;
 mod verdict;
 
 pub use kind::{EstimatorKind, UnknownEstimator};
 pub use spec::{EstimatorSpec, MAX_MEMBERS, MemberSpec, Observed, PipelineError, PipelineSpec};
+pub use told::ToldSequence;
 pub use verdict::{Driver, DriverKind, Drivers, MAX_DRIVERS, Verdict};
 
 use crate::calibration::{Calibration, Severity, calibrated};
@@ -32,6 +34,7 @@ use crate::estimators::vector::Staged;
 use crate::forest::Forest;
 use crate::histogram::ScoreHistogram;
 use crate::schema::{Feature, FeatureError, MAX_FEATURES, Schema};
+use crate::syscalls::Arch;
 use crate::window::Window;
 use verdict::Explainer;
 
@@ -86,7 +89,7 @@ enum Estimator {
 }
 
 struct Member {
-    name: &'static str,
+    kind: EstimatorKind,
     estimator: Estimator,
     calibration: Calibration,
 }
@@ -153,7 +156,7 @@ impl Pipeline {
 
     /// Names of the estimators.
     pub fn members(&self) -> impl Iterator<Item = &'static str> {
-        self.members.iter().map(|m| m.name)
+        self.members.iter().map(|m| m.kind.as_str())
     }
 
     /// Calibrated scores of the windows it was calibrated on.
@@ -247,6 +250,26 @@ impl Pipeline {
         Ok(())
     }
 
+    /// The sequences of calls that made a verdict of a window with this context, the oddest first; none where it was no
+    /// estimator of order that spoke. Calls bear the names that they had in the window, where `ran`, numbers of `arch`
+    /// and the earliest first, has them.
+    ///
+    /// It allocates, and is for verdicts that somebody is told.
+    pub fn sequences(
+        &self,
+        verdict: &Verdict,
+        context: &Context,
+        arch: Arch,
+        ran: impl IntoIterator<Item = impl IntoIterator<Item = u32>>,
+    ) -> Vec<ToldSequence> {
+        let odd = match self.members.get(verdict.member).map(|member| &member.estimator) {
+            Some(Estimator::Ngrams(ngrams)) => ngrams.oddest(context),
+            Some(Estimator::Stide(stide)) => stide.oddest(context),
+            _ => return Vec::new(),
+        };
+        told::named(self.schema, arch, &odd, ran)
+    }
+
     /// The smallest of so many members' p-values as one: for as many tests as all members are, or those that spoke.
     fn combined(&self, smallest: f64, told: usize) -> f64 {
         (smallest * self.tests.min(told as f64).max(1.0)).min(1.0)
@@ -277,13 +300,15 @@ impl Pipeline {
         }
         let p_value = self.combined(p, told);
         let score = calibrated(p_value);
+        let Member { kind, estimator, .. } = &self.members[member];
         let explainer = Explainer {
             schema: self.schema,
             deviation: &self.deviation,
-            new: match &self.members[member].estimator {
+            new: match estimator {
                 Estimator::Novelty(novelty) => Some(novelty),
                 _ => None,
             },
+            is_order: kind.is_order(),
         };
         let drivers = explainer.drivers(vector, window);
         Ok(Verdict {
@@ -291,6 +316,7 @@ impl Pipeline {
             p_value,
             severity: Severity::of(score),
             member,
+            estimator: *kind,
             raw,
             drivers,
         })

@@ -1,6 +1,6 @@
 //! Pipelines as data: what a trainer makes, and the way from there to one that scores.
 
-use super::{Estimator, Member, Pipeline};
+use super::{Estimator, EstimatorKind, Member, Pipeline};
 use crate::bounded;
 use crate::calibration::{Calibration, CalibrationError, MIN_SAMPLES, calibrated};
 use crate::context::{Context, GramCounts};
@@ -58,19 +58,24 @@ impl<'de> Deserialize<'de> for OfPairs {
 }
 
 impl<F> EstimatorSpec<F> {
+    /// The estimator's kind.
+    pub fn kind(&self) -> EstimatorKind {
+        match self {
+            Self::Deviation => EstimatorKind::Deviation,
+            Self::IsolationForest(_) => EstimatorKind::IsolationForest,
+            Self::Vector(staged) => staged.kind(),
+            Self::PairNgram(none) | Self::PairStide(none) => match *none {},
+            Self::Ngram(_) => EstimatorKind::Ngram,
+            Self::Stide(_) => EstimatorKind::Stide,
+            Self::Ets(_) => EstimatorKind::Ets,
+            Self::Arima(_) => EstimatorKind::Arima,
+            Self::Novelty(_) => EstimatorKind::Novelty,
+        }
+    }
+
     /// The estimator's name.
     pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Deviation => "deviation",
-            Self::IsolationForest(_) => "isolation-forest",
-            Self::Vector(staged) => staged.name(),
-            Self::PairNgram(none) | Self::PairStide(none) => match *none {},
-            Self::Ngram(_) => Ngrams::NAME,
-            Self::Stide(_) => Stide::NAME,
-            Self::Ets(_) => Ets::NAME,
-            Self::Arima(_) => Arima::NAME,
-            Self::Novelty(_) => Novelty::NAME,
-        }
+        self.kind().as_str()
     }
 
     /// What its scores mean, by those of windows held out.
@@ -386,7 +391,7 @@ where
         for member in &self.members {
             member.calibration.check()?;
             members.push(Member {
-                name: member.estimator.as_str(),
+                kind: member.estimator.kind(),
                 estimator: compile_estimator(&member.estimator, width, schema)?,
                 calibration: member.calibration.clone(),
             });

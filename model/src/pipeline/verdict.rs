@@ -3,6 +3,7 @@
 use crate::calibration::Severity;
 use crate::deviation::Deviation;
 use crate::estimators::novelty::Novelty;
+use crate::pipeline::EstimatorKind;
 use crate::schema::{Feature, Schema, to_rate};
 use crate::syscalls::{self, Class};
 use crate::window::Window;
@@ -76,9 +77,12 @@ pub struct Verdict {
     pub severity: Severity,
     /// Which member was the most surprised.
     pub member: usize,
+    /// What that is.
+    pub estimator: EstimatorKind,
     /// That member's raw score.
     pub raw: f32,
-    /// The system calls that stand out most.
+    /// The system calls that stand out most. Where an estimator of order spoke, it may be none: see
+    /// [`super::Pipeline::sequences`].
     pub drivers: Drivers,
 }
 
@@ -97,10 +101,10 @@ struct Rank {
 }
 
 /// A call by a number that no system call has.
-const UNKNOWN: &str = "unknown";
+pub(super) const UNKNOWN: &str = "unknown";
 
 /// As the schema writes what it counts of a class beside groups.
-const fn rest_of(class: Class) -> &'static str {
+pub(super) const fn rest_of(class: Class) -> &'static str {
     match class {
         Class::File => "rest:file",
         Class::Network => "rest:network",
@@ -133,6 +137,9 @@ pub(super) struct Explainer<'a> {
     pub(super) deviation: &'a Deviation,
     /// What is new, where a verdict is about that.
     pub(super) new: Option<&'a Novelty>,
+    /// Whether the verdict is about the order of calls: how often they came explains it only where that is odd beyond
+    /// doubt too, and a rate that is as usual would puzzle who reads it.
+    pub(super) is_order: bool,
 }
 
 impl Explainer<'_> {
@@ -143,6 +150,9 @@ impl Explainer<'_> {
         let mut top = [(Rank::default(), usize::MAX); CANDIDATES];
         for (feature, &x) in vector.iter().enumerate() {
             let (surprise, uncapped) = self.deviation.surprises(feature, x);
+            if self.is_order && surprise < DOUBTLESS {
+                continue;
+            }
             let new = self.new.is_some_and(|novelty| novelty.is_new(feature, x));
             let telling = if new || surprise >= DOUBTLESS {
                 self.schema.telling(feature)

@@ -38,7 +38,7 @@ use crate::metrics::{Metrics, ReasonLabels};
 /// What reports the Events.
 const CONTROLLER: &str = "vigia.dev/operator";
 /// Longest note that the API server takes.
-const NOTE_MAX: usize = 1024;
+pub(crate) const NOTE_MAX: usize = 1024;
 /// What could not be written later is tried again so often: the API server may be away for some minutes.
 const LATE_TRIES: usize = 30;
 

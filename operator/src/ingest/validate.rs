@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use vigia_crds::is_digest;
-use vigia_model::context::Context;
+use vigia_model::context::{Context, ORDER};
 use vigia_model::histogram::BINS;
 use vigia_model::schema::Schema;
 use vigia_model::syscalls::{ALL_CALLS, is_fingerprint};
@@ -185,6 +185,17 @@ fn check_alert(mut alert: Verdict, allowed: &Allowed, clock: Clock) -> Result<Ve
             && rate(d.expected_per_second)
     };
     alert.drivers.retain(drives);
+    alert.sequences.truncate(3);
+    let named = |name: &String| (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic());
+    alert.sequences.retain(|sequence| {
+        (2..=ORDER).contains(&sequence.calls.len())
+            && sequence.calls.iter().all(named)
+            && sequence.times > 0
+            && sequence.surprise.is_none_or(rate)
+    });
+    if !named(&alert.estimator) {
+        alert.estimator.clear();
+    }
     Ok(alert)
 }
 

@@ -73,6 +73,8 @@ pub fn alert(verdict: &Verdict, pod: &PodView, version: &str, words: &str, now: 
     let rates =
         |rate: fn(&vigia_proto::v1::Driver) -> f64| array(drivers().map(rate).map(Value::DoubleValue));
     let names = drivers().map(|d| Value::StringValue(crate::alert::syscall(d)));
+    let sequences = || verdict.sequences.iter().map(crate::alert::sequence);
+    let calls = sequences().map(|one| Value::StringValue(one.calls.join(">")));
     let end = nanos(verdict.window_start_unix_ms.saturating_add(verdict.window_ms));
     let number = match verdict.severity() {
         Severity::High => SeverityNumber::Error,
@@ -93,6 +95,7 @@ pub fn alert(verdict: &Verdict, pod: &PodView, version: &str, words: &str, now: 
             text("vigia.model", &verdict.model),
             text("vigia.model.version", version),
             text("vigia.model.digest", &verdict.digest),
+            text("vigia.estimator", crate::alert::estimator(verdict)),
             attribute("vigia.score", Value::DoubleValue(verdict.score)),
             attribute("vigia.p_value", Value::DoubleValue(verdict.p_value)),
             attribute("vigia.threshold", Value::DoubleValue(verdict.threshold)),
@@ -109,6 +112,15 @@ pub fn alert(verdict: &Verdict, pod: &PodView, version: &str, words: &str, now: 
             attribute(
                 "vigia.drivers.expected_per_second",
                 rates(|d| d.expected_per_second),
+            ),
+            attribute("vigia.sequences.calls", array(calls)),
+            attribute(
+                "vigia.sequences.times",
+                array(sequences().map(|one| Value::IntValue(one.times.into()))),
+            ),
+            attribute(
+                "vigia.sequences.seen",
+                array(sequences().map(|one| Value::BoolValue(one.seen))),
             ),
         ],
         ..LogRecord::default()

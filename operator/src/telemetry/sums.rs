@@ -11,6 +11,7 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use vigia_proto::v1::Verdict;
 
 use super::record::{nanos, scope, severity, text};
+use crate::alert::estimator;
 use crate::store::Summary;
 
 /// Series of one metric. A Model that is trained each day makes one a day.
@@ -31,6 +32,7 @@ struct Alerts {
     profile: String,
     model: String,
     severity: &'static str,
+    estimator: &'static str,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -73,6 +75,7 @@ impl Sums {
             profile: verdict.profile.clone(),
             model: verdict.model.clone(),
             severity: severity(verdict),
+            estimator: estimator(verdict),
         };
         place(&mut self.alerts, key)
             .map(|count| *count = count.saturating_add(1))
@@ -165,6 +168,7 @@ impl Alerts {
             text("vigia.profile", &self.profile),
             text("vigia.model", &self.model),
             text("vigia.severity", self.severity),
+            text("vigia.estimator", self.estimator),
         ]
     }
 }

@@ -18,7 +18,7 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
-use vigia_proto::v1::{Driver, Severity};
+use vigia_proto::v1::{Driver, Sequence, Severity};
 
 use super::*;
 
@@ -55,6 +55,12 @@ fn verdict() -> Verdict {
         severity: Severity::High.into(),
         consecutive: 2,
         drivers: vec![driver("connect", 45.0), driver("\u{1b}[2Jexecve", 0.5)],
+        estimator: "STIDE".to_owned(),
+        sequences: vec![Sequence {
+            calls: vec!["clone".to_owned(), "\u{1b}[2Jexecve".to_owned()],
+            times: 4,
+            ..Sequence::default()
+        }],
         ..Verdict::default()
     }
 }
@@ -107,14 +113,20 @@ fn an_alert_is_a_record_about_its_container() {
         get(&record.attributes, "vigia.score"),
         Some(&Value::DoubleValue(0.97))
     );
-    let Some(Value::ArrayValue(names)) = get(&record.attributes, "vigia.drivers.syscall") else {
-        panic!("a list of system calls");
+    assert_eq!(get(&record.attributes, "vigia.estimator").cloned(), word("STIDE"));
+    let list = |key: &str| -> Vec<Option<Value>> {
+        let Some(Value::ArrayValue(list)) = get(&record.attributes, key) else {
+            panic!("{key} is a list");
+        };
+        list.values.iter().map(|v| v.value.clone()).collect()
     };
-    let names: Vec<_> = names.values.iter().filter_map(|v| v.value.clone()).collect();
     assert_eq!(
-        names,
-        [word("connect"), word("[2Jexecve")].map(|w| w.expect("a word"))
+        list("vigia.drivers.syscall"),
+        [word("connect"), word("[2Jexecve")]
     );
+    assert_eq!(list("vigia.sequences.calls"), [word("clone>[2Jexecve")]);
+    assert_eq!(list("vigia.sequences.times"), [Some(Value::IntValue(4))]);
+    assert_eq!(list("vigia.sequences.seen"), [Some(Value::BoolValue(false))]);
 }
 
 #[test]

@@ -176,6 +176,7 @@ mod tests {
         ];
         let all = plan(json!({"types": types, "components": 8}));
         assert_eq!(all.estimators, EstimatorKind::ALL.map(|kind| kind.to_string()));
+        assert_eq!(types, EstimatorKind::ALL.map(EstimatorKind::api_name));
         assert_eq!(all.components, 8);
     }
 

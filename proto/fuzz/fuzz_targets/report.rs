@@ -10,7 +10,7 @@ use tonic::Status;
 use tonic::codec::{Codec, Streaming};
 use vigia_proto::bounded::BoundedCodec;
 use vigia_proto::v1::{ReportAck, ReportBatch};
-use vigia_proto::{MAX_ALERTS, MAX_BINS, MAX_DRIVERS, MAX_MESSAGE, MAX_SAMPLES, MAX_SCORES};
+use vigia_proto::{MAX_ALERTS, MAX_BINS, MAX_DRIVERS, MAX_MESSAGE, MAX_SAMPLES, MAX_SCORES, MAX_SEQUENCES};
 
 /// Not compressed, the length, and the message.
 fn framed(message: &[u8]) -> Bytes {
@@ -46,7 +46,7 @@ fuzz_target!(|data: &[u8]| {
         batch
             .alerts
             .iter()
-            .all(|alert| alert.drivers.len() <= MAX_DRIVERS)
+            .all(|alert| alert.drivers.len() <= MAX_DRIVERS && alert.sequences.len() <= MAX_SEQUENCES)
     );
     assert!(batch.scores.iter().all(|score| score.histogram.len() <= MAX_BINS));
     let written = batch.encode_to_vec();

@@ -4,6 +4,7 @@ use vigia_model::artifact::{self, Task};
 use vigia_model::context::{Context, Gram, MAX_PAST, ORDER};
 use vigia_model::pipeline::{EstimatorKind, Pipeline, ScoreError};
 use vigia_model::schema::{Schema, from_rate};
+use vigia_model::syscalls::Arch;
 use vigia_trainer::data::{About, Rows};
 use vigia_trainer::fit::{self, FitError, Params};
 use vigia_trainer::validate::INJECTION_RECALL;
@@ -89,9 +90,23 @@ fn another_order_of_the_same_calls_is_odd_to_those_that_look_at_order() {
             let turned = Context::new(order(&mut random, 3), past).expect("a context");
             let vector = later.row(i);
             assert!(p(&pipeline, vector, &later.contexts()[i]) > 1e-3, "{kind} {i}");
-            assert!(p(&pipeline, vector, &turned) < 1e-4, "{kind} {i}");
-            // The counts are as ever.
-            assert!(p(&alone, vector, &turned) > 1e-3, "{kind} {i}");
+            let verdict = pipeline.score_vector(vector, &turned).expect("scores");
+            assert!(verdict.p_value < 1e-4, "{kind} {i}");
+            // Who spoke is named, and what it spoke of, since the counts are as ever.
+            assert_eq!(verdict.estimator, kind);
+            assert_eq!(verdict.drivers.iter().count(), 0, "{verdict:?}");
+            let gone = std::iter::empty::<[u32; 0]>();
+            let told = pipeline.sequences(&verdict, &turned, Arch::NATIVE, gone);
+            assert!((1..=3).contains(&told.len()), "{told:?}");
+            assert!(
+                told.iter().all(|one| !one.seen && !one.calls.is_empty()),
+                "{told:?}"
+            );
+            let verdict = alone.score_vector(vector, &turned).expect("scores");
+            assert!(verdict.p_value > 1e-3, "{kind} {i}");
+            assert_eq!(verdict.estimator, EstimatorKind::Deviation);
+            let gone = std::iter::empty::<[u32; 0]>();
+            assert_eq!(alone.sequences(&verdict, &turned, Arch::NATIVE, gone), []);
         }
     }
 }

@@ -53,6 +53,8 @@ struct AlertLabels {
     pod: String,
     container: String,
     severity: &'static str,
+    /// Of the kinds that there are, those of the one Model.
+    estimator: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -272,6 +274,7 @@ impl Metrics {
                     pod: labels.pod,
                     container: labels.container,
                     severity: severity.as_str(),
+                    estimator: one.estimator.api_name(),
                 };
                 self.alerts.get_or_create(&labels).inc();
                 self.told().insert(labels);
@@ -382,6 +385,7 @@ pub fn usage() -> (f64, i64) {
 mod tests {
     use super::*;
     use vigia_model::calibration::Severity;
+    use vigia_model::pipeline::EstimatorKind;
 
     #[test]
     fn scores_and_alerts_are_told_by_container() {
@@ -396,6 +400,7 @@ mod tests {
             pod: "pod-0".to_owned(),
             container: "app".to_owned(),
             score: 0.75,
+            estimator: EstimatorKind::Stide,
             mode: VersionMode::Active,
             alert: Some(Severity::Low),
             told: Told::Begins,
@@ -412,7 +417,7 @@ mod tests {
             text.contains("pod=\"pod-0\",container=\"app\",mode=\"active\"} 0.75"),
             "{text}"
         );
-        assert!(text.contains("severity=\"low\"} 1"), "{text}");
+        assert!(text.contains("severity=\"low\",estimator=\"STIDE\"} 1"), "{text}");
         assert!(text.contains("model=\"m\"} 1"), "{text}");
         assert!(text.contains("vigia_agent_resident_bytes"), "{text}");
         let mut stats = ProbeStats::default();
@@ -428,7 +433,7 @@ mod tests {
         metrics.scored(&[], true);
         assert!(!metrics.text().contains("mode=\"active\""));
         metrics.keep_pods(|namespace, pod| (namespace, pod) == ("shop", "pod-0"));
-        assert!(metrics.text().contains("severity=\"low\"} 1"));
+        assert!(metrics.text().contains("severity=\"low\",estimator=\"STIDE\"} 1"));
         metrics.keep_pods(|_, _| false);
         assert!(!metrics.text().contains("severity=\"low\""));
     }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use prost::Message;
 use vigia_crds::{NodePlanSpec, PlannedModel, PlannedProfile, PlannedVersion, Task, VersionMode};
 use vigia_model::syscalls::Filter;
-use vigia_proto::v1::{Driver, VersionState};
+use vigia_proto::v1::{Driver, Sequence, VersionState};
 
 pub(crate) const NOW: i64 = 1_800_000_000_000;
 
@@ -100,6 +100,13 @@ pub(crate) fn alert() -> Verdict {
         }],
         consecutive: 2,
         began_unix_ms: 0,
+        estimator: "STIDE".into(),
+        sequences: vec![Sequence {
+            calls: vec!["clone".into(), "execve".into()],
+            times: 4,
+            seen: false,
+            surprise: None,
+        }],
     }
 }
 

@@ -1,7 +1,7 @@
 //! Writes the corpus that fuzzing starts from into the folder named by the first argument.
 
 use prost::Message;
-use vigia_proto::v1::{Driver, ReportBatch, Sample, ScoreSummary, Verdict, VersionSpan};
+use vigia_proto::v1::{Driver, ReportBatch, Sample, ScoreSummary, Sequence, Verdict, VersionSpan};
 
 fn main() {
     let folder = std::path::PathBuf::from(std::env::args().nth(1).expect("a folder to write to"));
@@ -11,6 +11,12 @@ fn main() {
         pod: "checkout-1".to_owned(),
         score: 0.97,
         drivers: vec![Driver::default(); 3],
+        estimator: "STIDE".to_owned(),
+        sequences: vec![Sequence {
+            calls: vec!["clone".to_owned(), "execve".to_owned()],
+            times: 4,
+            ..Sequence::default()
+        }],
         ..Verdict::default()
     };
     let scores = ScoreSummary {

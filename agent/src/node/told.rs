@@ -1,0 +1,92 @@
+//! A verdict as the operator is told of it: who spoke, and what made it speak. Worked out for alerts alone.
+
+use vigia_model::context::Context;
+use vigia_model::pipeline::{Driver, ToldSequence, Verdict};
+use vigia_model::syscalls;
+use vigia_proto::v1;
+
+use crate::node::models::load::Loaded;
+use crate::node::score::WindowKey;
+use crate::window::{Closed, New};
+
+/// What a verdict names, at most.
+const DRIVERS: usize = 3;
+
+/// What made a version's verdict.
+pub(super) struct Why {
+    /// As the API writes it.
+    pub estimator: String,
+    /// Sequences of calls, where those spoke.
+    pub sequences: Vec<v1::Sequence>,
+    /// System calls whose rates stand out.
+    pub drivers: Vec<v1::Driver>,
+}
+
+impl Why {
+    /// Of a verdict of this window, of which that is known beside.
+    pub fn of(verdict: &Verdict, loaded: &Loaded, closed: &Closed<WindowKey>, context: &Context) -> Self {
+        let ran = closed.detail.sequences.keys().map(|ran| ran.numbers());
+        let sequences = loaded
+            .pipeline
+            .sequences(verdict, context, closed.window.arch, ran);
+        Self {
+            estimator: verdict.estimator.api_name().to_owned(),
+            sequences: sequences.into_iter().map(sequence).collect(),
+            drivers: verdict.drivers.iter().map(driver).collect(),
+        }
+    }
+}
+
+fn sequence(told: ToldSequence) -> v1::Sequence {
+    v1::Sequence {
+        calls: told.calls.into_iter().map(Into::into).collect(),
+        times: told.times,
+        seen: told.seen,
+        surprise: told.surprise.map(f64::from),
+    }
+}
+
+fn driver(driver: &Driver) -> v1::Driver {
+    v1::Driver {
+        syscall: driver.syscall.to_owned(),
+        observed_per_second: f64::from(driver.observed_per_s),
+        expected_per_second: f64::from(driver.expected_per_s),
+    }
+}
+
+/// Names what the container did for the first time, where there is room beside what drove the score: no score is made
+/// of pairs of calls, but who looks into an alert wants to know of them. Where sequences made it, they say more than pairs.
+pub(super) fn with_new(mut verdict: v1::Verdict, closed: &Closed<WindowKey>, new: &New) -> v1::Verdict {
+    let window = &closed.window;
+    let seconds = window.seconds().max(f64::MIN_POSITIVE);
+    let name = |nr: u32| syscalls::name(window.arch, syscalls::native(window.arch, nr)).unwrap_or("unknown");
+    let calls = new.calls.iter().filter_map(|nr| {
+        let call = window.calls.iter().find(|call| call.nr == *nr)?;
+        Some((name(*nr).to_owned(), call.count))
+    });
+    let is_order = !verdict.sequences.is_empty();
+    let pairs = new.pairs.iter().filter(|_| !is_order).map(|(pair, count)| {
+        let names: Vec<&str> = pair.numbers().map(name).collect();
+        (names.join(">"), *count)
+    });
+    for (told, count) in calls.chain(pairs) {
+        if verdict.drivers.len() >= DRIVERS {
+            break;
+        }
+        if !verdict.drivers.iter().any(|driver| driver.syscall == told) {
+            verdict.drivers.push(v1::Driver {
+                syscall: told,
+                observed_per_second: count as f64 / seconds,
+                expected_per_second: 0.0,
+            });
+        }
+    }
+    verdict
+}
+
+/// Sequences as a line of a log has them, where there are some.
+pub(super) fn in_short(sequences: &[v1::Sequence]) -> Option<String> {
+    let calls = |sequence: &v1::Sequence| sequence.calls.join(">");
+    let all: Vec<String> = sequences.iter().map(calls).collect();
+    (!all.is_empty()).then(|| all.join(","))
+}
