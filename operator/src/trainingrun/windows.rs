@@ -4,6 +4,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::ResourceExt;
@@ -84,10 +85,9 @@ pub(super) struct Newest {
     rows: Vec<Row>,
     /// Bytes of them.
     held: usize,
-    /// Once there are enough, the oldest one's time.
-    floor_ms: i64,
-    /// Older windows found no room.
-    is_full: bool,
+    /// Once there are enough, the first in the order of [`newest_first`] that is not wanted any more. Nothing that comes can
+    /// change that: what goes before it only grows.
+    floor: Option<(i64, Arc<str>, u64)>,
     /// Windows that the selection does not take.
     pub(super) left_out: u64,
 }
@@ -103,8 +103,7 @@ impl Newest {
                 .any(|kind| matches!(kind, EstimatorType::Ngram | EstimatorType::Stide)),
             rows: vec![],
             held: 0,
-            floor_ms: i64::MIN,
-            is_full: false,
+            floor: None,
             left_out: 0,
         }
     }
@@ -113,7 +112,7 @@ impl Newest {
     pub(super) fn take(&mut self, selection: &Selection, mut row: Row) -> i64 {
         if !selection.takes(row.kind(), row.above_threshold) {
             self.left_out += 1;
-        } else if row.start_ms >= self.floor_ms {
+        } else if self.wants(&row) {
             if !self.keeps_order && !row.context.grams().is_empty() {
                 row.context = Context::new(vec![], row.context.past().to_vec()).unwrap_or_default();
             }
@@ -123,14 +122,22 @@ impl Newest {
                 self.cut();
             }
         }
-        self.floor_ms
+        self.floor.as_ref().map_or(i64::MIN, |(start_ms, ..)| *start_ms)
     }
 
-    /// The windows, sorted by profile, source and time, each once, and whether older ones found no room.
+    fn wants(&self, row: &Row) -> bool {
+        self.floor.as_ref().is_none_or(|(start_ms, profile, source)| {
+            newest_first(row) < (Reverse(*start_ms), &**profile, *source)
+        })
+    }
+
+    /// The windows, sorted by profile, source and time, each once, and whether older ones found no room though there are
+    /// fewer than the limit.
     pub(super) fn finish(mut self) -> (Vec<Row>, bool) {
         self.cut();
+        let is_full = self.floor.is_some() && self.rows.len() < self.limit;
         self.rows.sort_unstable_by(|a, b| identity(a).cmp(&identity(b)));
-        (self.rows, self.is_full)
+        (self.rows, is_full)
     }
 
     /// Leaves the newest, each once. Ties in time are told apart, or which windows are kept would
@@ -139,22 +146,16 @@ impl Newest {
         self.rows
             .sort_unstable_by(|a, b| newest_first(a).cmp(&newest_first(b)));
         self.rows.dedup_by(|a, b| identity(a) == identity(b));
-        self.rows.truncate(self.limit);
-        if let Some(oldest) = self.rows.get(self.limit - 1) {
-            self.floor_ms = oldest.start_ms;
-        }
         let mut held = 0;
-        let beyond = self.rows.iter().find(|row| {
+        let beyond = self.rows.iter().position(|row| {
             held += row.held();
             held > self.room
         });
-        if let Some(latest_ms) = beyond.map(|row| row.start_ms) {
-            // None of its time, for the same reason.
-            let kept = self.rows.partition_point(|row| row.start_ms > latest_ms);
-            self.rows.truncate(kept);
-            self.floor_ms = latest_ms.saturating_add(1);
-            self.is_full = true;
+        let fit = beyond.unwrap_or(self.rows.len()).min(self.limit);
+        if let Some(first) = self.rows.get(fit) {
+            self.floor = Some((first.start_ms, first.profile.clone(), first.source));
         }
+        self.rows.truncate(fit);
         self.held = self.rows.iter().map(Row::held).sum();
     }
 }
@@ -370,16 +371,21 @@ mod tests {
                 }
                 Ok((newest.0.room, newest.0.finish()))
             };
-            let (room, (kept, is_full)) = gather(&all)?;
+            let (room, (mut kept, is_full)) = gather(&all)?;
             let mut mixed = all.clone();
             mixed.sort_by_key(|row| (row.source + 1).wrapping_mul(seed) ^ (row.start_ms as u64).wrapping_mul(seed | 1));
             let (_, other) = gather(&mixed)?;
-            prop_assert_eq!(&kept, &other.0);
-            prop_assert!(kept.len() <= limit as usize && kept.iter().map(Row::held).sum::<usize>() <= room);
-            prop_assert!(is_full || kept.len() == all.len().min(limit as usize));
-            let oldest = kept.iter().map(|row| row.start_ms).min().unwrap_or(i64::MAX);
-            let newer = all.iter().filter(|row| row.start_ms > oldest).count();
-            prop_assert!(newer <= kept.len());
+            prop_assert_eq!((&kept, is_full), (&other.0, other.1));
+            let (mut held, mut wanted) = (0, all);
+            wanted.sort_unstable_by(|a, b| newest_first(a).cmp(&newest_first(b)));
+            wanted.truncate(limit as usize);
+            let enough = wanted.len();
+            wanted.retain(|row| {
+                held += row.held();
+                held <= room
+            });
+            kept.sort_unstable_by(|a, b| newest_first(a).cmp(&newest_first(b)));
+            prop_assert_eq!((&kept, is_full), (&wanted, wanted.len() < enough));
         }
 
         #[test]
