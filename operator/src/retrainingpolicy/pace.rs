@@ -15,6 +15,15 @@ const LONGEST_COOLDOWN: SignedDuration = SignedDuration::from_hours(24);
 pub(super) fn cooldown(o: &Observed<'_>) -> SignedDuration {
     let cooldown =
         SignedDuration::try_from(std::time::Duration::from(o.spec.cooldown)).unwrap_or(SignedDuration::MAX);
+    let longest = cooldown.max(LONGEST_COOLDOWN);
+    cooldown
+        .checked_mul(1 << failures(o).min(16))
+        .unwrap_or(longest)
+        .min(longest)
+}
+
+/// Runs of this policy that failed since the last run that did not.
+pub(super) fn failures(o: &Observed<'_>) -> usize {
     let mut runs: Vec<&RunView> = o.runs.iter().collect();
     runs.sort_by_key(|run| std::cmp::Reverse((run.created, run.name.len(), &run.name)));
     let failures = runs
@@ -31,15 +40,21 @@ pub(super) fn cooldown(o: &Observed<'_>) -> SignedDuration {
         newest = newest.max(number);
         held = if failed { held } else { held.max(number) };
     }
-    let failures = match failures {
+    match failures {
         0 => 0,
         some => usize::try_from(newest - held).unwrap_or(usize::MAX).max(some),
-    };
-    let longest = cooldown.max(LONGEST_COOLDOWN);
-    cooldown
-        .checked_mul(1 << failures.min(16))
-        .unwrap_or(longest)
-        .min(longest)
+    }
+}
+
+/// The run of this policy before one, of those that are still there.
+pub(super) fn before<'a>(o: &Observed<'a>, run: &RunView) -> Option<&'a RunView> {
+    let this = number(o.name, &run.name)?;
+    let numbered = o
+        .runs
+        .iter()
+        .filter_map(|run| Some((number(o.name, &run.name)?, run)));
+    let earlier = numbered.filter(|(number, _)| *number < this);
+    earlier.max_by_key(|(number, _)| *number).map(|(_, run)| run)
 }
 
 /// Number of a run of this policy.

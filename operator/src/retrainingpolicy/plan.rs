@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use vigia_crds::conditions::{self, READY, RECONCILING, STALLED, Wanted};
 use vigia_crds::{DataWindow, LastRun, RetrainingPolicySpec, RetrainingPolicyStatus, TrainingRunSpec};
 
-use super::pace::{cooldown, last_run, next_name};
+use super::pace::{before, cooldown, failures, last_run, next_name};
 use crate::observed::drift::Drift;
 use crate::trainingrun::windows;
 
@@ -245,11 +245,16 @@ fn in_vain(o: &Observed<'_>, model: &ModelView, last: &LastRun) -> bool {
 }
 
 /// Windows from which on a run for a first version that failed is worth another before its time: nothing is scored
-/// meanwhile, and what too few windows did not teach twice as many may.
+/// meanwhile, and what too few windows did not teach twice as many may. Only where a run can take so many, and the last of
+/// several that failed did take twice as many as the one before it: else it is not for want of windows, and the cluster
+/// would train for ever.
 fn enough_for_another(o: &Observed<'_>, model: &ModelView, last: &LastRun) -> Option<u64> {
     let run = o.runs.iter().find(|run| run.name == last.name)?;
     let first = model.serving.is_none() && model.candidate.is_none();
-    (first && run.failed && run.windows > 0).then(|| run.windows.saturating_mul(2))
+    let twice = |run: &RunView| run.windows.saturating_mul(2);
+    let most = u64::try_from(o.spec.training.data.max_windows).unwrap_or(0);
+    let helps = failures(o) < 2 || before(o, run).is_some_and(|before| run.windows >= twice(before));
+    (first && run.failed && run.windows > 0 && twice(run) <= most && helps).then(|| twice(run))
 }
 
 fn cold_start(o: &Observed<'_>) -> Decision {

@@ -315,6 +315,33 @@ fn a_first_version_that_failed_is_tried_again_with_twice_the_windows() {
 }
 
 #[test]
+fn a_first_version_that_fails_for_other_reasons_than_few_windows_waits() {
+    let mut world = World::cold();
+    world.windows = 200_000;
+    let failed = |name: &str, windows| RunView {
+        failed: true,
+        reason: COLD_START.into(),
+        windows,
+        created: at(NOW - 50),
+        ..run(name, true)
+    };
+    let mut starts = |max_windows, runs: &[RunView]| {
+        world.spec.training.data.max_windows = max_windows;
+        world.runs = runs.to_vec();
+        world.plan().start.is_some()
+    };
+    let first = [failed("p-1", 1000)];
+    assert!(!starts(1999, &first), "a run takes no more than these");
+    assert!(starts(2000, &first));
+    // There is no room for more, whatever is asked for.
+    assert!(!starts(100_000, &[failed("p-1", 29_000), failed("p-2", 29_100)]));
+    let twice = [failed("p-1", 500), failed("p-2", 1000)];
+    assert!(starts(100_000, &twice));
+    // The one before it was deleted: its number tells that it was there and failed.
+    assert!(!starts(100_000, &twice[1..]));
+}
+
+#[test]
 fn one_run_at_a_time_and_none_within_the_cooldown() {
     let mut world = World::drifted();
     world.runs = vec![run("by-hand", false)];
