@@ -55,7 +55,7 @@ pub enum Refused {
     Api(#[from] kube::Error),
 }
 
-/// Publishes an alert of the agent of `node`, unless the profile wants no Events.
+/// Publishes an alert of the agent of `node`: as an Event, unless the profile wants none, and to the collector.
 ///
 /// # Errors
 /// [`Refused`]; all but [`Refused::Api`] are worth an audit record.
@@ -68,9 +68,7 @@ pub async fn publish(context: &Context, verdict: &Verdict, node: &str) -> Result
     let silent = profile.is_some_and(|p| !p.spec.outputs.events);
     let pod = match pod_of(context, verdict, node) {
         Err(refused @ Refused::NotOnNode { .. }) => {
-            if !silent {
-                of_no_pod(context, verdict, node, &refused).await?;
-            }
+            of_no_pod(context, verdict, node, silent, &refused).await?;
             return Err(refused);
         }
         other => other?,
@@ -97,13 +95,7 @@ pub async fn publish(context: &Context, verdict: &Verdict, node: &str) -> Result
         return Ok(());
     }
     let published = context.events.publish(&regarding, &note).await;
-    // What the API server did not take now comes again, and is told then.
-    let comes_again = match &published {
-        Ok(_) => false,
-        Err(kube::Error::Api(status)) => !is_final(status.code),
-        Err(_) => true,
-    };
-    if !comes_again {
+    if !comes_again(&published) {
         context.telemetry.alert(verdict, &pod, &by, &note.note);
     }
     match published {
@@ -123,25 +115,43 @@ async fn of_no_pod(
     context: &Context,
     verdict: &Verdict,
     node: &str,
+    silent: bool,
     refused: &Refused,
 ) -> Result<(), Refused> {
-    let Some(plan) = context.caches.plan(node) else {
-        return Ok(());
-    };
     let said = Verdict {
         container: plain(&verdict.container, 63),
         ..verdict.clone()
     };
-    let note = note(&said, &plain(&verdict.model, 253));
+    let model = plain(&verdict.model, 253);
+    let note = note(&said, &model);
     let note = Note {
         reason: UNKNOWN,
         note: format!("{refused} now, and its agent tells of one: {}", note.note),
         key: format!("{}/{}", note.key, plain(&verdict.pod_uid, 64)),
         ..note
     };
-    match context.events.publish(&plan.object_ref(&()), &note).await {
+    let plan = context.caches.plan(node).filter(|_| !silent);
+    let published = match plan {
+        Some(plan) => context.events.publish(&plan.object_ref(&()), &note).await,
+        None => Ok(()),
+    };
+    if !comes_again(&published) {
+        context
+            .telemetry
+            .alert_of_no_pod(verdict, node, &model, &note.note);
+    }
+    match published {
         Err(kube::Error::Api(status)) if is_final(status.code) => Ok(()),
         other => Ok(other?),
+    }
+}
+
+/// What the API server did not take now comes again, and is told then.
+fn comes_again<T>(published: &Result<T, kube::Error>) -> bool {
+    match published {
+        Ok(_) => false,
+        Err(kube::Error::Api(status)) => !is_final(status.code),
+        Err(_) => true,
     }
 }
 

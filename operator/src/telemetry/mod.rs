@@ -148,7 +148,20 @@ impl Telemetry {
         if !told.sums().alert(verdict) {
             told.metrics.drop("metrics", "TooManySeries", 1);
         }
-        let record = record::alert(verdict, pod, version, words, now);
+        let record = record::alert(verdict, record::container(verdict, pod), version, words, now);
+        told.put(Waiting::Log(record));
+    }
+
+    /// Tells an alert about a pod that the node does not have. It counts for no sum: whose it is nobody but the agent says.
+    pub fn alert_of_no_pod(&self, verdict: &Verdict, node: &str, version: &str, words: &str) {
+        let Some(told) = &self.0 else { return };
+        let record = record::alert(
+            verdict,
+            record::node(node),
+            version,
+            words,
+            jiff::Timestamp::now(),
+        );
         told.put(Waiting::Log(record));
     }
 

@@ -57,8 +57,8 @@ fn array(values: impl Iterator<Item = Value>) -> Value {
     })
 }
 
-/// The record of an alert. What an agent sent is not trusted: pod, namespace and node are the API server's.
-pub fn alert(verdict: &Verdict, pod: &PodView, version: &str, words: &str, now: Timestamp) -> ResourceLogs {
+/// What an alert is about. What an agent sent is not trusted: pod, namespace and node are the API server's.
+pub fn container(verdict: &Verdict, pod: &PodView) -> Vec<KeyValue> {
     let mut about = vec![
         text("k8s.namespace.name", &pod.namespace),
         text("k8s.pod.name", &pod.name),
@@ -68,7 +68,22 @@ pub fn alert(verdict: &Verdict, pod: &PodView, version: &str, words: &str, now: 
     ];
     let id = pod.containers.iter().find(|(name, _)| *name == verdict.container);
     about.extend(id.map(|(_, id)| text("container.id", id)));
+    about
+}
 
+/// The same of an alert about a pod that the node does not have: the node alone is known.
+pub fn node(name: &str) -> Vec<KeyValue> {
+    vec![text("k8s.node.name", name)]
+}
+
+/// The record of an alert.
+pub fn alert(
+    verdict: &Verdict,
+    about: Vec<KeyValue>,
+    version: &str,
+    words: &str,
+    now: Timestamp,
+) -> ResourceLogs {
     let drivers = || verdict.drivers.iter();
     let rates =
         |rate: fn(&vigia_proto::v1::Driver) -> f64| array(drivers().map(rate).map(Value::DoubleValue));

@@ -88,7 +88,13 @@ fn word(text: &str) -> Option<Value> {
 #[test]
 fn an_alert_is_a_record_about_its_container() {
     let now = jiff::Timestamp::from_second(1_795_255_300).expect("a time");
-    let told = record::alert(&verdict(), &pod(), "m-v2", "words", now);
+    let told = record::alert(
+        &verdict(),
+        record::container(&verdict(), &pod()),
+        "m-v2",
+        "words",
+        now,
+    );
     let about = told.resource.expect("a resource").attributes;
     for (key, value) in [
         ("k8s.namespace.name", "shop"),
@@ -218,11 +224,30 @@ async fn a_collector_gets_alerts_and_at_the_end_all_that_was_counted() {
     telemetry.alert(&verdict(), &pod(), "m-v2", "words");
     let got = within("an alert", got_logs.recv()).await;
     assert_eq!(got.resource_logs.len(), 1);
+    telemetry.alert_of_no_pod(&verdict(), "n2", "m", "words");
+    let mut got = within("an alert of no pod", got_logs.recv()).await;
+    let about = got
+        .resource_logs
+        .remove(0)
+        .resource
+        .expect("a resource")
+        .attributes;
+    assert_eq!(
+        about.len(),
+        1,
+        "what an agent says of a pod is in the words alone"
+    );
+    assert_eq!(get(&about, "k8s.node.name").cloned(), word("n2"));
     shutdown.cancel();
     let found = within("sums", got_sums.recv()).await;
-    assert!(!found.resource_metrics[0].scope_metrics[0].metrics.is_empty());
+    let metrics = &found.resource_metrics[0].scope_metrics[0].metrics;
+    let alerts = metrics.iter().find(|m| m.name == "vigia.alerts").expect("a sum");
+    let Some(metric::Data::Sum(sum)) = &alerts.data else {
+        panic!("vigia.alerts is no sum");
+    };
+    assert_eq!(sum.data_points[0].value, Some(number_data_point::Value::AsInt(1)));
     work.await.expect("ends");
-    assert_eq!(telemetry.0.expect("on").metrics.sent.get(), 1);
+    assert_eq!(telemetry.0.expect("on").metrics.sent.get(), 2);
     server.abort();
 }
 
