@@ -598,7 +598,7 @@ fn a_thousand_children_are_counted_as_strace_counts_them() {
 #[test]
 fn what_a_command_leaves_behind_is_counted_to_its_end_if_it_is_followed() {
     let script = ["sh", "-c", "sleep 0.5 & exit 4"];
-    let counted = |options: &[&str]| {
+    let counted = |options: &[&str], script: [&str; 3]| {
         let output = vigia()
             .args(["trace", "-c", "-o", "json"])
             .args(options)
@@ -611,14 +611,16 @@ fn what_a_command_leaves_behind_is_counted_to_its_end_if_it_is_followed() {
         let length = record["duration_ms"].as_u64().expect("a number");
         (count(&record, "clock_nanosleep").0, length)
     };
-    let (slept, length) = counted(&["-f"]);
+    let (slept, length) = counted(&["-f"], script);
     assert!((slept, length >= 500) == (1, true), "{slept} {length}");
-    assert_eq!(counted(&[]).0, 0);
+    assert_eq!(counted(&[], script).0, 0);
     if let Some(expected) = strace(&["-f"], &script) {
         assert_eq!(table(&["-f"], &script), expected);
     }
-    // Not for longer than it was to take.
-    assert_eq!(counted(&["-f", "--duration", "100ms"]).0, 0);
+    // Not for longer than it was to take, which is long enough for the command itself on a busy machine.
+    let longer = ["sh", "-c", "sleep 10 >/dev/null 2>&1 & exit 4"];
+    let (slept, length) = counted(&["-f", "--duration", "2s"], longer);
+    assert!((slept, length < 10_000) == (0, true), "{slept} {length}");
 }
 
 #[test]
