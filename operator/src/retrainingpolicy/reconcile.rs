@@ -59,12 +59,13 @@ pub async fn reconcile(
         .and_then(|d| d.since)
         .map(|since| windows(DRIFT, after_change(since, &policy.spec)));
     let status = policy.status.clone().unwrap_or_default();
+    let (profiles, _) = context.caches.profiles_of(&namespace, model_name);
     let plan = plan(&Observed {
         name: &name,
         generation: policy.metadata.generation.unwrap_or(0),
         spec: &policy.spec,
         status: &status,
-        model: model.as_deref().map(|m| view(m, &namespace, &context)),
+        model: model.as_deref().map(|m| view(m, &namespace, &profiles, &context)),
         runs: &runs(&context, &namespace, model_name),
         taken: &taken(&context, &namespace),
         older: policies(&context, &namespace, model_name)
@@ -72,7 +73,7 @@ pub async fn reconcile(
             .filter(|first| first.name_any() != name)
             .map(|first| first.name_any()),
         windows: windows(COLD_START, since),
-        unscored: unscored(&context, &namespace, model_name, &status, (since, now)),
+        unscored: unscored(&context, &namespace, model_name, &profiles, &status, (since, now)),
         drift,
         windows_since_drift: drifted.unwrap_or(0),
         store_full: context.store.health().borrow().full.clone(),
@@ -154,15 +155,15 @@ fn unscored(
     context: &Context,
     namespace: &str,
     model: &str,
+    profiles: &[Arc<TraceProfile>],
     status: &RetrainingPolicyStatus,
     (since, now): (Timestamp, Timestamp),
 ) -> Unscored {
-    let (profiles, _) = context.caches.profiles_of(namespace, model);
     let serving = context.caches.model(namespace, model);
     let serving = serving.and_then(|m| Some(m.status.as_ref()?.serving.as_ref()?.digest.clone()));
     let versions = context.caches.versions_of(namespace, model);
     let serving = versions.iter().find(|v| Some(&v.spec.digest) == serving.as_ref());
-    let others = serving.map_or(vec![], |v| model_windows::other_capture(v, &profiles));
+    let others = serving.map_or(vec![], |v| model_windows::other_capture(v, profiles));
     let names: Vec<String> = others.into_iter().map(|(name, _)| name).collect();
     let since = untried(status, since);
     let between = (since.as_millisecond(), now.as_millisecond());
@@ -221,7 +222,7 @@ fn policies(context: &Context, namespace: &str, model: &str) -> Vec<Arc<Retraini
     policies
 }
 
-fn view(model: &Model, namespace: &str, context: &Context) -> ModelView {
+fn view(model: &Model, namespace: &str, profiles: &[Arc<TraceProfile>], context: &Context) -> ModelView {
     let status = model.status.clone().unwrap_or_default();
     let versions = context.caches.versions_of(namespace, &model.name_any());
     let mut views: Vec<VersionView> = versions.iter().map(|v| VersionView::of(v)).collect();
@@ -229,8 +230,7 @@ fn view(model: &Model, namespace: &str, context: &Context) -> ModelView {
         .revocations
         .with(Some(&status), namespace, &model.name_any());
     revoked::latch(&mut views, &revoked);
-    let (profiles, _) = context.caches.profiles_of(namespace, &model.name_any());
-    model_windows::mark(&mut views, &versions, &profiles);
+    model_windows::mark(&mut views, &versions, profiles);
     views.sort_by(|a, b| a.age.cmp(&b.age));
     let serving = status.serving.as_ref();
     let place = serving.and_then(|s| views.iter().position(|v| v.digest == s.digest));

@@ -43,12 +43,18 @@ fn meant(syscalls: &SyscallFilter) -> SyscallFilter {
 /// Whether a filter lets in no system call of any architecture, though names of it mean something: it excludes all that
 /// it includes.
 pub fn is_empty(syscalls: &SyscallFilter) -> bool {
-    // As most profiles have it, and asked often.
-    if syscalls.include.is_empty() && syscalls.exclude.is_empty() {
-        return false;
-    }
+    left(syscalls).is_some_and(|meant| excludes_all(&meant))
+}
+
+/// What a filter means; `None` where nothing is left of what should be included.
+fn left(syscalls: &SyscallFilter) -> Option<SyscallFilter> {
     let meant = meant(syscalls);
-    if !syscalls.include.is_empty() && meant.include.is_empty() {
+    (syscalls.include.is_empty() || !meant.include.is_empty()).then_some(meant)
+}
+
+fn excludes_all(meant: &SyscallFilter) -> bool {
+    // As most profiles have it, and asked often.
+    if meant.include.is_empty() && meant.exclude.is_empty() {
         return false;
     }
     let lets_in = |arch| match Filter::parse(arch, &meant.include, &meant.exclude) {
@@ -61,9 +67,8 @@ pub fn is_empty(syscalls: &SyscallFilter) -> bool {
 /// What nodes keep of calls: what is wanted, without names that mean nothing. `None` where nothing is left of what
 /// should be included: all would be in, or none, which nobody asked for.
 pub fn known(wanted: &Capture) -> Option<Capture> {
-    let syscalls = meant(&wanted.syscalls);
-    let is_left = wanted.syscalls.include.is_empty() || !syscalls.include.is_empty();
-    (is_left && !is_empty(&syscalls)).then(|| Capture {
+    let syscalls = left(&wanted.syscalls)?;
+    (!excludes_all(&syscalls)).then(|| Capture {
         syscalls,
         ..wanted.clone()
     })
