@@ -19,7 +19,13 @@ pub const PLACES: usize = 128;
 /// Calls in the longest sequence: what STIDE's authors settled on.
 pub const ORDER: usize = 6;
 /// Most sequences of one window. Of more, a sample is known that does not ask how frequent they are: what an intruder
-/// does is rare. It is the same in training and in scoring, since an id is in it by its hash.
+/// does is rare. It is the same in training and in scoring, since an id is in it by its hash: what is looked at of a window
+/// was looked at in each window of the training, on whichever node.
+///
+/// The hash has no key, so whoever can have more than this many sequences in a window, all of them known to the model, can
+/// work out which others would be left out. A key of each agent or each window would prevent that and be worse: of a busy
+/// container most sequences of a window would then be ones that training left out, in every window, and they would hide
+/// those of an intruder. One key for a whole cluster that artifacts name would do, and no other.
 pub const MAX_GRAMS: usize = 512;
 /// Most sequences that a model knows; of more, the most frequent ones.
 pub const MAX_KNOWN: usize = 1 << 15;
