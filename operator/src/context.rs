@@ -27,7 +27,7 @@ use crate::signing::OperatorKey;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
 use crate::traceprofile::Shares;
-use crate::traceprofile::observed::{Source, source};
+use crate::traceprofile::observed::{Source, sources};
 use crate::watch::Unreadable;
 
 /// What every controller and the gRPC server are given.
@@ -124,8 +124,10 @@ impl Caches {
         let claimants = Claimants::new(self.profiles_in(namespace));
         let pods = self.pods.in_namespace(namespace);
         let (mut run, mut wait) = (vec![], vec![]);
-        for profile in self.profiles_naming(namespace, model) {
-            match source(&profile, &claimants, &pods) {
+        let profiles = self.profiles_naming(namespace, model);
+        let sources = sources(&profiles, &claimants, &pods);
+        for (profile, source) in profiles.into_iter().zip(sources) {
+            match source {
                 Source::Runs => run.push(profile),
                 Source::Waits => wait.push(profile),
                 Source::Others => {}

@@ -5,11 +5,19 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{Selector, SelectorExt};
 
-/// Whether the labels match the selector. One that is not well formed matches nothing.
-pub fn matches(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
-    match Selector::try_from(selector.clone()) {
-        Ok(selector) => selector.matches(labels),
-        Err(_) => false,
+/// A selector that was read once, to be asked of many labels. One that is not well formed matches nothing.
+#[derive(Clone, Debug)]
+pub struct Ready(Option<Selector>);
+
+impl Ready {
+    /// Reads a selector.
+    pub fn new(selector: &LabelSelector) -> Self {
+        Self(Selector::try_from(selector.clone()).ok())
+    }
+
+    /// Whether the labels match.
+    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.0.as_ref().is_some_and(|selector| selector.matches(labels))
     }
 }
 
@@ -55,13 +63,13 @@ mod tests {
             ),
         ] {
             let selector: LabelSelector = serde_json::from_value(selector).expect("a selector");
-            assert_eq!(matches(&selector, &web), expected, "{selector:?}");
+            assert_eq!(Ready::new(&selector).matches(&web), expected, "{selector:?}");
             assert_eq!(problem(&selector), None);
         }
         let bad: LabelSelector =
             serde_json::from_value(json!({"matchExpressions": [{"key": "a", "operator": "Like"}]}))
                 .expect("parses");
-        assert!(!matches(&bad, &web));
+        assert!(!Ready::new(&bad).matches(&web));
         assert!(problem(&bad).is_some());
     }
 }

@@ -7,12 +7,12 @@ use kube::ResourceExt;
 use vigia_crds::TraceProfile;
 
 use crate::pods::PodView;
-use crate::select;
+use crate::select::Ready;
 use crate::traceprofile::capture;
 
 /// The profiles of one namespace, in the order in which they may choose.
 #[derive(Clone, Debug, Default)]
-pub struct Claimants(Vec<Arc<TraceProfile>>);
+pub struct Claimants(Vec<(Arc<TraceProfile>, Ready)>);
 
 /// A container that runs: its name and the runtime's id.
 pub type Container = (String, String);
@@ -46,14 +46,17 @@ impl Claimants {
             .filter(|p| p.metadata.deletion_timestamp.is_none() && capture::known(&p.spec.capture).is_some())
             .collect();
         profiles.sort_by_cached_key(|p| (p.creation_timestamp().map(|t| t.0), p.name_any()));
-        Self(profiles)
+        let ready = |profile: Arc<TraceProfile>| {
+            let selector = Ready::new(&profile.spec.pod_selector);
+            (profile, selector)
+        };
+        Self(profiles.into_iter().map(ready).collect())
     }
 
     /// The profiles that select a pod, whether or not anything of it runs yet.
     pub fn selecting(&self, pod: &PodView) -> impl Iterator<Item = &TraceProfile> {
-        let selects =
-            |profile: &&TraceProfile| !pod.ended && select::matches(&profile.spec.pod_selector, &pod.labels);
-        self.0.iter().map(|profile| &**profile).filter(selects)
+        let selecting = |(_, selector): &&(_, Ready)| !pod.ended && selector.matches(&pod.labels);
+        self.0.iter().filter(selecting).map(|(profile, _)| &**profile)
     }
 
     /// What each profile traces of a pod's running containers. Profiles that get none are left out.
@@ -68,8 +71,8 @@ impl Claimants {
         if pod.ended {
             return (claims, overlaps);
         }
-        for profile in &self.0 {
-            if !select::matches(&profile.spec.pod_selector, &pod.labels) {
+        for (profile, selector) in &self.0 {
+            if !selector.matches(&pod.labels) {
                 continue;
             }
             let mut containers = Vec::new();

@@ -1,6 +1,6 @@
 //! What a profile selects among the pods of its namespace, and what the plans of their nodes say of it: pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use kube::ResourceExt;
@@ -8,7 +8,7 @@ use vigia_crds::{KeptMode, NodePlan, TraceProfile, conditions};
 
 use crate::nodeplan::claim::Claimants;
 use crate::pods::PodView;
-use crate::select;
+use crate::select::Ready;
 
 /// What a profile selects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,8 +30,8 @@ pub fn select(profile: &TraceProfile, claimants: &Claimants, pods: &[Arc<PodView
     let name = profile.name_any();
     let mut selection = Selection::default();
     let mut declared: BTreeSet<&str> = BTreeSet::new();
-    let matched =
-        |pod: &&Arc<PodView>| !pod.ended && select::matches(&profile.spec.pod_selector, &pod.labels);
+    let selector = Ready::new(&profile.spec.pod_selector);
+    let matched = |pod: &&Arc<PodView>| !pod.ended && selector.matches(&pod.labels);
     for pod in pods.iter().filter(matched) {
         declared.extend(pod.declared.iter().map(String::as_str));
         if pod.containers.is_empty() {
@@ -68,23 +68,32 @@ pub enum Source {
     Others,
 }
 
-/// Where a profile's windows come from.
-pub fn source(profile: &TraceProfile, claimants: &Claimants, pods: &[Arc<PodView>]) -> Source {
-    let name = profile.name_any();
-    let mut source = Source::Waits;
+/// Where the windows of each of these profiles come from. Who gets what of a pod is asked once for all of them, and not of
+/// pods that none of them selects.
+pub fn sources(profiles: &[Arc<TraceProfile>], claimants: &Claimants, pods: &[Arc<PodView>]) -> Vec<Source> {
+    let mut sources = vec![Source::Waits; profiles.len()];
+    // Those that are not known to run: most often the first pod of a profile says that it does.
+    let mut open: HashMap<String, (usize, Ready)> = HashMap::new();
+    for (at, profile) in profiles.iter().enumerate() {
+        open.insert(profile.name_any(), (at, Ready::new(&profile.spec.pod_selector)));
+    }
     for pod in pods {
-        if !select::matches(&profile.spec.pod_selector, &pod.labels) {
+        if !open.values().any(|(_, selector)| selector.matches(&pod.labels)) {
             continue;
         }
         let (claims, overlaps) = claimants.resolve(pod);
-        if claims.iter().any(|claim| claim.profile.name_any() == name) {
-            return Source::Runs;
+        for claim in claims {
+            if let Some((at, _)) = open.remove(&claim.profile.name_any()) {
+                sources[at] = Source::Runs;
+            }
         }
-        if overlaps.iter().any(|overlap| overlap.loser == name) {
-            source = Source::Others;
+        for overlap in overlaps {
+            if let Some((at, _)) = open.get(&overlap.loser) {
+                sources[*at] = Source::Others;
+            }
         }
     }
-    source
+    sources
 }
 
 /// What agents say of a profile.
@@ -171,4 +180,60 @@ pub fn agents<'a>(
         }
     }
     agents
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{pod, profile};
+    use proptest::prelude::*;
+
+    /// The same, asked of one profile alone.
+    fn source(profile: &TraceProfile, claimants: &Claimants, pods: &[Arc<PodView>]) -> Source {
+        let name = profile.name_any();
+        let mut source = Source::Waits;
+        for pod in pods {
+            let (claims, overlaps) = claimants.resolve(pod);
+            if claims.iter().any(|claim| claim.profile.name_any() == name) {
+                return Source::Runs;
+            }
+            if overlaps.iter().any(|overlap| overlap.loser == name) {
+                source = Source::Others;
+            }
+        }
+        source
+    }
+
+    proptest! {
+        #[test]
+        fn asked_together_profiles_have_the_sources_that_each_has_alone(
+            selected in prop::collection::vec((prop::option::of(0usize..4), 0i64..3, prop::bool::ANY), 1..8),
+            running in prop::collection::vec((0usize..4, 0usize..3, prop::bool::ANY), 0..12),
+        ) {
+            let profiles: Vec<Arc<TraceProfile>> = selected
+                .iter()
+                .enumerate()
+                .map(|(i, (app, created, all))| {
+                    let mut profile = profile("shop", &format!("p{i}"), *created);
+                    profile.spec.pod_selector.match_labels =
+                        app.map(|app| BTreeMap::from([("app".to_owned(), format!("w{app}"))]));
+                    if !all {
+                        profile.spec.containers = vec!["c0".to_owned()];
+                    }
+                    Arc::new(profile)
+                })
+                .collect();
+            let pods: Vec<Arc<PodView>> = running
+                .iter()
+                .map(|(app, containers, ended)| {
+                    let mut pod = pod("shop", &format!("w{app}"), "n", &["c0", "c1"][..*containers]);
+                    pod.ended = *ended;
+                    Arc::new(pod)
+                })
+                .collect();
+            let claimants = Claimants::new(profiles.clone());
+            let alone: Vec<Source> = profiles.iter().map(|p| source(p, &claimants, &pods)).collect();
+            prop_assert_eq!(sources(&profiles, &claimants, &pods), alone);
+        }
+    }
 }

@@ -11,6 +11,7 @@ use vigia_crds::{Model, ModelVersion, NodePlan, RetrainingPolicy, TraceProfile, 
 use super::{Change, RUN_NAME, RUN_NAMESPACE};
 use crate::context::{Context, Names};
 use crate::pods::PodView;
+use crate::select::Ready;
 use crate::traceprofile::told_here;
 
 /// A pod concerns its node, the profiles that select it, their Models, and its training.
@@ -29,7 +30,7 @@ pub(super) fn pod(context: &Context, old: Option<&PodView>, new: Option<&PodView
         }
         let mut selected = false;
         for profile in context.caches.profiles_in(&pod.namespace) {
-            if crate::select::matches(&profile.spec.pod_selector, &pod.labels) {
+            if Ready::new(&profile.spec.pod_selector).matches(&pod.labels) {
                 selected = true;
                 context
                     .triggers
@@ -112,9 +113,9 @@ pub(super) fn profile(context: &Context, change: &Change<'_, TraceProfile>) {
             .profiles
             .namespaced(&namespace, &other.name_any());
     }
+    let selectors: Vec<Ready> = change.each().map(|p| Ready::new(&p.spec.pod_selector)).collect();
     for pod in pods.iter().filter(|pod| !pod.node.is_empty()) {
-        let selected = |p: &TraceProfile| crate::select::matches(&p.spec.pod_selector, &pod.labels);
-        if change.each().any(selected) {
+        if selectors.iter().any(|selector| selector.matches(&pod.labels)) {
             context.triggers.nodes.cluster(&pod.node);
         }
     }
