@@ -20,6 +20,7 @@ pub mod nodes;
 mod reconcile;
 pub mod revoked;
 pub mod rollout;
+pub mod silent;
 pub mod trace;
 pub mod trust;
 pub mod version;

@@ -15,13 +15,14 @@ use super::assign::{Assignment, is_forward};
 use super::nodes::{self, NodeView};
 use super::rollout::{self, Observed, Scores};
 use super::version::{self, VersionView};
-use super::{history, lost, revoked, trace, trust, windows};
+use super::{history, lost, revoked, silent, trace, trust, windows};
 use crate::context::Context;
 use crate::controller::{self, Error};
 use crate::events::Note;
 use crate::metrics::ReasonLabels;
 use crate::nodeplan::claim::Claimants;
 use crate::observed::Merged;
+use crate::select::Ready;
 use crate::telemetry::TraceParent;
 
 /// Runs until the context's shutdown.
@@ -69,6 +70,18 @@ async fn reconcile(model: Arc<Model>, context: Arc<Context>) -> Result<Option<Du
     let serving = status.serving.as_ref();
     let serving = serving.and_then(|s| objects.iter().find(|v| v.spec.digest == s.digest));
     let serving = serving.map(|v| &**v);
+    let members = serving.map_or(vec![], |v| context.artifacts.of_order(&v.spec.digest));
+    let plans: Vec<_> = nodes
+        .iter()
+        .filter_map(|n| context.caches.plan(&n.name))
+        .collect();
+    let silent = silent::of_model(&members, &profiles, plans.iter().map(|plan| &**plan));
+    for ready in wanted
+        .iter_mut()
+        .filter(|c| c.type_ == conditions::READY && c.status == Some(true))
+    {
+        ready.message.push_str(&silent);
+    }
     wanted.push(windows::condition(serving, &profiles));
     let rolled_out = status.rollout.as_ref().filter(|r| is_forward(r.phase));
     let rolled_out = rolled_out.and_then(|r| objects.iter().find(|v| v.spec.digest == r.version.digest));
@@ -181,9 +194,15 @@ fn tell_nodes(
 fn nodes_of(model: &Model, namespace: &str, name: &str, context: &Context) -> Vec<NodeView> {
     let caches = &context.caches;
     let claimants = Claimants::new(caches.profiles_in(namespace));
+    let selectors = caches.profiles_naming(namespace, name);
+    let selectors: Vec<Ready> = selectors
+        .iter()
+        .map(|p| Ready::new(&p.spec.pod_selector))
+        .collect();
     let mut names = BTreeSet::new();
     for pod in caches.pods.in_namespace(namespace) {
-        if pod.node.is_empty() || names.contains(&pod.node) {
+        let is_selected = || selectors.iter().any(|selector| selector.matches(&pod.labels));
+        if pod.node.is_empty() || names.contains(&pod.node) || !is_selected() {
             continue;
         }
         let claims = claimants.claims(&pod);

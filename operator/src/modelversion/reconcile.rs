@@ -18,7 +18,7 @@ use crate::context::Context;
 use crate::controller::{self, Error};
 use crate::events::{Note, Severity};
 use crate::metrics::ReasonLabels;
-use crate::model::trust;
+use crate::model::{silent, trust};
 use crate::store::StoreError;
 
 /// What is not there yet is looked for this often. ConfigMaps are not watched: there may be many,
@@ -27,18 +27,37 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// What is kept in memory of the artifacts that held, by digest.
 #[derive(Debug, Default)]
-pub struct Artifacts(RwLock<HashMap<String, Arc<ScoreHistogram>>>);
+pub struct Artifacts(RwLock<HashMap<String, Known>>);
+
+#[derive(Debug)]
+struct Known {
+    validation: Arc<ScoreHistogram>,
+    of_order: Vec<&'static str>,
+}
 
 impl Artifacts {
     /// The scores of an artifact's validation, where it was verified since the start.
     pub fn validation(&self, digest: &str) -> Option<Arc<ScoreHistogram>> {
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        all.get(digest).cloned()
+        all.get(digest).map(|known| known.validation.clone())
     }
 
-    fn put(&self, digest: &str, artifact: &Artifact) {
+    /// The members of an artifact that look at which calls come after which; none where it was not verified since the start.
+    pub fn of_order(&self, digest: &str) -> Vec<&'static str> {
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        all.get(digest)
+            .map(|known| known.of_order.clone())
+            .unwrap_or_default()
+    }
+
+    /// Takes in what holds; says whether it was not known.
+    fn put(&self, digest: &str, artifact: &Artifact) -> bool {
+        let known = Known {
+            validation: Arc::new(artifact.pipeline.reference().clone()),
+            of_order: silent::of_order(&artifact.pipeline),
+        };
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        all.insert(digest.to_owned(), Arc::new(artifact.pipeline.reference().clone()));
+        all.insert(digest.to_owned(), known).is_none()
     }
 }
 
@@ -129,7 +148,15 @@ async fn look(version: &ModelVersion, context: &Arc<Context>) -> Result<Finding,
         let stored = context.store.put_artifact(bytes).await;
         stored.map_err(|e| Error::Other(format!("store {digest}: {e}")))?;
     }
-    context.artifacts.put(&digest, &artifact);
+    if context.artifacts.put(&digest, &artifact) {
+        // Profiles say which of its members are silent.
+        for profile in context.caches.profiles_naming(&namespace, &model.name_any()) {
+            context
+                .triggers
+                .profiles
+                .namespaced(&namespace, &profile.name_any());
+        }
+    }
     Ok(Finding::Verified {
         size_bytes,
         signer: artifact.signed_by.map(|k| k.to_string()).unwrap_or_default(),

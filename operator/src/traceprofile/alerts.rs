@@ -91,7 +91,7 @@ mod tests {
                 &profile,
                 &Selection::default(),
                 &agents,
-                &crate::traceprofile::plan::Unmet::default(),
+                &crate::traceprofile::plan::Models::default(),
                 at(second),
             );
             let note = told(profile.status.as_ref(), &next);

@@ -1,11 +1,13 @@
 //! What tracing takes for a profile, and whether that is more than its budget: pure.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use vigia_crds::conditions::{self, Wanted};
 use vigia_crds::{KeptMode, Overhead, TraceProfile, TraceProfileStatus, coarse};
 
 use super::observed::Agents;
 use super::plan::names;
 use crate::events::{Note, Severity, counted};
+use crate::model::silent::{self, SILENT};
 
 /// Whether what the profile wants costs no more than its budget, on all nodes.
 pub const WITHIN_BUDGET: &str = "WithinBudget";
@@ -33,7 +35,11 @@ pub(super) fn overhead(agents: &Agents, old: Option<&Overhead>) -> Overhead {
 }
 
 /// What there is to say of it.
-pub(super) fn within_budget(profile: &TraceProfile, agents: &Agents) -> Wanted {
+pub(super) fn within_budget(
+    profile: &TraceProfile,
+    agents: &Agents,
+    of_order: &[(String, Vec<&'static str>)],
+) -> Wanted {
     let all = || agents.over.iter().chain(&agents.were_over);
     let Some(least) = all().map(|(_, mode)| *mode).min() else {
         return Wanted::new(WITHIN_BUDGET, true, "WithinBudget", "");
@@ -54,23 +60,30 @@ pub(super) fn within_budget(profile: &TraceProfile, agents: &Agents) -> Wanted {
         KeptMode::Suspended => "Suspended",
         _ => "Degraded",
     };
+    let silent = match all().any(|(_, mode)| *mode == KeptMode::Counts) {
+        true => silent::of_profile(of_order),
+        false => String::new(),
+    };
     let message = format!(
         "on {} less is kept than spec.capture says, because the probe would take more than spec.budget.cpu \
-         {budget}: {}. It is tried again by itself; give it more, or want less",
+         {budget}: {}{silent}. It is tried again by itself; give it more, or want less",
         counted(nodes.len() as u64, "node"),
         names(&nodes)
     );
     Wanted::new(WITHIN_BUDGET, false, reason, message)
 }
 
-/// An Event where what is kept of calls was held down, or no longer is.
+/// An Event where what is kept of calls was held down, or no longer is, and where members of a Model fall silent by it.
 pub fn told(old: Option<&TraceProfileStatus>, new: &TraceProfileStatus) -> Option<Note> {
     let find = |status: &TraceProfileStatus| conditions::find(&status.conditions, WITHIN_BUDGET).cloned();
     let (before, now) = (old.and_then(find), find(new)?);
     let was = before.as_ref().is_some_and(|before| before.status == "False");
     let is = now.status == "False";
-    let worse = is && before.is_some_and(|before| before.reason == "Degraded" && now.reason == "Suspended");
-    if was == is && !worse {
+    let is_silent = |condition: &Condition| condition.message.contains(SILENT);
+    let worse = before.as_ref().is_some_and(|before| {
+        (before.reason == "Degraded" && now.reason == "Suspended") || (is_silent(&now) && !is_silent(before))
+    });
+    if was == is && !(is && worse) {
         return None;
     }
     let (severity, reason, note) = if is {
@@ -84,7 +97,12 @@ pub fn told(old: Option<&TraceProfileStatus>, new: &TraceProfileStatus) -> Optio
         reason,
         action: "Trace",
         note,
-        key: format!("{}-{}", now.reason, now.last_transition_time.0.as_second()),
+        key: format!(
+            "{}{}-{}",
+            now.reason,
+            if is_silent(&now) { "-silent" } else { "" },
+            now.last_transition_time.0.as_second()
+        ),
     })
 }
 

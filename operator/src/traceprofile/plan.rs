@@ -16,13 +16,15 @@ pub const TRACED: &str = "Traced";
 /// Names in a message before "and N more".
 const NAMED: usize = 3;
 
-/// Models that a profile names and that cannot be used, whatever is in them.
+/// What there is to say of the Models that a profile names.
 #[derive(Debug, Default)]
-pub struct Unmet {
+pub struct Models {
     /// They are not there.
     pub missing: Vec<String>,
     /// They are there and cannot be read.
     pub unreadable: Vec<String>,
+    /// Members of the versions that serve, by Model, that look at which calls come after which.
+    pub of_order: Vec<(String, Vec<&'static str>)>,
 }
 
 /// The status.
@@ -30,7 +32,7 @@ pub fn status(
     profile: &TraceProfile,
     selection: &Selection,
     agents: &Agents,
-    models: &Unmet,
+    models: &Models,
     now: Timestamp,
 ) -> TraceProfileStatus {
     let generation = profile.metadata.generation.unwrap_or(0);
@@ -57,7 +59,7 @@ pub fn status(
     }
 }
 
-fn wanted(profile: &TraceProfile, selection: &Selection, agents: &Agents, models: &Unmet) -> [Wanted; 6] {
+fn wanted(profile: &TraceProfile, selection: &Selection, agents: &Agents, models: &Models) -> [Wanted; 6] {
     let traced = traced(selection, agents);
     // What a person must put right comes first.
     let problem = problem(profile, selection, models);
@@ -76,7 +78,7 @@ fn wanted(profile: &TraceProfile, selection: &Selection, agents: &Agents, models
         Wanted::new(RECONCILING, reconciling, reason, when(reconciling)),
         Wanted::new(STALLED, stalled, reason, when(stalled)),
         traced,
-        within_budget(profile, agents),
+        within_budget(profile, agents, &models.of_order),
         alerts::wanted(profile, agents),
     ]
 }
@@ -148,7 +150,7 @@ fn traced(selection: &Selection, agents: &Agents) -> Wanted {
 
 /// What a person must put right: the reason of the first thing, and what there is to say of all of them. Where nothing is
 /// traced, that comes first.
-fn problem(profile: &TraceProfile, selection: &Selection, models: &Unmet) -> Option<(&'static str, String)> {
+fn problem(profile: &TraceProfile, selection: &Selection, models: &Models) -> Option<(&'static str, String)> {
     let problems = [
         selector(profile),
         filter(profile),
@@ -211,7 +213,7 @@ fn meanwhile(selection: &Selection) -> &'static str {
     }
 }
 
-fn not_there(models: &Unmet, selection: &Selection) -> Problem {
+fn not_there(models: &Models, selection: &Selection) -> Problem {
     if models.missing.is_empty() {
         return None;
     }
@@ -223,7 +225,7 @@ fn not_there(models: &Unmet, selection: &Selection) -> Problem {
     Some(("ModelNotFound", message))
 }
 
-fn unreadable(models: &Unmet, selection: &Selection) -> Problem {
+fn unreadable(models: &Models, selection: &Selection) -> Problem {
     if models.unreadable.is_empty() {
         return None;
     }

@@ -11,7 +11,7 @@ use vigia_crds::{Model, TraceProfile};
 use super::alerts;
 use super::budget::told;
 use super::observed::{agents, select};
-use super::plan::{Unmet, status};
+use super::plan::{Models, status};
 use crate::context::Context;
 use crate::controller::{self, Error};
 use crate::nodeplan::claim::Claimants;
@@ -69,7 +69,16 @@ async fn reconcile(profile: Arc<TraceProfile>, context: Arc<Context>) -> Result<
     let unread = named.filter(|name| caches.model(&namespace, name).is_none());
     let there = context.unreadable.names(&Model::kind(&()), &namespace);
     let (unreadable, missing) = unread.partition(|name| there.contains(name));
-    let models = Unmet { missing, unreadable };
+    let of_order = profile.spec.models.iter().filter_map(|named| {
+        let model = caches.model(&namespace, &named.name)?;
+        let serving = model.status.as_ref()?.serving.as_ref()?;
+        Some((named.name.clone(), context.artifacts.of_order(&serving.digest)))
+    });
+    let models = Models {
+        missing,
+        unreadable,
+        of_order: of_order.collect(),
+    };
     if context
         .shares
         .put(&namespace, &name, rounded(selection.containers))

@@ -28,9 +28,9 @@ fn look(
         answered: selection.nodes.len(),
         ..Agents::default()
     };
-    let models = Unmet {
+    let models = Models {
         missing: missing.iter().map(|m| (*m).to_owned()).collect(),
-        unreadable: vec![],
+        ..Models::default()
     };
     status(profile, &selection, &agents, &models, at(1))
 }
@@ -62,7 +62,7 @@ fn what_is_kept_down_is_said_and_told_once() {
             &profile,
             &selection,
             &agents("shop", "p", &selection.nodes, plans.iter()),
-            &Unmet::default(),
+            &Models::default(),
             at(second),
         );
         let note = told(profile.status.as_ref(), &next);
@@ -126,6 +126,42 @@ fn what_is_kept_down_is_said_and_told_once() {
 }
 
 #[test]
+fn where_sequences_are_not_kept_the_members_that_look_at_them_are_named_and_told_of_once() {
+    let mut profile = profile("shop", "p", 1);
+    let models = Models {
+        of_order: vec![("m".to_owned(), vec!["NGram", "STIDE"])],
+        ..Models::default()
+    };
+    let mut next = |mode: KeptMode, second| {
+        let agents = Agents {
+            over: vec![("n1".to_owned(), mode)],
+            ..Agents::default()
+        };
+        let next = status(&profile, &Selection::default(), &agents, &models, at(second));
+        let note = told(profile.status.as_ref(), &next);
+        profile.status = Some(next.clone());
+        let within = conditions::find(&next.conditions, WITHIN_BUDGET).expect("is there");
+        (within.message.contains("NGram and STIDE of Model m"), note)
+    };
+    let (silent, first) = next(KeptMode::Sampled, 1);
+    assert!(!silent && first.is_some(), "a part is measured");
+    let (silent, second) = next(KeptMode::Counts, 2);
+    let second = second.expect("it is told");
+    assert!(
+        silent && second.note.contains("Without a say in mode Counts"),
+        "{}",
+        second.note
+    );
+    assert_ne!(first.map(|note| note.key), Some(second.key));
+    let (silent, again) = next(KeptMode::Counts, 3);
+    assert_eq!((silent, again), (true, None));
+    let (silent, better) = next(KeptMode::Sampled, 4);
+    assert_eq!((silent, better), (false, None));
+    let (silent, off) = next(KeptMode::Suspended, 5);
+    assert!(!silent && off.is_some(), "nothing of it is scored");
+}
+
+#[test]
 fn while_a_pod_is_replaced_what_was_kept_down_still_is() {
     let mut profile = profile("shop", "p", 1);
     profile.spec.budget = serde_json::from_value(json!({"cpu": "10m"})).expect("a budget");
@@ -147,7 +183,7 @@ fn while_a_pod_is_replaced_what_was_kept_down_still_is() {
         let told_of: Vec<_> = plans.iter().flat_map(crate::traceprofile::told_here).collect();
         let is_found = told_of.contains(&("shop", "p"));
         let agents = agents("shop", "p", &selection.nodes, plans.iter());
-        let next = status(&profile, &selection, &agents, &Unmet::default(), at(second));
+        let next = status(&profile, &selection, &agents, &Models::default(), at(second));
         let note = told(profile.status.as_ref(), &next).map(|note| note.reason);
         profile.status = Some(next.clone());
         let within = conditions::find(&next.conditions, WITHIN_BUDGET).expect("is there");
@@ -214,9 +250,10 @@ fn what_a_person_must_put_right_is_named() {
     assert_eq!(reason(&missing).1, "ModelNotFound");
     let claimants = Claimants::new([Arc::new(plain.clone())]);
     let selection = select(&plain, &claimants, &[]);
-    let models = Unmet {
+    let models = Models {
         missing: vec![],
         unreadable: vec!["big".to_owned()],
+        ..Models::default()
     };
     let unreadable = status(&plain, &selection, &Agents::default(), &models, at(1));
     assert_eq!(reason(&unreadable).1, "ModelUnreadable");
@@ -302,7 +339,7 @@ fn agents_are_summed_over_nodes_and_a_broken_probe_is_named() {
         &profile("shop", "p", 1),
         &selection,
         &said,
-        &Unmet::default(),
+        &Models::default(),
         at(1),
     );
     assert_eq!(reason(&status).1, "ProbeNotReady");
