@@ -355,6 +355,32 @@ mod tests {
     }
 
     #[test]
+    fn an_opinion_says_sequences_before_rates_and_those_of_older_versions_are_read() {
+        let older = r#"{"score":0.9,"p_value":1e-7,"severity":"high","drivers":[
+            {"syscall":"openat","kind":"errors","observed_per_second":4.0,"expected_per_second":0.5}]}"#;
+        let mut opinion: Opinion = serde_json::from_str(older).expect("an opinion");
+        assert_eq!(opinion.because(), "failing openat 4.00/s (normally 0.50)");
+        opinion.sequences = vec![ToldSequence {
+            calls: vec!["clone".into(), "execve".into()],
+            times: 4,
+            seen: false,
+            surprise: Some(9.5),
+        }];
+        assert_eq!(
+            opinion.because(),
+            "clone → execve (never seen, 4 times), failing openat 4.00/s (normally 0.50)"
+        );
+        let line = serde_json::to_string(&opinion).expect("json");
+        assert_eq!(
+            serde_json::from_str::<Opinion>(&line).expect("an opinion"),
+            opinion
+        );
+        opinion.sequences.clear();
+        opinion.drivers.clear();
+        assert_eq!(opinion.because(), "nothing stands out");
+    }
+
+    #[test]
     fn a_window_survives_its_line() {
         let call = |nr, count, errors| Calls { nr, count, errors };
         let window = Window::new(

@@ -229,7 +229,8 @@ fn with_causes(mut words: String, verdict: &Verdict) -> String {
     let sequences = sequences.map(|one| sequence(one).to_string());
     let drivers = verdict.drivers.iter().take(DRIVERS).map(|d| {
         format!(
-            "{} {}/s (expected {}/s)",
+            "{}{} {}/s (expected {}/s)",
+            if d.failed { "failing " } else { "" },
             syscall(d),
             rate(d.observed_per_second),
             rate(d.expected_per_second)
@@ -305,6 +306,7 @@ mod tests {
             syscall: syscall.to_owned(),
             observed_per_second: observed,
             expected_per_second: expected,
+            failed: false,
         };
         Verdict {
             namespace: "shop".to_owned(),
@@ -411,6 +413,7 @@ mod tests {
                 syscall,
                 observed_per_second,
                 expected_per_second,
+                failed: observed_per_second > 1.0,
             });
             let hostile = Verdict {
                 estimator,

@@ -10,7 +10,7 @@ use serde_json::json;
 use vigia_crds::conditions::READY;
 use vigia_crds::{Model, TraceProfile};
 use vigia_operator::alert::{self, Refused};
-use vigia_proto::v1::{Driver, Severity, Verdict};
+use vigia_proto::v1::{Driver, Sequence, Severity, Verdict};
 
 use crate::objects;
 use crate::rollouts::condition;
@@ -223,6 +223,7 @@ fn verdict(pod: &Pod, syscall: &str) -> Verdict {
             syscall: syscall.to_owned(),
             observed_per_second: 40.0,
             expected_per_second: 0.0,
+            failed: false,
         }],
         ..Verdict::default()
     }
@@ -423,6 +424,16 @@ async fn alerts(world: &World, ns: &str, pod: &Pod) -> Result<()> {
     let mut next = verdict(pod, "connect");
     next.drivers[0].observed_per_second = 7.0;
     next.began_unix_ms = 8000;
+    // As long as names and numbers can be, beside those of the longest system calls.
+    let call = "sched_get_priority_max".to_owned();
+    next.estimator = "STIDE".to_owned();
+    next.sequences = ["clone", "execve", "setns"]
+        .map(|first| Sequence {
+            calls: [&[first.to_owned()][..], &vec![call.clone(); 5]].concat(),
+            times: u32::MAX,
+            ..Sequence::default()
+        })
+        .into();
     for _ in 0..3 {
         alert::publish(&operator, &next, "n1").await?;
     }
@@ -430,6 +441,12 @@ async fn alerts(world: &World, ns: &str, pod: &Pod) -> Result<()> {
     assert_eq!(notes.len(), 3, "{notes:?}");
     assert!(
         notes.iter().any(|n| n.contains("connect 7.00/s (expected 0/s)")),
+        "{notes:?}"
+    );
+    assert!(
+        notes.iter().any(|n| n.contains("by STIDE of m in 2 windows")
+            && n.contains("; clone → sched_get_priority_max →")
+            && n.matches("(never seen, 4294967295 times)").count() == 3),
         "{notes:?}"
     );
     counted(world, ns, "web-1", (&[1, 3, 5], 0)).await?;

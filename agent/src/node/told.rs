@@ -1,7 +1,7 @@
 //! A verdict as the operator is told of it: who spoke, and what made it speak. Worked out for alerts alone.
 
 use vigia_model::context::Context;
-use vigia_model::pipeline::{Driver, ToldSequence, Verdict};
+use vigia_model::pipeline::{Driver, DriverKind, ToldSequence, Verdict};
 use vigia_model::syscalls;
 use vigia_proto::v1;
 
@@ -51,6 +51,7 @@ fn driver(driver: &Driver) -> v1::Driver {
         syscall: driver.syscall.to_owned(),
         observed_per_second: f64::from(driver.observed_per_s),
         expected_per_second: f64::from(driver.expected_per_s),
+        failed: driver.kind == DriverKind::Errors,
     }
 }
 
@@ -78,6 +79,7 @@ pub(super) fn with_new(mut verdict: v1::Verdict, closed: &Closed<WindowKey>, new
                 syscall: told,
                 observed_per_second: count as f64 / seconds,
                 expected_per_second: 0.0,
+                failed: false,
             });
         }
     }
@@ -89,4 +91,35 @@ pub(super) fn in_short(sequences: &[v1::Sequence]) -> Option<String> {
     let calls = |sequence: &v1::Sequence| sequence.calls.join(">");
     let all: Vec<String> = sequences.iter().map(calls).collect();
     (!all.is_empty()).then(|| all.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_that_failed_are_said_to_have() {
+        let told = |kind| {
+            driver(&Driver {
+                syscall: "openat",
+                kind,
+                observed_per_s: 2.0,
+                expected_per_s: 0.5,
+                surprise: 12.0,
+            })
+            .failed
+        };
+        assert_eq!([DriverKind::Calls, DriverKind::Errors].map(told), [false, true]);
+    }
+
+    #[test]
+    fn a_line_of_the_log_has_sequences_where_there_are_some() {
+        let sequence = |calls: &[&str]| v1::Sequence {
+            calls: calls.iter().map(|name| (*name).to_owned()).collect(),
+            ..v1::Sequence::default()
+        };
+        assert_eq!(in_short(&[]), None);
+        let two = [sequence(&["clone", "execve"]), sequence(&["read", "write"])];
+        assert_eq!(in_short(&two).as_deref(), Some("clone>execve,read>write"));
+    }
 }

@@ -128,6 +128,10 @@ pub fn alert(
                 "vigia.drivers.expected_per_second",
                 rates(|d| d.expected_per_second),
             ),
+            attribute(
+                "vigia.drivers.failed",
+                array(drivers().map(|d| Value::BoolValue(d.failed))),
+            ),
             attribute("vigia.sequences.calls", array(calls)),
             attribute(
                 "vigia.sequences.times",

@@ -42,6 +42,7 @@ fn verdict() -> Verdict {
         syscall: syscall.to_owned(),
         observed_per_second,
         expected_per_second: 0.0,
+        failed: syscall == "connect",
     };
     Verdict {
         namespace: "shop".to_owned(),
@@ -129,6 +130,10 @@ fn an_alert_is_a_record_about_its_container() {
     assert_eq!(
         list("vigia.drivers.syscall"),
         [word("connect"), word("[2Jexecve")]
+    );
+    assert_eq!(
+        list("vigia.drivers.failed"),
+        [true, false].map(|failed| Some(Value::BoolValue(failed)))
     );
     assert_eq!(list("vigia.sequences.calls"), [word("clone>[2Jexecve")]);
     assert_eq!(list("vigia.sequences.times"), [Some(Value::IntValue(4))]);

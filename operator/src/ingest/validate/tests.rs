@@ -97,6 +97,7 @@ pub(crate) fn alert() -> Verdict {
             syscall: "execve".into(),
             observed_per_second: 3.0,
             expected_per_second: 0.0,
+            failed: false,
         }],
         consecutive: 2,
         began_unix_ms: 0,
@@ -126,6 +127,34 @@ pub(crate) fn batch(sequence: u64) -> ReportBatch {
 
 fn checked(batch: ReportBatch) -> Report {
     check(batch, "n1", &allowed(), NOW).unwrap()
+}
+
+#[test]
+fn what_made_an_alert_is_left_out_where_it_does_not_hold_and_the_alert_is_not() {
+    let kept = |change: fn(&mut Verdict)| {
+        let mut sent = batch(1);
+        change(&mut sent.alerts[0]);
+        let report = checked(sent);
+        assert_eq!(report.alerts.len(), 1);
+        let alert = report.alerts.into_iter().next().expect("one");
+        (alert.estimator, alert.sequences.len())
+    };
+    let whole = ("STIDE".to_owned(), 1);
+    assert_eq!(kept(|_| {}), whole);
+    for change in [
+        (|a| a.sequences[0].times = 0) as fn(&mut Verdict),
+        |a| a.sequences[0].calls.truncate(1),
+        |a| a.sequences[0].calls.resize(7, "read".into()),
+        |a| a.sequences[0].calls[1] = "ex\u{1b}ecve".into(),
+        |a| a.sequences[0].calls[1].clear(),
+        |a| a.sequences[0].surprise = Some(f64::NAN),
+    ] {
+        assert_eq!(kept(change).1, 0);
+    }
+    let many = kept(|a| a.sequences = vec![a.sequences[0].clone(); 9]);
+    assert_eq!(many.1, 3);
+    assert_eq!(kept(|a| a.estimator = "a b".into()).0, "");
+    assert_eq!(kept(|a| a.estimator = "x".repeat(65)).0, "");
 }
 
 #[test]
