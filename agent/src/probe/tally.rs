@@ -192,7 +192,8 @@ pub(super) fn is_taken(shares: &[u8], group: u32) -> bool {
     shares.chunks_exact(GRAM_SHARES).any(|cpu| half(cpu, at) > 0)
 }
 
-/// The sequences of a group's places, of each CPU by itself.
+/// The sequences of a group's places, of each CPU by itself. A place that was cleared while the kernel side took it has no
+/// sequence.
 pub(super) fn grams(element: &[u8], mut each: impl FnMut(Gram)) {
     for place in element.chunks_exact(GRAM) {
         let gram = Gram {
@@ -200,7 +201,7 @@ pub(super) fn grams(element: &[u8], mut each: impl FnMut(Gram)) {
             sequence: Sequence::read(word(place, 0)),
             count: u64::from(half(place, 12)),
         };
-        if gram.slot.0 > 0 && gram.count > 0 {
+        if gram.slot.0 > 0 && gram.count > 0 && gram.sequence.pair().is_some() {
             each(gram);
         }
     }
@@ -334,7 +335,13 @@ mod tests {
             bytes.extend([slot, count].iter().flat_map(|n| n.to_ne_bytes()));
             bytes
         };
-        let element = [place(5 << 10 | 6, 3, 9), place(7, 0, 0), place(8, 4, 1)].concat();
+        let element = [
+            place(5 << 10 | 6, 3, 9),
+            place(7 << 10 | 8, 0, 0),
+            place(0, 4, 1),
+            place(8 << 10 | 8, 4, 1),
+        ]
+        .concat();
         let mut told = Vec::new();
         grams(&element, |gram| {
             told.push((
@@ -343,7 +350,7 @@ mod tests {
                 gram.count,
             ));
         });
-        assert_eq!(told, [(3, vec![4, 5], 9), (4, vec![7], 1)]);
+        assert_eq!(told, [(3, vec![4, 5], 9), (4, vec![7, 7], 1)]);
         let mut shares = vec![0; 2 * GRAM_SHARES];
         shares[GRAM_SHARES + 8] = 1;
         let taken: Vec<u32> = (0..GROUPS).filter(|&group| is_taken(&shares, group)).collect();

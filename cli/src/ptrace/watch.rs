@@ -72,6 +72,8 @@ pub struct Counts {
     pub times: Times,
     /// What came after what in a thread, as the probe has it, since it was taken the last time.
     pub sequences: Sequences,
+    /// Calls in sequences that found no room.
+    pub unfollowed: u64,
 }
 
 /// Sequences that are told apart between two times that they are taken, about as many as the probe has room for.
@@ -160,9 +162,10 @@ impl Watch {
             return;
         }
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = &mut *counts;
         let full = counts.sequences.len() >= SEQUENCES;
         match counts.sequences.entry(sequence) {
-            Entry::Vacant(_) if full => {}
+            Entry::Vacant(_) if full => counts.unfollowed = counts.unfollowed.saturating_add(1),
             entry => *entry.or_default() += 1,
         }
     }
@@ -247,6 +250,21 @@ mod tests {
             BTreeMap::from([(0, (1, 1)), (UNKNOWN, (many, many))])
         );
         assert_eq!(counts.times.len(), 2);
+    }
+
+    #[test]
+    fn sequences_that_find_no_room_are_counted() {
+        let counts = Shared::default();
+        let lines = Lines::new(Out::Stderr, Format::Text, None);
+        let mut watch = Watch::new(Filter::default(), Arc::clone(&counts), false, lines).with_sequences(true);
+        for (task, pair) in (0..SEQUENCES as u64 + 5).enumerate() {
+            for number in [pair / 100, pair % 100] {
+                let call = Call { number, args: [0; 6] };
+                watch.left(task as i32, &call, 0, Duration::from_nanos(10));
+            }
+        }
+        let counts = counts.lock().expect("not poisoned");
+        assert_eq!((counts.sequences.len(), counts.unfollowed), (SEQUENCES, 5));
     }
 
     #[test]

@@ -65,6 +65,17 @@ impl Reader {
         }
     }
 
+    /// Times and sequences of calls that found no room since the target was bound, where they are many enough to speak of.
+    pub fn unkept(&mut self) -> Result<u64, Failure> {
+        match self {
+            Self::Kernel(kernel) => {
+                let stats = kernel.probe.stats().map_err(|error| cannot(&error))?;
+                Ok(stats.noticeable_loss())
+            }
+            Self::Ptrace(shared) => Ok(shared.lock().unwrap_or_else(PoisonError::into_inner).unfollowed),
+        }
+    }
+
     /// Whether somebody of the target goes on. The tracer ends with the last of them by itself.
     pub fn has_processes(&self, slot: Slot) -> Result<bool, Failure> {
         match self {

@@ -206,16 +206,18 @@ fn follow(
     // The end of the command, or of what was named, where what they have started is still looked at.
     let mut gone = None;
     let mut asked = Asked::default();
+    let mut beat = sink.wanted().sequences.then(|| begin.mono + BEAT);
     loop {
         let now = clock.now().mono;
-        let next = windows
+        let due = windows
             .next_due()
             .into_iter()
             .chain(until)
-            .chain((live.is_some() || gone.is_some()).then(|| now + TICK))
-            .chain(sink.wanted().sequences.then(|| now + BEAT))
+            .chain(live.is_some().then(|| now + TICK))
+            .chain(beat)
             .min()
             .unwrap_or(length);
+        let next = if gone.is_some() { due.min(now + TICK) } else { due };
         // We hold a sender ourselves, so that an error can only be the end of the wait.
         let event = inbox.recv_timeout(next.saturating_sub(now)).ok();
         let ended = match event {
@@ -261,8 +263,14 @@ fn follow(
             }
             _ => ended,
         };
+        // A read takes much more than a look at who is still there.
+        let now = clock.now().mono;
+        if ended.is_none() && now < due {
+            continue;
+        }
+        beat = beat.map(|_| now + BEAT);
         let snapshot = reader.read()?;
-        sink.unfollowed(windows.follow(&snapshot.grams));
+        sink.unkept(windows.follow(&snapshot.grams));
         if let Some(live) = &mut live {
             live.take(&snapshot.times).iter().for_each(|odd| sink.odd(odd));
         }
@@ -279,6 +287,7 @@ fn follow(
             times.clone_from(&snapshot.times);
         }
         if let Some(end) = ended {
+            sink.unkept(reader.unkept()?);
             return Ok(end);
         }
     }

@@ -43,8 +43,8 @@ pub struct Sink<'a> {
     baseline: Option<Run>,
     pasts: input::Pasts,
     total: Total,
-    /// Calls in sequences that found no room.
-    unfollowed: u64,
+    /// Times and sequences of calls that found no room.
+    unkept: u64,
 }
 
 /// Sums of a whole trace.
@@ -91,7 +91,7 @@ impl<'a> Sink<'a> {
             baseline,
             pasts: input::Pasts::default(),
             total: Total::default(),
-            unfollowed: 0,
+            unkept: 0,
         })
     }
 
@@ -103,9 +103,9 @@ impl<'a> Sink<'a> {
         }
     }
 
-    /// So many calls came in sequences that found no room.
-    pub fn unfollowed(&mut self, calls: u64) {
-        self.unfollowed = self.unfollowed.saturating_add(calls);
+    /// So many times or sequences of calls found no room.
+    pub fn unkept(&mut self, calls: u64) {
+        self.unkept = self.unkept.saturating_add(calls);
     }
 
     /// Takes a window that has ended.
@@ -160,11 +160,12 @@ impl<'a> Sink<'a> {
 
     /// Sequences of calls that are looked at, if any are.
     fn sequences(&self, closed: &Closed<()>) -> Sequences {
+        if !self.sequences {
+            return Sequences::new();
+        }
         let mut detail = closed.detail.clone();
-        match &self.args.filter {
-            _ if !self.sequences => return Sequences::new(),
-            Some(filter) => detail.retain(|nr| filter.has(nr)),
-            None => {}
+        if let Some(filter) = &self.args.filter {
+            detail.retain(|nr| filter.has(nr));
         }
         detail.sequences
     }
@@ -235,10 +236,10 @@ impl<'a> Sink<'a> {
                 say::count(total.lost)
             ));
         }
-        if self.unfollowed > 0 {
+        if self.unkept > 0 {
             Out::Stderr.line(&format!(
-                "warning: system calls that are in no sequence, because a window has room for no more: {}",
-                say::count(self.unfollowed)
+                "warning: system calls whose time or sequence is not kept, because there was no room for more: {}",
+                say::count(self.unkept)
             ));
         }
         self.lesson.end(&self.target)
