@@ -201,14 +201,15 @@ impl Engine {
     pub fn tick(&mut self, now: Now) -> Tick {
         let mut closed = self.ensure_probe(now);
         // Sequences find little room in the kernel: they are taken where there are many new ones.
-        if self.turn_duty(now) == Some(false) || now.mono >= self.scan_at {
-            self.follow();
-        }
+        let follows = self.turn_duty(now) == Some(false) || now.mono >= self.scan_at;
         let is_due = |next: Option<Duration>| next.is_some_and(|due| due <= now.mono);
         let closes = is_due(self.windows.next_due());
         let actions = self.scan(now, closes);
         let due = closes || is_due(self.meter.next());
         if actions.is_empty() && !due && !self.dirty {
+            if follows {
+                self.follow();
+            }
             return self.finish(closed, false);
         }
         let Some(totals) = self.drain() else {
@@ -335,6 +336,8 @@ impl Engine {
         self.traced.clear();
         self.folders.clear();
         self.meter.forget();
+        // As with what the kernel counts: it is a share of what this probe measures.
+        self.unfollowed = 0;
         self.scan_at = Duration::ZERO;
         self.retry_at = now.mono + RETRY;
         let root = self.config.cgroup_root.clone();

@@ -335,8 +335,8 @@ fn detailed(none: Option<&str>, lost: u64) -> Wanted {
         (None, 0) => Wanted::new(CAPTURE_READY, true, "AsWanted", ""),
         (None, lost) => {
             let message = format!(
-                "up to {lost} latencies and sequences of calls of this node found no place in the kernel's tables since the \
-                 agent's start; which profiles they are of is not known"
+                "up to {lost} latencies and sequences of calls of this node found no place in the kernel's tables or in a \
+                 window since the agent's start; which profiles they are of is not known"
             );
             Wanted::new(CAPTURE_READY, false, "DetailLost", message)
         }

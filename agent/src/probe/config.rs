@@ -96,7 +96,8 @@ pub struct ProbeStats {
     pub lost_calls: u64,
     /// Nested cgroups or children that could not be bound because the table was full, since loading.
     pub lost_bindings: u64,
-    /// Latencies and sequences not kept because a table was full, since loading.
+    /// Latencies and sequences not kept because a table was full, since loading. Of a node's agent, also those that found no
+    /// room in a window since then.
     pub lost_detail: u64,
     /// The program that counts, on a call's exit, where it does no more than that. All of its runs.
     pub exit: ProgramCost,

@@ -198,7 +198,6 @@ impl<K: Ord + Clone> Windows<K> {
                 open.since = now;
                 open.base = totals.slots.get(&open.slot).cloned().unwrap_or_default();
                 open.latencies = totals.latencies_of(open.slot);
-                open.sequences.clear();
                 open.lost = totals.lost_of(open.slot);
                 closed
             })
@@ -207,7 +206,7 @@ impl<K: Ord + Clone> Windows<K> {
 
     /// Ends the window of a key for good: its container has gone, or its profile no longer wants it.
     pub fn end(&mut self, key: &K, now: Now, totals: &Totals) -> Option<Closed<K>> {
-        let open = self.open.remove(key)?;
+        let mut open = self.open.remove(key)?;
         Some(Closed {
             last: true,
             ..open.close(key.clone(), now, totals)
@@ -216,7 +215,8 @@ impl<K: Ord + Clone> Windows<K> {
 }
 
 impl Open {
-    fn close<K>(&self, key: K, now: Now, totals: &Totals) -> Closed<K> {
+    /// What came until now, of which it begins anew with sequences alone.
+    fn close<K>(&mut self, key: K, now: Now, totals: &Totals) -> Closed<K> {
         let length = now.mono.saturating_sub(self.since.mono);
         let duration_ms = u32::try_from(length.as_millis()).unwrap_or(u32::MAX);
         let none = BTreeMap::new();
@@ -249,7 +249,7 @@ impl Open {
                     .get(&self.slot)
                     .map(|now| detail::between(&self.latencies, now))
                     .unwrap_or_default(),
-                sequences: self.sequences.clone(),
+                sequences: std::mem::take(&mut self.sequences),
             },
             partial: length < self.length / 2,
             age: self.age,

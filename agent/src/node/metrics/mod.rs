@@ -92,7 +92,7 @@ pub struct Metrics {
     pub probe_ready: Gauge,
     /// Calls not counted because a kernel table was full.
     pub lost: Gauge,
-    /// Latencies and sequences not kept because a kernel table was full.
+    /// Latencies and sequences that found no place in a kernel table or in a window.
     pub lost_detail: Gauge,
     /// Cgroups made inside containers that are not counted.
     pub lost_cgroups: Gauge,
@@ -157,7 +157,7 @@ impl Default for Metrics {
         );
         let lost_detail = gauge(
             "lost_detail",
-            "Latencies and sequences of calls not kept because a kernel table was full, since the start",
+            "Latencies and sequences of calls that found no place in a kernel table or in a window, since the start",
         );
         let waiting = gauge("report_waiting_batches", "Batches that wait for the operator");
         let dropped_samples = gauge(
