@@ -286,4 +286,17 @@ mod tests {
         windows.extend(vec![(1000, None); 10]);
         assert_eq!(rows(&windows).lengths(), [100, 1000]);
     }
+
+    #[test]
+    fn each_window_of_a_training_is_about_as_long_as_one_of_its_lengths() {
+        let trained = [1000, 1300, 1700, 2200, 2900].map(|ms| vec![(ms, None); 10]);
+        let lengths = rows(&trained.concat()).lengths();
+        let words: Vec<String> = lengths.iter().map(u32::to_string).collect();
+        let learnt = learnt(&words.join(" "), &[]);
+        assert_eq!(
+            learnt.other_lengths(&[1000, 1300, 1700, 2200, 2900]),
+            None,
+            "{lengths:?}"
+        );
+    }
 }

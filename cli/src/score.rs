@@ -83,11 +83,12 @@ pub fn run(args: &Score) -> Result<u8, Failure> {
                 let mut scratch = Scratch::default();
                 let mut pasts = Pasts::default();
                 for seen in &windows {
-                    let context = pasts.before(pipeline.schema(), seen);
+                    // First, or it would be what came before the next one.
                     if !learnt.fits(seen.capture) {
                         others.extend(seen.capture);
                         continue;
                     }
+                    let context = pasts.before(pipeline.schema(), seen);
                     let scored = pipeline.score_within(&seen.window, &context, &mut scratch);
                     let why = |verdict: &Verdict| seen.why(pipeline, verdict, &context);
                     let of = Of {

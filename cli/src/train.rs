@@ -36,7 +36,7 @@ pub fn run(args: &Train) -> Result<u8, Failure> {
     let bar = say::progress("reading windows");
     let rows = input::rows(&args.input, Schema::syscalls_v1())?;
     let silent = can_learn(&args.estimators, &rows)?;
-    let differ = alike::of_training(&rows)?.1;
+    let (captures, differ) = alike::of_training(&rows)?;
     silent
         .iter()
         .chain(&differ)
@@ -47,6 +47,7 @@ pub fn run(args: &Train) -> Result<u8, Failure> {
         trees: args.trees,
         sample_size: args.sample_size,
         seed: args.seed,
+        captures,
         ..usual(&args.name)
     };
     bar.set_message(format!("training on {}", say::windows(rows.len())));
@@ -114,14 +115,13 @@ pub fn usual(name: &str) -> Params {
     }
 }
 
-/// Trains on windows in the order of time; says itself of which, and when they were recorded.
+/// Trains on windows in the order of time, which `params` say of which calls they are; says itself when they were recorded.
 pub fn fit_rows(rows: &Rows, mut params: Params) -> Result<Fitted, Failure> {
     let held = held_out(rows.len())?;
     let (shard, holdout) = rows.hold_out(held, params.seed);
     let end = rows.about().last();
     params.created_at = say::time(end.map_or(0, |a| a.started_ms + i64::from(a.window_ms)));
     params.data_digest = data_digest(rows);
-    (params.captures, _) = alike::of_training(rows)?;
     let part = fit::fit(&shard, &params, 0).map_err(Failure::input)?;
     let trained = fit::combine(vec![part], &params, &holdout).map_err(Failure::input)?;
     Ok(Fitted { trained, held })

@@ -696,6 +696,25 @@ fn windows_of_other_calls_are_not_scored_and_a_mix_is_told_of() {
         "{said}"
     );
     assert!(String::from_utf8_lossy(&output.stdout).contains("40 windows: "));
+    // Nor do they say what came before the others.
+    fs::write(at.join("alone.jsonl"), of(windows(40, None), "all")).expect("a file");
+    let train = [
+        "train",
+        "--estimator",
+        "ets",
+        "--input",
+        "all.jsonl",
+        "-o",
+        "ets.apr",
+    ];
+    ok(at, &train);
+    let score = |input| {
+        ok(
+            at,
+            &["score", "--model", "ets.apr", "--unsigned", "--input", input],
+        )
+    };
+    assert_eq!(score("both.jsonl"), score("alone.jsonl"));
 
     let train = |inputs: &[&str]| {
         let output = vigia(at, &[&["train", "-o", "mixed.apr", "--input"], inputs].concat());

@@ -48,6 +48,19 @@ pub fn about_as_long(a: u32, b: u32) -> bool {
     long * 3 <= short * 4
 }
 
+/// The lengths of windows in the order of their length, each of `least` or more.
+fn lengths_of(sorted: &[u32], least: usize, lengths: &mut Vec<u32>) {
+    // Halves of halves: it goes no deeper than there are bits in their number.
+    let Some(&median) = sorted.get(sorted.len() / 2).filter(|_| sorted.len() >= least) else {
+        return;
+    };
+    let from = sorted.partition_point(|&ms| ms < median && !about_as_long(ms, median));
+    let to = sorted.partition_point(|&ms| ms <= median || about_as_long(ms, median));
+    lengths_of(&sorted[..from], least, lengths);
+    lengths.extend((to - from >= least).then_some(median));
+    lengths_of(&sorted[to..], least, lengths);
+}
+
 /// Vectors of one schema, one after the other.
 #[derive(Debug, Clone)]
 pub struct Rows {
@@ -195,16 +208,14 @@ impl Rows {
         gone
     }
 
-    /// How long the windows are, in milliseconds: the median of those that are about as long, from the shortest on. What
-    /// less than a twentieth of them is, a machine too busy for its drains made them.
+    /// How long the windows are, in milliseconds, from the shortest on: their median, and the same of those that are not
+    /// about as long. What less than a twentieth of them is, a machine too busy for its drains made them.
     pub fn lengths(&self) -> Vec<u32> {
         let mut all: Vec<u32> = self.about.iter().map(|about| about.window_ms).collect();
         all.sort_unstable();
-        let alike = all.chunk_by(|&a, &b| about_as_long(a, b));
-        alike
-            .filter(|some| some.len() * 20 >= all.len())
-            .map(|some| some[some.len() / 2])
-            .collect()
+        let mut lengths = Vec::new();
+        lengths_of(&all, all.len().div_ceil(20), &mut lengths);
+        lengths
     }
 
     /// The rows of `range`, as rows of their own.

@@ -15,9 +15,11 @@ use vigia_model::artifact::write_atomic;
 use vigia_model::context::Context;
 use vigia_model::schema::Schema;
 use vigia_trainer::data::Rows;
+use vigia_trainer::fit::Params;
 use vigia_trainer::parquet;
 
 use super::{WARM_UP, WINDOW};
+use crate::alike;
 use crate::args::Trace;
 use crate::error::Failure;
 use crate::input::{self, Seen};
@@ -181,7 +183,12 @@ fn in_a_folder(path: &Path) -> Result<(), Failure> {
 
 fn learn(rows: &Rows, path: &Path, target: &str) -> Result<(), Failure> {
     let bar = say::progress(&format!("training on {}", say::windows(rows.len())));
-    let fitted = train::fit_rows(rows, train::usual(target))?;
+    let (captures, _) = alike::of_training(rows)?;
+    let params = Params {
+        captures,
+        ..train::usual(target)
+    };
+    let fitted = train::fit_rows(rows, params)?;
     bar.finish_and_clear();
     write_atomic(path, &fitted.trained.artifact).map_err(|error| Failure::write(path, error))?;
     Out::Stderr.line(&format!(
