@@ -45,7 +45,7 @@ pub struct Seen {
     pub window: Window,
     /// Of what.
     pub target: String,
-    /// Two calls that came right after each other, and how often; none where that was not counted.
+    /// Calls with those right before them in a thread, and how often each sequence came; none where that was not counted.
     pub sequences: Sequences,
     /// See [`Record::edge`].
     pub edge: Option<Edge>,

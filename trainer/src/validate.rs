@@ -56,8 +56,8 @@ pub fn exceedance(
 
 /// Share of held-out windows below [`ALPHA`] after three calls each of three system calls are added that
 /// training never saw (the three rarest ones, where it saw almost all): to the counts, and where a window has sequences of
-/// calls, to those too, each within its most frequent one. Where sequences are counted in a part of the time, that is
-/// as if the calls had been made in it. Who sees neither, by how it works, flags next to none.
+/// calls, to those too, after its most frequent one, which then goes on. Where sequences are counted in a part of the time,
+/// that is as if the calls had been made in it. Who sees neither, by how it works, flags next to none.
 pub fn injection_recall(pipeline: &Pipeline, moments: &Moments, holdout: &Rows) -> f64 {
     let features = holdout.schema().features();
     let mut pool: Vec<usize> = (0..features.len())

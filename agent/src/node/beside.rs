@@ -6,11 +6,17 @@
 
 use std::collections::BTreeMap;
 
-use vigia_model::context::{Context, Past};
+use vigia_model::context::{Context, ORDER, Past};
 use vigia_model::schema::Schema;
 
 use crate::node::score::WindowKey;
+use crate::probe::Sequence;
 use crate::window::Closed;
+
+const _: () = assert!(
+    Sequence::CALLS as usize == ORDER,
+    "a model looks at sequences as long as the probe's"
+);
 
 /// See the module's head.
 #[derive(Debug, Default)]

@@ -10,7 +10,8 @@
 //! The first time of a thing is written before its caller hears that all is well. What a series has
 //! come to may wait for ten seconds, which an operator that is told to end does not wait out. One
 //! that is killed loses that count, and so does one to which the API server does not answer for
-//! five minutes: never an alert, whose Event is there.
+//! five minutes: never an alert, whose Event is there. What was said again while the first time was being written is not
+//! counted either where that came to nothing.
 
 mod counted;
 mod ledger;

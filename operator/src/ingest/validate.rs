@@ -19,6 +19,11 @@ use super::allowed::Allowed;
 use crate::model::trace::Done;
 use crate::store::{Row, Summary};
 
+const _: () = assert!(
+    vigia_proto::MAX_GRAMS == vigia_model::context::MAX_GRAMS,
+    "what is made of a window must find room in what is said of it"
+);
+
 /// A clock that is further off than this is corrected.
 pub const MAX_SKEW_MS: i64 = 10_000;
 /// Windows that are older than this say nothing of the present.

@@ -212,7 +212,7 @@ fn out_of_time(spec: &TrainingRunSpec, status: &TrainingRunStatus, observed: &Ob
     let words = words.map(|words| format!(" A worker's last words: {words}."));
     format!(
         "not done within spec.timeout of {:#}: {} workers were done.{} Were their pods scheduled? Else start a run with a \
-         longer timeout, fewer estimators, or a smaller spec.data.maxWindows. Logs of pods that ended stay for an hour: {}",
+         longer timeout, fewer estimators, or a smaller spec.data.maxWindows. Logs of pods that ended before that stay for an hour: {}",
         SignedDuration::try_from(Duration::from(spec.timeout)).unwrap_or(SignedDuration::MAX),
         status.workers.as_deref().unwrap_or("no"),
         words.unwrap_or_default(),
