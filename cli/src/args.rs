@@ -258,8 +258,9 @@ pub struct Train {
     /// Name that the model bears.
     #[arg(long, default_value = "local")]
     pub name: String,
-    /// Estimators of the model, with commas: several make an ensemble. n-gram and stide look at sequences of calls: they
-    /// take what `vigia trace --sequences` records, or the Parquet files of an agent that traces in mode Sampled or Full.
+    /// Estimators of the model, with commas: several make an ensemble. n-gram, n-gram-peak and stide look at sequences of
+    /// calls: they take what `vigia trace --sequences` records, or the Parquet files of an agent that traces in mode Sampled
+    /// or Full.
     #[arg(
         long = "estimator",
         value_name = "KIND",

@@ -397,7 +397,7 @@ fn any_estimator_can_be_asked_for_and_is_named() {
     with_sequences(at, "today.jsonl", "today-sequences.jsonl");
     for kind in kinds {
         assert!(help.contains(kind), "{kind}");
-        let (input, today) = if ["n-gram", "stide"].contains(&kind) {
+        let (input, today) = if ["n-gram", "n-gram-peak", "stide"].contains(&kind) {
             let bare = ["train", "--input", "normal.jsonl", "--estimator", kind];
             let said = fails_with(at, &bare);
             assert!(

@@ -91,7 +91,7 @@ pub(crate) fn default_timeout() -> Duration {
 
 /// What is fitted.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
-#[x_kube(validation = Rule::new("!has(self.components) || self.types.exists(t, !(t in ['Deviation', 'IsolationForest', 'Novelty', 'ZScore', 'NGram', 'STIDE', 'ETS', 'ARIMA']))")
+#[x_kube(validation = Rule::new("!has(self.components) || self.types.exists(t, !(t in ['Deviation', 'IsolationForest', 'Novelty', 'ZScore', 'NGram', 'NGramPeak', 'STIDE', 'ETS', 'ARIMA']))")
     .message("estimator.components stand in front of estimators that measure distances: name one in types, for example KMeans or PCA"))]
 #[serde(rename_all = "camelCase")]
 pub struct Estimator {
@@ -185,6 +185,10 @@ pub enum EstimatorType {
     /// Surprise of which calls come right after which; of windows in capture modes Sampled and Full.
     #[serde(rename = "NGram")]
     Ngram,
+    /// Surprise of a window's forty oddest calls alone, by the same model: sees what somebody does inside a busy process, and
+    /// what a program does rarely; likewise.
+    #[serde(rename = "NGramPeak")]
+    NgramPeak,
     /// Share of a window's sequences of calls that training never saw; likewise.
     #[serde(rename = "STIDE")]
     Stide,

@@ -87,6 +87,8 @@ const COUNTS: [EstimatorKind; 3] = EstimatorKind::DEFAULT;
 const SEQUENCES: [EstimatorKind; 2] = [EstimatorKind::Ngram, EstimatorKind::Stide];
 /// Both.
 const ALL: [EstimatorKind; 5] = [COUNTS[0], COUNTS[1], COUNTS[2], SEQUENCES[0], SEQUENCES[1]];
+/// What looks at the oddest calls too.
+const PEAK: [EstimatorKind; 3] = [SEQUENCES[0], EstimatorKind::NgramPeak, SEQUENCES[1]];
 
 const NODE: Subject = Subject::Model(&SEQUENCES);
 
@@ -149,8 +151,10 @@ pub fn judge(folder: &Path) -> Result<Vec<Row>> {
     let node = on_node(&train, &SEQUENCES, &all).context("as a node that counts sequences of calls")?;
     let counts = on_node(&train, &COUNTS, &all).context("as a node that counts calls")?;
     let both = on_node(&train, &ALL, &all).context("as a node that has both scored")?;
+    let peak = on_node(&train, &PEAK, &all).context("as a node that looks at the oddest calls too")?;
     let beside = |metric: &dyn Fn(&[f64]) -> f64| {
         [
+            ("with n-gram-peak", metric(&peak)),
             ("with the default estimators", metric(&both)),
             ("the default estimators alone", metric(&counts)),
             ("sequence model of whole traces", metric(&ours)),

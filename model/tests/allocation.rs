@@ -83,6 +83,7 @@ fn what_is_known_beside_a_window_is_put_together_and_scored_without_allocating()
     }
     let estimators = vec![
         EstimatorSpec::Ngram(counts.clone()),
+        EstimatorSpec::NgramPeak(counts.clone()),
         EstimatorSpec::Stide(counts),
         EstimatorSpec::Ets(Ets {
             level: 0.3,

@@ -399,6 +399,7 @@ fn estimators(
                 EstimatorSpec::IsolationForest(ForestSpec::merge(forests.take().into_iter().flatten())?)
             }
             EstimatorKind::Ngram => EstimatorSpec::Ngram(grams(kind)?),
+            EstimatorKind::NgramPeak => EstimatorSpec::NgramPeak(grams(kind)?),
             EstimatorKind::Stide => EstimatorSpec::Stide(grams(kind)?),
             EstimatorKind::Ets => EstimatorSpec::Ets(rate::ets(&rates)?),
             EstimatorKind::Arima => EstimatorSpec::Arima(rate::arima(&rates)?),

@@ -101,8 +101,10 @@ pub fn verdict() {
     };
     engine.tick(at_second(1));
     let busy: Vec<Child> = pods.iter().map(idle).collect();
+    // The first window is a container's start, which does not count.
+    engine.tick(at_second(2));
     let mut ours = Vec::new();
-    for second in 2..502 {
+    for second in 3..503 {
         let start = Instant::now();
         let tick = engine.tick(at_second(second));
         ours.push(start.elapsed().as_secs_f64() * 1e3);

@@ -37,25 +37,23 @@ fn has(program: &str) -> bool {
         .is_ok_and(|done| done.status.success())
 }
 
-/// bpftrace as people use it to count system calls, in a mount namespace of its own because it needs tracefs.
-fn bpftrace() -> Child {
+/// bpftrace as people use it to count system calls, in a mount namespace of its own because it needs tracefs; none where
+/// it cannot be had.
+fn bpftrace() -> Option<Child> {
     const PROGRAM: &str =
         r#"BEGIN { printf("ready\n"); } tracepoint:raw_syscalls:sys_exit { @[args->id] = count(); }"#;
-    let run = "mount -t tracefs none /sys/kernel/tracing && exec bpftrace -B line -e \"$0\"";
+    let run = "t=/sys/kernel/tracing; [ -e $t/events ] || mount -t tracefs none $t && exec bpftrace -B line -e \"$0\"";
     let mut child = Command::new("unshare")
         .args(["--mount", "sh", "-c", run, PROGRAM])
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
         .spawn()
         .expect("unshare runs");
-    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-    while lines
-        .next()
-        .expect("bpftrace says when it is ready")
-        .expect("text")
-        != "ready"
-    {}
-    child
+    let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    if lines.map_while(Result::ok).any(|line| line == "ready") {
+        return Some(child);
+    }
+    child.wait().expect("bpftrace ends");
+    None
 }
 
 pub fn counts() {
@@ -66,7 +64,7 @@ pub fn counts() {
         ..ProbeConfig::default()
     };
     let mut probe = Probe::load(config).expect("the probe loads");
-    let (with_bpftrace, with_strace) = (has("bpftrace"), has("strace"));
+    let with_strace = has("strace");
     let (mut ours, mut filtered, mut theirs, mut straces) = (vec![], vec![], vec![], vec![]);
     getppid(&target, CALLS);
     for _ in 0..ROUNDS {
@@ -75,8 +73,7 @@ pub fn counts() {
         ours.push(getppid(&target, CALLS) / untraced);
         filtered.push(getppid(&other, CALLS) / untraced);
         probe.remove_target(slot).expect("removed");
-        if with_bpftrace {
-            let mut peer = bpftrace();
+        if let Some(mut peer) = bpftrace() {
             theirs.push(getppid(&target, CALLS) / untraced);
             peer.kill().and_then(|()| peer.wait()).expect("bpftrace ends");
         }

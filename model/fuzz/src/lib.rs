@@ -65,6 +65,7 @@ impl Good {
             EstimatorSpec::Deviation,
             EstimatorSpec::IsolationForest(forest),
             EstimatorSpec::Ngram(grams.clone()),
+            EstimatorSpec::NgramPeak(grams.clone()),
             EstimatorSpec::Stide(grams),
             EstimatorSpec::Ets(Ets {
                 level: 0.3,

@@ -6,6 +6,13 @@
 //! The score is the mean of −ln P in nats of the last call of each sequence, each weighing ln(1 + its count): a shell's
 //! hundred calls would not be seen in a plain mean beside a server's million.
 //!
+//! A second score of the same model is the mean of the [`PEAK`] oddest calls alone. In a busy process, whose threads wake
+//! each other in ever other order, most windows have something that was never seen, and what somebody does inside it is
+//! a thousandth of them: no mean of all moves by it. But what threads do in another order is a small surprise, where calls
+//! that never met are a large one. Mismatches are counted in frames of few calls for that reason (Warrender, Forrest and
+//! Pearlmutter, IEEE S&P 1999); where in a window a call was, nobody knows here. It is an estimator of its own: what is
+//! seen so is seen too where a program does rarely, but by right, what training has not.
+//!
 //! STIDE (Forrest, Hofmeyr, Somayaji and Longstaff, IEEE S&P 1996) asks only whether a sequence was ever seen: the score
 //! is the share of the window's distinct sequences that were not. One that begins where nothing is known of before was
 //! seen where one that ends like it was.
@@ -18,6 +25,9 @@ use super::ngram::{self, EMPTY, History, NgramModel, followed, further};
 use super::oddest::{OddSequence, oddest};
 use super::{Refused, rule};
 use crate::context::{Context, Gram, GramCounts, ORDER};
+
+/// Calls whose surprise makes the peak of a window.
+pub const PEAK: usize = 40;
 
 /// How surprising each sequence is.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +43,8 @@ impl Ngrams {
     /// Smallest scale of the calibrated tail. One new call makes six new sequences, of some hundred, and .04 nats; three
     /// new calls must be told from that.
     pub(crate) const LEAST_SCALE: f32 = 0.02;
+    /// Smallest scale of the peak's tail: of one new call it is six new sequences of [`PEAK`], and 1.2 nats.
+    pub(crate) const LEAST_SCALE_OF_PEAK: f32 = 0.6;
 
     /// From the counts of training.
     ///
@@ -80,6 +92,23 @@ impl Ngrams {
             };
             (surprise, odd)
         }))
+    }
+
+    /// Mean surprise of the [`PEAK`] calls of a window that are the oddest after those before them, in nats; those that it
+    /// has not are as expected. None without any.
+    pub fn peak(&self, context: &Context) -> Option<f32> {
+        // Ascending.
+        let mut oddest = [0.0f32; PEAK];
+        for &Gram { id, count } in context.grams() {
+            let surprise = self.surprise(id);
+            for _ in 0..count.min(PEAK as u32) {
+                let above = oddest.partition_point(|&known| known < surprise);
+                let Some(place) = above.checked_sub(1) else { break };
+                oddest.copy_within(1..above, 0);
+                oddest[place] = surprise;
+            }
+        }
+        (!context.grams().is_empty()).then(|| oddest.iter().sum::<f32>() / PEAK as f32)
     }
 }
 
@@ -334,7 +363,63 @@ mod tests {
         assert!(surprises.is_sorted_by(|a, b| a >= b), "{surprises:?}");
     }
 
+    #[test]
+    fn what_a_busy_process_never_does_is_seen_beside_what_it_does_in_ever_other_order() {
+        // Any of twenty calls comes after any, and the two before it say which; a window has more or less of other ones.
+        let usual = || (0..400).map(|i| [i % 20, i / 20, (i + i / 20) % 20]);
+        let other = |n: usize| (0..n).map(|i| [i % 20, i / 20, (i + i / 20 + 7) % 20]);
+        let trained: BTreeMap<u64, u64> = usual().map(|calls| (Gram::id_of(calls), 50)).collect();
+        let ngrams = Ngrams::new(&GramCounts {
+            seen: trained.into_iter().collect(),
+        })
+        .expect("fits");
+        let window = |others: usize, odd: usize| {
+            let odd = (0..odd).map(|i| [40 + i, 60 + i, 80 + i]);
+            let new = other(others).chain(odd).map(|calls| (Gram::id_of(calls), 1u32));
+            let usual = usual().take(200).map(|calls| (Gram::id_of(calls), 1000));
+            context(
+                &usual
+                    .chain(new)
+                    .collect::<BTreeMap<_, _>>()
+                    .into_iter()
+                    .collect::<Vec<_>>(),
+            )
+        };
+        let normal: Vec<Context> = (5..20).map(|tens| window(10 * tens, 0)).collect();
+        let most =
+            |score: &dyn Fn(&Context) -> Option<f32>| normal.iter().filter_map(score).fold(0.0, f32::max);
+        let odd = window(50, 20);
+        let (mean, peak) = (most(&|w| ngrams.score(w)), most(&|w| ngrams.peak(w)));
+        assert!(
+            ngrams.score(&odd) < Some(mean),
+            "{:?} of {mean}",
+            ngrams.score(&odd)
+        );
+        let peak = peak + 2.0 * Ngrams::LEAST_SCALE_OF_PEAK;
+        assert!(
+            ngrams.peak(&odd) > Some(peak),
+            "{:?} of {peak}",
+            ngrams.peak(&odd)
+        );
+    }
+
     proptest! {
+        #[test]
+        fn the_peak_is_the_mean_of_the_oddest_calls(
+            counts in counts(),
+            grams in prop::collection::btree_map(ids(), 1u32..40, 1..60),
+        ) {
+            let ngrams = Ngrams::new(&counts).expect("fits");
+            let mut all: Vec<f32> = grams
+                .iter()
+                .flat_map(|(&id, &count)| std::iter::repeat_n(ngrams.surprise(id), count as usize))
+                .collect();
+            all.sort_by(|a, b| b.total_cmp(a));
+            let expected = all.iter().take(PEAK).sum::<f32>() / PEAK as f32;
+            let peak = ngrams.peak(&context(&grams.into_iter().collect::<Vec<_>>())).expect("sequences");
+            prop_assert!((peak - expected).abs() < 1e-4, "{peak} {expected}");
+        }
+
         #[test]
         fn a_model_of_runs_says_the_same(
             run in prop::collection::vec(0u16..7, 2..200),
@@ -420,6 +505,7 @@ mod tests {
         #[test]
         fn without_sequences_nothing_is_said(counts in counts()) {
             prop_assert_eq!(Ngrams::new(&counts).expect("fits").score(Context::NONE), None);
+            prop_assert_eq!(Ngrams::new(&counts).expect("fits").peak(Context::NONE), None);
             prop_assert_eq!(Stide::new(&counts).expect("fits").score(Context::NONE), None);
         }
     }

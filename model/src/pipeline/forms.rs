@@ -33,6 +33,7 @@ impl<F> PipelineSpec<F> {
                 EstimatorSpec::Vector(staged) => EstimatorSpec::Vector(staged),
                 EstimatorSpec::PairNgram(none) | EstimatorSpec::PairStide(none) => match none {},
                 EstimatorSpec::Ngram(counts) => EstimatorSpec::Ngram(counts),
+                EstimatorSpec::NgramPeak(counts) => EstimatorSpec::NgramPeak(counts),
                 EstimatorSpec::Stide(counts) => EstimatorSpec::Stide(counts),
                 EstimatorSpec::Ets(ets) => EstimatorSpec::Ets(ets),
                 EstimatorSpec::Arima(arima) => EstimatorSpec::Arima(arima),

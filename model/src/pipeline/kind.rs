@@ -30,6 +30,8 @@ pub enum EstimatorKind {
     MlpClassifier,
     /// Surprise of which calls come right after which; see [`crate::estimators::order`].
     Ngram,
+    /// Surprise of the oddest calls of a window alone, by the same model.
+    NgramPeak,
     /// Share of sequences of calls that training never saw.
     Stide,
     /// Error of a forecast of the rate of calls by exponential smoothing; see [`crate::estimators::rate`].
@@ -42,7 +44,7 @@ pub enum EstimatorKind {
 
 impl EstimatorKind {
     /// Every kind.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Deviation,
         Self::IsolationForest,
         Self::ZScore,
@@ -55,6 +57,7 @@ impl EstimatorKind {
         Self::Autoencoder,
         Self::MlpClassifier,
         Self::Ngram,
+        Self::NgramPeak,
         Self::Stide,
         Self::Ets,
         Self::Arima,
@@ -79,6 +82,7 @@ impl EstimatorKind {
             Self::Autoencoder => "autoencoder",
             Self::MlpClassifier => "mlp-classifier",
             Self::Ngram => "n-gram",
+            Self::NgramPeak => "n-gram-peak",
             Self::Stide => "stide",
             Self::Ets => "ets",
             Self::Arima => "arima",
@@ -101,6 +105,7 @@ impl EstimatorKind {
             Self::Autoencoder => "Autoencoder",
             Self::MlpClassifier => "MLPClassifier",
             Self::Ngram => "NGram",
+            Self::NgramPeak => "NGramPeak",
             Self::Stide => "STIDE",
             Self::Ets => "ETS",
             Self::Arima => "ARIMA",
@@ -122,7 +127,7 @@ impl EstimatorKind {
 
     /// True where it looks at which calls come after which, see [`crate::estimators::order`].
     pub const fn is_order(self) -> bool {
-        matches!(self, Self::Ngram | Self::Stide)
+        matches!(self, Self::Ngram | Self::NgramPeak | Self::Stide)
     }
 
     /// True where it forecasts rates from the windows before, see [`crate::estimators::rate`].

@@ -36,6 +36,7 @@ use crate::histogram::ScoreHistogram;
 use crate::schema::{Feature, FeatureError, MAX_FEATURES, Schema};
 use crate::syscalls::Arch;
 use crate::window::Window;
+use std::sync::Arc;
 use verdict::Explainer;
 
 /// Why a window has no verdict.
@@ -81,7 +82,8 @@ enum Estimator {
     Deviation,
     IsolationForest(Box<Forest>),
     Vector(Box<Staged>),
-    Ngrams(Ngrams),
+    Ngrams(Arc<Ngrams>),
+    NgramPeak(Arc<Ngrams>),
     Stide(Stide),
     /// And the place of the rate that it forecasts.
     Forecast(Forecast, usize),
@@ -120,6 +122,7 @@ impl Estimator {
             Self::IsolationForest(forest) => Some(forest.score(vector)),
             Self::Vector(staged) => Some(staged.score(vector)),
             Self::Ngrams(ngrams) => ngrams.score(context),
+            Self::NgramPeak(ngrams) => ngrams.peak(context),
             Self::Stide(stide) => stide.score(context),
             Self::Forecast(forecast, place) => forecast.score(vector[*place], context),
             Self::Novelty(novelty) => Some(novelty.score(vector)),
@@ -263,7 +266,7 @@ impl Pipeline {
         ran: impl IntoIterator<Item = impl IntoIterator<Item = u32>>,
     ) -> Vec<ToldSequence> {
         let odd = match self.members.get(verdict.member).map(|member| &member.estimator) {
-            Some(Estimator::Ngrams(ngrams)) => ngrams.oddest(context),
+            Some(Estimator::Ngrams(ngrams) | Estimator::NgramPeak(ngrams)) => ngrams.oddest(context),
             Some(Estimator::Stide(stide)) => stide.oddest(context),
             _ => return Vec::new(),
         };

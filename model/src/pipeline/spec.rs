@@ -14,6 +14,7 @@ use crate::forest::{Forest, ForestError, ForestSpec};
 use crate::histogram::ScoreHistogram;
 use crate::schema::Schema;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Most estimators in one pipeline.
 pub const MAX_MEMBERS: usize = 8;
@@ -43,6 +44,8 @@ pub enum EstimatorSpec<F = ForestSpec> {
     Ngram(GramCounts),
     /// The sequences of calls of training.
     Stide(GramCounts),
+    /// A language model of the sequences of calls of training, asked for the oddest calls alone.
+    NgramPeak(GramCounts),
 }
 
 /// Stands where estimators of pairs of calls were, before there were sequences: there is none, and an artifact of one is
@@ -66,6 +69,7 @@ impl<F> EstimatorSpec<F> {
             Self::Vector(staged) => staged.kind(),
             Self::PairNgram(none) | Self::PairStide(none) => match *none {},
             Self::Ngram(_) => EstimatorKind::Ngram,
+            Self::NgramPeak(_) => EstimatorKind::NgramPeak,
             Self::Stide(_) => EstimatorKind::Stide,
             Self::Ets(_) => EstimatorKind::Ets,
             Self::Arima(_) => EstimatorKind::Arima,
@@ -91,6 +95,7 @@ impl<F> EstimatorSpec<F> {
             Self::Vector(staged) => staged.least_scale(),
             Self::PairNgram(none) | Self::PairStide(none) => match *none {},
             Self::Ngram(_) => Ngrams::LEAST_SCALE,
+            Self::NgramPeak(_) => Ngrams::LEAST_SCALE_OF_PEAK,
             Self::Stide(_) => Stide::LEAST_SCALE,
             Self::Ets(_) | Self::Arima(_) => Forecast::LEAST_SCALE,
             // Kinds of calls are counted, and most windows show none that is new.
@@ -103,7 +108,7 @@ impl<F> EstimatorSpec<F> {
     const fn more(&self) -> &'static str {
         match self {
             Self::PairNgram(none) | Self::PairStide(none) => match *none {},
-            Self::Ngram(_) | Self::Stide(_) => {
+            Self::Ngram(_) | Self::NgramPeak(_) | Self::Stide(_) => {
                 "trace with capture.mode Sampled or Full, which count sequences of calls"
             }
             Self::Ets(_) | Self::Arima(_) => "collect more windows of containers that run for longer",
@@ -221,13 +226,30 @@ pub enum PipelineError {
     },
 }
 
-fn compile_estimator<F>(
-    spec: &EstimatorSpec<F>,
+/// A language model, and what it was made of.
+type Made<'a> = Option<(&'a GramCounts, Arc<Ngrams>)>;
+
+/// The model of these counts: the one made before, where it is of the same.
+fn ngrams<'a>(counts: &'a GramCounts, made: &mut Made<'a>) -> Result<Arc<Ngrams>, Refused> {
+    if let Some((of, model)) = made
+        && *of == counts
+    {
+        return Ok(model.clone());
+    }
+    let model = Arc::new(Ngrams::new(counts)?);
+    *made = Some((counts, model.clone()));
+    Ok(model)
+}
+
+/// `made` is the language model of the members before it: two scores of one take its memory once.
+fn compile_estimator<'a, F>(
+    spec: &'a EstimatorSpec<F>,
     width: usize,
     schema: &'static Schema,
+    made: &mut Made<'a>,
 ) -> Result<Estimator, PipelineError>
 where
-    Forest: for<'a> TryFrom<&'a F, Error = ForestError>,
+    Forest: for<'f> TryFrom<&'f F, Error = ForestError>,
 {
     Ok(match spec {
         EstimatorSpec::Deviation => Estimator::Deviation,
@@ -248,7 +270,8 @@ where
             Estimator::Vector(staged.clone())
         }
         EstimatorSpec::PairNgram(none) | EstimatorSpec::PairStide(none) => match *none {},
-        EstimatorSpec::Ngram(counts) => Estimator::Ngrams(Ngrams::new(counts)?),
+        EstimatorSpec::Ngram(counts) => Estimator::Ngrams(ngrams(counts, made)?),
+        EstimatorSpec::NgramPeak(counts) => Estimator::NgramPeak(ngrams(counts, made)?),
         EstimatorSpec::Stide(counts) => Estimator::Stide(Stide::new(counts)?),
         EstimatorSpec::Ets(ets) => {
             ets.check()?;
@@ -324,7 +347,11 @@ impl PipelineSpec {
         let mut members = Vec::with_capacity(estimators.len());
         for estimator in estimators {
             let mut scores = vec![0.0; rows];
-            compile_estimator(&estimator, width, schema)?.score_batch(&deviation, held_out, &mut scores);
+            compile_estimator(&estimator, width, schema, &mut None)?.score_batch(
+                &deviation,
+                held_out,
+                &mut scores,
+            );
             let mut told: Vec<f32> = scores.iter().copied().filter(|score| !score.is_nan()).collect();
             if told.len() < MIN_SAMPLES && told.len() < rows {
                 return Err(PipelineError::Silent {
@@ -388,11 +415,12 @@ where
             return Err(PipelineError::Tests);
         }
         let mut members = Vec::with_capacity(count);
+        let mut made = None;
         for member in &self.members {
             member.calibration.check()?;
             members.push(Member {
                 kind: member.estimator.kind(),
-                estimator: compile_estimator(&member.estimator, width, schema)?,
+                estimator: compile_estimator(&member.estimator, width, schema, &mut made)?,
                 calibration: member.calibration.clone(),
             });
         }
@@ -466,6 +494,7 @@ mod tests {
         assert_eq!(of(5).map(|spec| spec.as_str()), Ok(Ets::NAME));
         assert_eq!(of(7).map(|spec| spec.as_str()), Ok(Novelty::NAME));
         assert_eq!(of(8).map(|spec| spec.as_str()), Ok(Ngrams::NAME));
+        assert_eq!(of(10).map(|spec| spec.kind()), Ok(EstimatorKind::NgramPeak));
         for pairs in [3, 4] {
             let error = of(pairs).expect_err("refused");
             assert!(

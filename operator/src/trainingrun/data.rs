@@ -54,7 +54,7 @@ pub struct Prepared {
 }
 
 /// The API's name of an estimator, as trainers and artifacts have it.
-const fn kind_of(kind: EstimatorType) -> EstimatorKind {
+pub(super) const fn kind_of(kind: EstimatorType) -> EstimatorKind {
     match kind {
         EstimatorType::Deviation => EstimatorKind::Deviation,
         EstimatorType::IsolationForest => EstimatorKind::IsolationForest,
@@ -68,6 +68,7 @@ const fn kind_of(kind: EstimatorType) -> EstimatorKind {
         EstimatorType::Autoencoder => EstimatorKind::Autoencoder,
         EstimatorType::MlpClassifier => EstimatorKind::MlpClassifier,
         EstimatorType::Ngram => EstimatorKind::Ngram,
+        EstimatorType::NgramPeak => EstimatorKind::NgramPeak,
         EstimatorType::Stide => EstimatorKind::Stide,
         EstimatorType::Ets => EstimatorKind::Ets,
         EstimatorType::Arima => EstimatorKind::Arima,
@@ -169,6 +170,7 @@ mod tests {
             "Autoencoder",
             "MLPClassifier",
             "NGram",
+            "NGramPeak",
             "STIDE",
             "ETS",
             "ARIMA",

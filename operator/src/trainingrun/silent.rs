@@ -6,6 +6,7 @@ use vigia_model::calibration::MIN_HOLDOUT;
 use vigia_model::context::Context;
 use vigia_model::estimators::rate::LEAST_PAST;
 
+use super::data::kind_of;
 use crate::store::Row;
 
 /// Why an estimator of these cannot be trained: a reason and a sentence.
@@ -15,9 +16,9 @@ pub(super) fn why(
     profiles: &[String],
 ) -> Option<(&'static str, String)> {
     types.iter().find_map(|kind| {
-        let carries: fn(&Context) -> bool = match kind {
-            EstimatorType::Ngram | EstimatorType::Stide => |context| !context.grams().is_empty(),
-            EstimatorType::Ets | EstimatorType::Arima => |context| context.past().len() >= LEAST_PAST,
+        let carries: fn(&Context) -> bool = match kind_of(*kind) {
+            kind if kind.is_order() => |context| !context.grams().is_empty(),
+            kind if kind.is_rate() => |context| context.past().len() >= LEAST_PAST,
             _ => return None,
         };
         let known = holdout.iter().filter(|row| carries(&row.context)).count();
@@ -27,29 +28,22 @@ pub(super) fn why(
 
 fn said(kind: EstimatorType, known: usize, of: usize, profiles: &[String]) -> (&'static str, String) {
     let named = profiles.join(", ");
-    let (name, reason, what, more) = match kind {
-        EstimatorType::Ngram | EstimatorType::Stide => (
-            if kind == EstimatorType::Ngram {
-                "NGram"
-            } else {
-                "STIDE"
-            },
+    let kind = kind_of(kind);
+    let name = kind.api_name();
+    let (reason, what, more) = if kind.is_order() {
+        (
             "TooFewSequences",
             "which call follows which".to_owned(),
             format!(
                 "write capture.mode Sampled or Full in TraceProfile {named} and start another run once windows were counted so"
             ),
-        ),
-        _ => (
-            if kind == EstimatorType::Ets {
-                "ETS"
-            } else {
-                "ARIMA"
-            },
+        )
+    } else {
+        (
             "TooFewPastWindows",
             format!("the {LEAST_PAST} windows before each"),
             format!("start another run once containers of TraceProfile {named} have run for longer"),
-        ),
+        )
     };
     let message = format!(
         "{name} looks at {what}; {known} of the {of} windows held out carry that, and {MIN_HOLDOUT} must: {more}, or leave {name} out of spec.estimator.types"

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use kube::ResourceExt;
 use sha2::{Digest, Sha256};
-use vigia_crds::{EstimatorType, TraceProfile, TrainingRun};
+use vigia_crds::{TraceProfile, TrainingRun};
 use vigia_model::calibration::MIN_HOLDOUT;
 use vigia_model::context::Context;
 use vigia_model::schema::Schema;
 use vigia_model::syscalls::ALL_CALLS;
 
+use super::data::kind_of;
 use crate::store::{Kind, Length, Row};
 use crate::traceprofile::capture;
 
@@ -99,8 +100,7 @@ impl Newest {
                 .unwrap_or(1)
                 .clamp(1, MOST),
             room: ROOM,
-            keeps_order: (run.spec.estimator.types.iter())
-                .any(|kind| matches!(kind, EstimatorType::Ngram | EstimatorType::Stide)),
+            keeps_order: (run.spec.estimator.types.iter()).any(|kind| kind_of(*kind).is_order()),
             rows: vec![],
             held: 0,
             floor: None,

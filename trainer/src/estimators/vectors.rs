@@ -103,6 +103,7 @@ pub fn fit(
         EstimatorKind::Deviation
         | EstimatorKind::IsolationForest
         | EstimatorKind::Ngram
+        | EstimatorKind::NgramPeak
         | EstimatorKind::Stide
         | EstimatorKind::Ets
         | EstimatorKind::Arima
