@@ -246,7 +246,8 @@ Examples:
   vigia train --input windows.jsonl -o model.apr --sign-key vigia.key --name checkout
   vigia train --input windows.parquet --estimator deviation,kmeans,pca --pca 8")]
 pub struct Train {
-    /// Windows of normal behaviour: .parquet or .jsonl as `vigia trace --output` records them.
+    /// Windows of normal behaviour: .parquet or .jsonl as `vigia trace --output` records them; at most 2,000,000, of at most
+    /// 4 GiB in memory.
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
     pub input: Vec<PathBuf>,
     /// Where the model goes.

@@ -18,6 +18,7 @@ use vigia_trainer::data::{About, MAX_ROWS, RowError, Rows};
 use vigia_trainer::parquet;
 
 use crate::args::Trusted;
+use crate::brief::{Brief, Briefs};
 use crate::error::Failure;
 use crate::record::{Edge, Record};
 use crate::say::{self, Out};
@@ -54,9 +55,13 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// The order of time.
-    fn when(&self) -> (u64, u32, &str) {
-        (self.window.started_ms, self.window.duration_ms, &self.target)
+    /// What is known of it beside its counts.
+    pub fn context(&self, schema: &Schema, past: &Past) -> Context {
+        let mut context = Context::default();
+        let counted = self.sequences.iter();
+        let counted = counted.map(|(sequence, count)| (sequence.numbers(), *count));
+        context.observe(schema, self.window.arch, counted, past);
+        context
     }
 
     /// The sequences of calls that made a verdict of it, where they did.
@@ -71,6 +76,27 @@ impl Seen {
 /// # Errors
 /// What is wrong with it, and where.
 pub fn windows(path: &Path, schema: &'static Schema) -> Result<Windows, Failure> {
+    let mut windows = Vec::new();
+    let rows = each(path, schema, |seen| {
+        if windows.len() == MAX_ROWS {
+            return Err(RowError::TooMany);
+        }
+        windows.push(seen);
+        Ok(())
+    })?;
+    Ok(if rows.is_empty() {
+        Windows::Whole(windows)
+    } else {
+        Windows::Rows(rows)
+    })
+}
+
+/// Hands over each window of a file as it is read; gives its vectors, where it has these.
+fn each(
+    path: &Path,
+    schema: &'static Schema,
+    take: impl FnMut(Seen) -> Result<(), RowError>,
+) -> Result<Rows, Failure> {
     match path.extension().and_then(|e| e.to_str()) {
         Some("parquet") => {
             let mut bytes = Vec::new();
@@ -78,19 +104,22 @@ pub fn windows(path: &Path, schema: &'static Schema) -> Result<Windows, Failure>
             file.take(MAX_PARQUET)
                 .read_to_end(&mut bytes)
                 .map_err(|error| Failure::read(path, error))?;
-            let rows = parquet::read(bytes.into(), schema).map_err(|error| Failure::read(path, error))?;
-            Ok(Windows::Rows(rows))
+            parquet::read(bytes.into(), schema).map_err(|error| Failure::read(path, error))
         }
-        Some("jsonl" | "json" | "ndjson") => json_lines(path, schema),
+        Some("jsonl" | "json" | "ndjson") => json_lines(path, schema, take),
         _ => Err(Failure::read(path, "not .parquet and not .jsonl")
             .next("record windows with `vigia trace --output windows.parquet`")),
     }
 }
 
-fn json_lines(path: &Path, schema: &'static Schema) -> Result<Windows, Failure> {
+fn json_lines(
+    path: &Path,
+    schema: &'static Schema,
+    mut take: impl FnMut(Seen) -> Result<(), RowError>,
+) -> Result<Rows, Failure> {
     let file = File::open(path).map_err(|error| Failure::read(path, error))?;
     let mut reader = BufReader::new(file);
-    let (mut windows, mut line) = (Vec::new(), Vec::new());
+    let (mut line, mut has_windows) = (Vec::new(), false);
     let mut rows = Rows::new(schema);
     for number in 1.. {
         line.clear();
@@ -106,7 +135,7 @@ fn json_lines(path: &Path, schema: &'static Schema) -> Result<Windows, Failure> 
             continue;
         }
         if Vector::is_one(&line) {
-            if !windows.is_empty() {
+            if has_windows {
                 return Err(at(
                     "a vector after windows: a file holds one or the other".to_owned()
                 ));
@@ -124,22 +153,17 @@ fn json_lines(path: &Path, schema: &'static Schema) -> Result<Windows, Failure> 
         if record.partial {
             continue;
         }
-        if windows.len() == MAX_ROWS {
-            return Err(at(RowError::TooMany.to_string()));
-        }
-        windows.push(Seen {
+        let seen = Seen {
             window: record.window().map_err(at)?,
             sequences: record.numbered_sequences().map_err(at)?,
             target: record.target,
             edge: record.edge,
             capture: record.capture,
-        });
+        };
+        has_windows = true;
+        take(seen).map_err(|error| at(error.to_string()))?;
     }
-    Ok(if rows.is_empty() {
-        Windows::Whole(windows)
-    } else {
-        Windows::Rows(rows)
-    })
+    Ok(rows)
 }
 
 /// Reads files of windows as vectors, in the order of time; those in which a command began or ended are left out.
@@ -148,30 +172,23 @@ fn json_lines(path: &Path, schema: &'static Schema) -> Result<Windows, Failure> 
 /// As [`windows`].
 pub fn rows(paths: &[PathBuf], schema: &'static Schema) -> Result<Rows, Failure> {
     let mut all = Rows::new(schema);
-    let mut whole = Vec::new();
-    for path in paths {
-        match windows(path, schema)? {
-            Windows::Rows(rows) => all.append(&rows).map_err(|error| Failure::read(path, error))?,
-            Windows::Whole(windows) => whole.extend(windows.into_iter().map(|seen| (path, seen))),
-        }
-        if whole.len() > MAX_ROWS {
-            return Err(Failure::read(path, RowError::TooMany));
-        }
+    let mut briefs = Briefs::default();
+    for (file, path) in paths.iter().enumerate() {
+        let rows = each(path, schema, |seen| briefs.take(Brief::of(seen, file, schema)))?;
+        all.append(rows).map_err(|error| Failure::read(path, error))?;
     }
-    // What came before a window is known of it, so in whichever order the files are, and once if they overlap.
-    whole.sort_by(|(_, a), (_, b)| a.when().cmp(&b.when()));
-    let given = whole.len();
-    whole.dedup_by(|(_, a), (_, b)| a == b);
-    let given_again = given - whole.len();
+    let (briefs, given_again) = briefs.in_order();
     let mut pasts = Pasts::default();
     let mut edges = 0;
-    for (path, seen) in &whole {
-        let context = pasts.before(schema, seen);
-        if seen.edge.is_some() {
+    for brief in briefs {
+        let context = brief.context.after(pasts.of(&brief.target));
+        if brief.edge.is_some() {
             edges += 1;
             continue;
         }
-        push(&mut all, seen, context).map_err(|error| Failure::read(path, error))?;
+        pasts.of(&brief.target).push(&brief.window);
+        add(&mut all, &brief.window, &brief.target, brief.capture, context)
+            .map_err(|error| Failure::read(&paths[brief.file], error))?;
     }
     if edges > 0 {
         Out::Stderr.line(&format!(
@@ -197,19 +214,18 @@ pub struct Pasts(HashMap<String, Past>);
 impl Pasts {
     /// What is known of a target's next window beside its counts.
     pub fn before(&mut self, schema: &Schema, seen: &Seen) -> Context {
-        let past = match self.0.get_mut(&seen.target) {
-            Some(past) => past,
-            None => self.0.entry(seen.target.clone()).or_default(),
-        };
-        let mut context = Context::default();
-        let counted = seen.sequences.iter();
-        let counted = counted.map(|(sequence, count)| (sequence.numbers(), *count));
-        context.observe(schema, seen.window.arch, counted, past);
+        let past = self.of(&seen.target);
+        let context = seen.context(schema, past);
         // How a command began says nothing of what comes after.
         if seen.edge.is_none() {
             past.push(&seen.window);
         }
         context
+    }
+
+    /// Those of a target.
+    fn of(&mut self, target: &str) -> &mut Past {
+        self.0.entry(target.to_owned()).or_default()
     }
 }
 
@@ -218,17 +234,26 @@ impl Pasts {
 /// # Errors
 /// A window without length, or one too many.
 pub fn push(rows: &mut Rows, seen: &Seen, context: Context) -> Result<(), String> {
-    let window = &seen.window;
+    add(rows, &seen.window, &seen.target, seen.capture, context)
+}
+
+fn add(
+    rows: &mut Rows,
+    window: &Window,
+    target: &str,
+    capture: Option<Fingerprint>,
+    context: Context,
+) -> Result<(), String> {
     let mut vector = vec![0.0; rows.width()];
     rows.schema()
         .vector(window, &mut vector)
         .map_err(|error| error.to_string())?;
     let about = About {
-        source: source(&seen.target),
+        source: source(target),
         started_ms: i64::try_from(window.started_ms).unwrap_or(i64::MAX),
         window_ms: window.duration_ms,
         above_threshold: false,
-        capture: seen.capture,
+        capture,
     };
     rows.push_within(&vector, about, context)
         .map_err(|error| error.to_string())

@@ -6,6 +6,7 @@
 mod alike;
 mod analysis;
 mod args;
+mod brief;
 mod convert;
 mod error;
 mod filter;

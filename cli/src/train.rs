@@ -50,8 +50,9 @@ pub fn run(args: &Train) -> Result<u8, Failure> {
         captures,
         ..usual(&args.name)
     };
-    bar.set_message(format!("training on {}", say::windows(rows.len())));
-    let Fitted { trained, held } = fit_rows(&rows, params)?;
+    let windows = rows.len();
+    bar.set_message(format!("training on {}", say::windows(windows)));
+    let Fitted { trained, held } = fit_rows(rows, params)?;
     bar.finish_and_clear();
 
     let bytes = match &key {
@@ -66,7 +67,7 @@ pub fn run(args: &Train) -> Result<u8, Failure> {
             "file": args.output,
             "digest": digest,
             "signedBy": signer,
-            "windows": rows.len(),
+            "windows": windows,
             "heldOut": held,
             "metrics": trained.metrics,
         })),
@@ -81,7 +82,7 @@ pub fn run(args: &Train) -> Result<u8, Failure> {
             out.line(&digest);
             out.line(&format!(
                 "trained on {} windows, {held} more held out",
-                rows.len() - held
+                windows - held
             ));
             for (name, value) in &trained.metrics {
                 out.line(&format!("{name} {}", (value * 1e4).round() / 1e4));
@@ -116,12 +117,12 @@ pub fn usual(name: &str) -> Params {
 }
 
 /// Trains on windows in the order of time, which `params` say of which calls they are; says itself when they were recorded.
-pub fn fit_rows(rows: &Rows, mut params: Params) -> Result<Fitted, Failure> {
+pub fn fit_rows(rows: Rows, mut params: Params) -> Result<Fitted, Failure> {
     let held = held_out(rows.len())?;
-    let (shard, holdout) = rows.hold_out(held, params.seed);
     let end = rows.about().last();
     params.created_at = say::time(end.map_or(0, |a| a.started_ms + i64::from(a.window_ms)));
-    params.data_digest = data_digest(rows);
+    params.data_digest = data_digest(&rows);
+    let (shard, holdout) = rows.hold_out(held, params.seed);
     let part = fit::fit(&shard, &params, 0).map_err(Failure::input)?;
     let trained = fit::combine(vec![part], &params, &holdout).map_err(Failure::input)?;
     Ok(Fitted { trained, held })

@@ -177,6 +177,14 @@ impl Context {
         self.past.extend_from_slice(past.latest_first());
     }
 
+    /// The same after other windows.
+    #[must_use]
+    pub fn after(mut self, past: &Past) -> Self {
+        self.past.clear();
+        self.past.extend_from_slice(past.latest_first());
+        self
+    }
+
     /// The same with further sequences, of ids that are some.
     #[must_use]
     pub fn with(&self, more: impl IntoIterator<Item = Gram>) -> Self {

@@ -12,6 +12,9 @@ use crate::forest::Draw;
 
 /// Most windows in one shard, and in one input of the command line.
 pub const MAX_ROWS: usize = 2_000_000;
+/// Most bytes of memory that they take: room for all of them without sequences of calls, and for 450,000 that have as many of
+/// them as a window may have.
+pub const MAX_HELD: usize = 4 << 30;
 
 /// What is known of a window beside its vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +71,17 @@ pub struct Rows {
     values: Vec<f32>,
     about: Vec<About>,
     contexts: Vec<Context>,
+    /// Bytes that these take at most.
+    held: usize,
+}
+
+/// Bytes that a row takes.
+fn size(width: usize, context: &Context) -> usize {
+    size_of::<About>()
+        + size_of::<Context>()
+        + width * size_of::<f32>()
+        + size_of_val(context.past())
+        + size_of_val(context.grams())
 }
 
 /// Why a window is no row.
@@ -102,6 +116,12 @@ pub enum RowError {
     /// See [`MAX_ROWS`].
     #[error("more than {MAX_ROWS} windows: train on fewer (TrainingRun spec.data.maxWindows)")]
     TooMany,
+    /// See [`MAX_HELD`].
+    #[error(
+        "windows that take more than {} GiB of memory: train on fewer, or record them without sequences of calls",
+        MAX_HELD >> 30
+    )]
+    TooLarge,
 }
 
 impl Rows {
@@ -112,6 +132,7 @@ impl Rows {
             values: Vec::new(),
             about: Vec::new(),
             contexts: Vec::new(),
+            held: 0,
         }
     }
 
@@ -146,6 +167,11 @@ impl Rows {
         if about.window_ms == 0 {
             return Err(RowError::NoDuration { row });
         }
+        let held = self.held.saturating_add(size(width, &context));
+        if held > MAX_HELD {
+            return Err(RowError::TooLarge);
+        }
+        self.held = held;
         self.values.extend_from_slice(vector);
         self.about.push(about);
         self.contexts.push(context);
@@ -222,11 +248,13 @@ impl Rows {
     #[must_use]
     pub fn slice(&self, range: std::ops::Range<usize>) -> Self {
         let width = self.width();
+        let contexts = self.contexts[range.clone()].to_vec();
         Self {
             schema: self.schema,
             values: self.values[range.start * width..range.end * width].to_vec(),
-            about: self.about[range.clone()].to_vec(),
-            contexts: self.contexts[range].to_vec(),
+            about: self.about[range].to_vec(),
+            held: contexts.iter().map(|context| size(width, context)).sum(),
+            contexts,
         }
     }
 
@@ -235,18 +263,20 @@ impl Rows {
     /// Drawn, and not every so-manieth: a workload that does something every ten seconds would do it in the windows
     /// held out and in no other.
     #[must_use]
-    pub fn hold_out(&self, count: usize, seed: u64) -> (Self, Self) {
+    pub fn hold_out(mut self, count: usize, seed: u64) -> (Self, Self) {
         let (mut train, mut held) = (Self::new(self.schema), Self::new(self.schema));
         let mut drawn = vec![false; self.len()];
         // No tree's stream.
         for row in Draw::new(seed, u64::MAX).sample(self.len(), count) {
             drawn[row as usize] = true;
         }
-        for (i, out) in drawn.into_iter().enumerate() {
+        let contexts = std::mem::take(&mut self.contexts);
+        for (i, (out, context)) in drawn.into_iter().zip(contexts).enumerate() {
             let part = if out { &mut held } else { &mut train };
+            part.held += size(self.width(), &context);
             part.values.extend_from_slice(self.row(i));
             part.about.push(self.about[i]);
-            part.contexts.push(self.contexts[i].clone());
+            part.contexts.push(context);
         }
         (train, held)
     }
@@ -254,14 +284,19 @@ impl Rows {
     /// Adds all rows of `other`, which has the same schema.
     ///
     /// # Errors
-    /// Too many rows together.
-    pub fn append(&mut self, other: &Self) -> Result<(), RowError> {
+    /// Too many rows together, or too large ones.
+    pub fn append(&mut self, other: Self) -> Result<(), RowError> {
         if self.len() + other.len() > MAX_ROWS {
             return Err(RowError::TooMany);
         }
-        self.values.extend_from_slice(&other.values);
-        self.about.extend_from_slice(&other.about);
-        self.contexts.extend_from_slice(&other.contexts);
+        let held = self.held.saturating_add(other.held);
+        if held > MAX_HELD {
+            return Err(RowError::TooLarge);
+        }
+        self.held = held;
+        self.values.extend(other.values);
+        self.about.extend(other.about);
+        self.contexts.extend(other.contexts);
         Ok(())
     }
 
@@ -369,11 +404,11 @@ pub(crate) mod tests {
     fn rows_held_out_are_drawn_and_none_is_lost() {
         let rows = rows(103, 1);
         for count in [0, 1, 25, 103] {
-            let (train, held) = rows.hold_out(count, 7);
+            let (train, held) = rows.clone().hold_out(count, 7);
             assert_eq!((train.len(), held.len()), (103 - count, count));
         }
         let starts = |seed| {
-            let (_, held) = rows.hold_out(20, seed);
+            let (_, held) = rows.clone().hold_out(20, seed);
             held.about().iter().map(|a| a.started_ms).collect::<Vec<_>>()
         };
         assert_eq!(starts(7), starts(7));

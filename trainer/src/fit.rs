@@ -594,7 +594,7 @@ mod tests {
                 .expect("a row");
         }
         assert_eq!(width, other.width());
-        holdout.append(&other.slice(0..20)).expect("appends");
+        holdout.append(other.slice(0..20)).expect("appends");
         let trained = combine(parts(2), &params(2), &holdout).expect("combines");
         assert!(
             trained.metrics[validate::HOLDOUT_EXCEEDANCE] > 0.1,

@@ -112,7 +112,7 @@ impl<'a> Lesson<'a> {
         if self.args.save_model.is_some() {
             train::held_out(self.whole).map_err(|few| few.next(self.longer()))?;
         }
-        if let (Some(path), Some(rows)) = (&self.args.save_model, &mut self.rows) {
+        if let (Some(path), Some(mut rows)) = (&self.args.save_model, self.rows.take()) {
             rows.sort();
             learn(rows, path, target)?;
         }
@@ -181,9 +181,10 @@ fn in_a_folder(path: &Path) -> Result<(), Failure> {
     }
 }
 
-fn learn(rows: &Rows, path: &Path, target: &str) -> Result<(), Failure> {
-    let bar = say::progress(&format!("training on {}", say::windows(rows.len())));
-    let (captures, _) = alike::of_training(rows)?;
+fn learn(rows: Rows, path: &Path, target: &str) -> Result<(), Failure> {
+    let windows = say::windows(rows.len());
+    let bar = say::progress(&format!("training on {windows}"));
+    let (captures, _) = alike::of_training(&rows)?;
     let params = Params {
         captures,
         ..train::usual(target)
@@ -191,11 +192,7 @@ fn learn(rows: &Rows, path: &Path, target: &str) -> Result<(), Failure> {
     let fitted = train::fit_rows(rows, params)?;
     bar.finish_and_clear();
     write_atomic(path, &fitted.trained.artifact).map_err(|error| Failure::write(path, error))?;
-    Out::Stderr.line(&format!(
-        "{}: a model of {}, unsigned",
-        path.display(),
-        say::windows(rows.len())
-    ));
+    Out::Stderr.line(&format!("{}: a model of {windows}, unsigned", path.display(),));
     Ok(())
 }
 
