@@ -55,7 +55,9 @@ pub struct RetrainingPolicySpec {
 
     /// Least time between the starts of two runs; a failed one doubles it, up to 24 hours. Not waited for once: where the
     /// artifact of the version that serves is lost, where that version scores no window since spec.capture was changed, and
-    /// where a first version failed and there are twice the windows that it had. A Go duration between 10s and 720h.
+    /// where a first version failed and there are twice the windows that it had, unless that was itself such a try, with
+    /// less than twice the windows of the run before it or with that one deleted (historyLimit). A Go duration between 10s
+    /// and 720h.
     #[serde(default = "default_cooldown")]
     #[schemars(schema_with = "crate::traceprofile::duration_schema")]
     #[x_kube(validation = crate::traceprofile::between("10s", "720h")

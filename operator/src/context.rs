@@ -72,6 +72,31 @@ pub struct Context {
     pub shutdown: CancellationToken,
 }
 
+impl Context {
+    /// Whether a node is Ready and runs an agent, which is a pod of the agents' service account.
+    pub fn reachable(&self, node: &str) -> bool {
+        let is_ready = |node: &Node| {
+            let conditions = node.status.iter().flat_map(|s| s.conditions.iter().flatten());
+            conditions
+                .into_iter()
+                .any(|c| c.type_ == "Ready" && c.status == "True")
+        };
+        let agent = || {
+            self.caches.pods.on_node(node).iter().any(|pod| {
+                pod.namespace == self.config.namespace
+                    && pod.service_account == self.config.agent_service_account
+                    && !pod.ended
+                    && !pod.containers.is_empty()
+            })
+        };
+        self.caches
+            .nodes
+            .get(&ObjectRef::new(node))
+            .is_some_and(|n| is_ready(&n))
+            && agent()
+    }
+}
+
 /// Reflections of the API server's objects. All are full before a controller starts.
 pub struct Caches {
     /// Nodes: name, UID, labels and whether they are Ready; all else is cut off.

@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Node;
-use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
 use vigia_crds::{Model, ModelStatus, ModelVersion, conditions};
 use vigia_model::histogram::ScoreHistogram;
@@ -216,35 +214,11 @@ fn nodes_of(model: &Model, namespace: &str, name: &str, context: &Context) -> Ve
         .iter()
         .map(|node| {
             let plan = caches.plan(node);
-            NodeView::of(node, reachable(node, context), plan.as_deref(), namespace, name)
+            NodeView::of(node, context.reachable(node), plan.as_deref(), namespace, name)
         })
         .collect();
     nodes::sort(&mut nodes, model.metadata.uid.as_deref().unwrap_or_default());
     nodes
-}
-
-/// Whether a node is Ready and runs an agent, which is a pod of the agents' service account.
-fn reachable(node: &str, context: &Context) -> bool {
-    let is_ready = |node: &Node| {
-        let conditions = node.status.iter().flat_map(|s| s.conditions.iter().flatten());
-        conditions
-            .into_iter()
-            .any(|c| c.type_ == "Ready" && c.status == "True")
-    };
-    let agent = || {
-        context.caches.pods.on_node(node).iter().any(|pod| {
-            pod.namespace == context.config.namespace
-                && pod.service_account == context.config.agent_service_account
-                && !pod.ended
-                && !pod.containers.is_empty()
-        })
-    };
-    context
-        .caches
-        .nodes
-        .get(&ObjectRef::new(node))
-        .is_some_and(|n| is_ready(&n))
-        && agent()
 }
 
 /// What agents reported of a Model.

@@ -13,11 +13,15 @@ const LONGEST_COOLDOWN: SignedDuration = SignedDuration::from_hours(24);
 /// run that did not, as what fails for its data would fail again a moment later. What people start fails for reasons of
 /// its own.
 pub(super) fn cooldown(o: &Observed<'_>) -> SignedDuration {
+    cooldown_after(o, failures(o))
+}
+
+fn cooldown_after(o: &Observed<'_>, failures: usize) -> SignedDuration {
     let cooldown =
         SignedDuration::try_from(std::time::Duration::from(o.spec.cooldown)).unwrap_or(SignedDuration::MAX);
     let longest = cooldown.max(LONGEST_COOLDOWN);
     cooldown
-        .checked_mul(1 << failures(o).min(16))
+        .checked_mul(1 << failures.min(16))
         .unwrap_or(longest)
         .min(longest)
 }
@@ -46,15 +50,23 @@ pub(super) fn failures(o: &Observed<'_>) -> usize {
     }
 }
 
-/// The run of this policy before one, of those that are still there.
+/// The run of this policy just before one, where it failed and is still there: with what an older one had, nothing could
+/// be said of this one.
 pub(super) fn before<'a>(o: &Observed<'a>, run: &RunView) -> Option<&'a RunView> {
     let this = number(o.name, &run.name)?;
-    let numbered = o
-        .runs
-        .iter()
-        .filter_map(|run| Some((number(o.name, &run.name)?, run)));
-    let earlier = numbered.filter(|(number, _)| *number < this);
-    earlier.max_by_key(|(number, _)| *number).map(|(_, run)| run)
+    let is_before =
+        |other: &&RunView| number(o.name, &other.name).is_some_and(|n| n.checked_add(1) == Some(this));
+    o.runs.iter().find(|other| other.failed && is_before(other))
+}
+
+/// Whether the last run, one that failed, did not wait for the cooldown that held after the one before it.
+pub(super) fn was_early(o: &Observed<'_>, last: &RunView, before: &RunView) -> bool {
+    // When an object was created is told in whole seconds.
+    let apart = last
+        .created
+        .duration_since(before.created)
+        .saturating_add(SignedDuration::from_secs(1));
+    apart < cooldown_after(o, failures(o).saturating_sub(1))
 }
 
 /// Number of a run of this policy.

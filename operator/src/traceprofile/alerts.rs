@@ -85,7 +85,7 @@ mod tests {
                 plan("n3", "another", 64),
             ];
             // Node n2 has no pod of the profile any more.
-            let agents = agents("shop", "p", &["n1".to_owned()].into(), plans.iter());
+            let agents = agents("shop", "p", &["n1".to_owned()].into(), plans.iter(), |_| true);
             assert_eq!(agents.containers, 1, "of where its pods are");
             let next = status(
                 &profile,

@@ -40,7 +40,10 @@ pub(super) fn within_budget(
     agents: &Agents,
     of_order: &[(String, Vec<&'static str>)],
 ) -> Wanted {
-    let all = || agents.over.iter().chain(&agents.were_over);
+    let budget = profile.spec.budget.as_ref();
+    // Without a budget there is none that pods which come back would be held to.
+    let were_over = budget.map_or(&[][..], |_| &agents.were_over);
+    let all = || agents.over.iter().chain(were_over);
     let Some(least) = all().map(|(_, mode)| *mode).min() else {
         return Wanted::new(WITHIN_BUDGET, true, "WithinBudget", "");
     };
@@ -48,14 +51,10 @@ pub(super) fn within_budget(
         .over
         .iter()
         .map(|(node, mode)| format!("{node} ({})", mode.as_str()));
-    let were = agents.were_over.iter();
+    let were = were_over.iter();
     let were = were.map(|(node, mode)| format!("{node} ({}, without a pod just now)", mode.as_str()));
     let nodes: Vec<String> = here.chain(were).collect();
-    let budget = profile
-        .spec
-        .budget
-        .as_ref()
-        .map_or("", |budget| budget.cpu.as_str());
+    let budget = budget.map_or("", |budget| budget.cpu.as_str());
     let reason = match least {
         KeptMode::Suspended => "Suspended",
         _ => "Degraded",

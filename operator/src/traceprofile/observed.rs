@@ -107,7 +107,8 @@ pub struct Agents {
     pub broken: Vec<(String, String)>,
     /// Nodes that keep less than the profile wants, because that would cost more than its budget.
     pub over: Vec<(String, KeptMode)>,
-    /// Nodes without a pod of it at present that did, a moment ago: while a pod is replaced, nothing changes.
+    /// Nodes without a pod of it at present that did, a moment ago: while a pod is replaced, nothing changes. Of nodes
+    /// whose agent lives: what another said last, nobody takes back.
     pub were_over: Vec<(String, KeptMode)>,
     /// What the probe takes, in millionths of a core.
     pub micro_cores: i64,
@@ -127,12 +128,14 @@ pub fn told_here(plan: &NodePlan) -> impl Iterator<Item = (&str, &str)> {
     told.map(|here| (here.namespace.as_str(), here.name.as_str()))
 }
 
-/// What nodes say of a profile: those that it selects now, and, of what may outlast its pods, any that say it.
+/// What nodes say of a profile: those that it selects now, and, of what may outlast its pods, any that say it. What they
+/// keep less of, only those that are reachable: an agent takes that back itself.
 pub fn agents<'a>(
     namespace: &str,
     name: &str,
     nodes: &BTreeSet<String>,
     plans: impl Iterator<Item = &'a NodePlan>,
+    reachable: impl Fn(&str) -> bool,
 ) -> Agents {
     let mut agents = Agents::default();
     for plan in plans {
@@ -145,10 +148,9 @@ pub fn agents<'a>(
             agents.withheld.push((plan.name_any(), here.alerts_withheld));
         }
         if !nodes.contains(&plan.name_any()) {
-            let over = of_profile().filter(|here| here.over_budget);
-            agents
-                .were_over
-                .extend(over.map(|here| (plan.name_any(), here.mode)));
+            let over = of_profile().filter(|here| here.over_budget && reachable(&plan.name_any()));
+            let over = over.map(|here| (plan.name_any(), here.mode));
+            agents.were_over.extend(over);
             continue;
         }
         for here in of_profile() {

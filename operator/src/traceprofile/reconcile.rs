@@ -64,6 +64,7 @@ async fn reconcile(profile: Arc<TraceProfile>, context: Arc<Context>) -> Result<
         &name,
         &selection.nodes,
         plans.iter().map(|plan| &**plan),
+        |node| context.reachable(node),
     );
     let named = profile.spec.models.iter().map(|m| m.name.clone());
     let unread = named.filter(|name| caches.model(&namespace, name).is_none());

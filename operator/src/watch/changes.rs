@@ -27,6 +27,7 @@ pub(super) fn pod(context: &Context, old: Option<&PodView>, new: Option<&PodView
             && let Some(plan) = context.caches.plan(&pod.node)
         {
             trigger_models(context, &plan);
+            trigger_told(context, &plan);
         }
         let mut selected = false;
         for profile in context.caches.profiles_in(&pod.namespace) {
@@ -47,13 +48,14 @@ pub(super) fn pod(context: &Context, old: Option<&PodView>, new: Option<&PodView
     }
 }
 
-/// A node concerns its own plan and the Models that are on it.
+/// A node concerns its own plan, the Models that are on it, and the profiles of which it has something to say.
 pub(super) fn node(context: &Context, change: &Change<'_, Node>) {
     for node in change.each() {
         let name = node.name_any();
         context.triggers.nodes.cluster(&name);
         if let Some(plan) = context.caches.plan(&name) {
             trigger_models(context, &plan);
+            trigger_told(context, &plan);
         }
     }
 }
@@ -64,6 +66,13 @@ fn trigger_models(context: &Context, plan: &NodePlan) {
     }
 }
 
+/// Whether the agent lives that said something of these profiles.
+fn trigger_told(context: &Context, plan: &NodePlan) {
+    for (namespace, name) in told_here(plan) {
+        context.triggers.profiles.namespaced(namespace, name);
+    }
+}
+
 /// A plan's status concerns the Models and profiles on it; its spec, which is the operator's own,
 /// is put right when another hand changed it.
 pub(super) fn plan(context: &Context, change: &Change<'_, NodePlan>) {
@@ -71,9 +80,10 @@ pub(super) fn plan(context: &Context, change: &Change<'_, NodePlan>) {
         trigger_models(context, plan);
         let planned = plan.spec.profiles.iter();
         let planned = planned.map(|profile| (profile.namespace.as_str(), profile.name.as_str()));
-        for (namespace, name) in planned.chain(told_here(plan)) {
+        for (namespace, name) in planned {
             context.triggers.profiles.namespaced(namespace, name);
         }
+        trigger_told(context, plan);
     }
     if let Some(old) = change.old
         && change.new.is_none_or(|new| new.spec != old.spec)

@@ -342,6 +342,40 @@ fn a_first_version_that_fails_for_other_reasons_than_few_windows_waits() {
 }
 
 #[test]
+fn a_first_version_that_failed_after_its_cooldown_too_is_tried_again_with_twice_the_windows() {
+    let mut world = World::cold();
+    let failed = |name: &str, windows, created| RunView {
+        failed: true,
+        reason: COLD_START.into(),
+        windows,
+        created: at(created),
+        ..run(name, true)
+    };
+    // The cooldown is 60 s, so 120 s after the first that failed.
+    let mut starts = |windows, apart, before: u64| {
+        world.windows = windows;
+        world.runs = vec![
+            failed("p-1", before, NOW - 50 - apart),
+            failed("p-2", 3000, NOW - 50),
+        ];
+        world.plan().start.is_some()
+    };
+    assert!(starts(6000, 120, 2000), "p-2 waited its time");
+    assert!(!starts(5999, 120, 2000));
+    assert!(!starts(6000, 60, 2000), "p-2 was a try that came to no more");
+    assert!(starts(6000, 60, 1500));
+    // What an older one had says nothing of the last.
+    world.windows = 6000;
+    let serves = RunView {
+        created: at(NOW - 9000),
+        windows: 100,
+        ..run("p-1", true)
+    };
+    world.runs = vec![serves, failed("p-5", 3000, NOW - 50)];
+    assert_eq!(world.why(), "CoolingDown");
+}
+
+#[test]
 fn one_run_at_a_time_and_none_within_the_cooldown() {
     let mut world = World::drifted();
     world.runs = vec![run("by-hand", false)];

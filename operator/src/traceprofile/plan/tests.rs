@@ -61,7 +61,7 @@ fn what_is_kept_down_is_said_and_told_once() {
         let next = status(
             &profile,
             &selection,
-            &agents("shop", "p", &selection.nodes, plans.iter()),
+            &agents("shop", "p", &selection.nodes, plans.iter(), |_| true),
             &Models::default(),
             at(second),
         );
@@ -182,7 +182,7 @@ fn while_a_pod_is_replaced_what_was_kept_down_still_is() {
         };
         let told_of: Vec<_> = plans.iter().flat_map(crate::traceprofile::told_here).collect();
         let is_found = told_of.contains(&("shop", "p"));
-        let agents = agents("shop", "p", &selection.nodes, plans.iter());
+        let agents = agents("shop", "p", &selection.nodes, plans.iter(), |_| true);
         let next = status(&profile, &selection, &agents, &Models::default(), at(second));
         let note = told(profile.status.as_ref(), &next).map(|note| note.reason);
         profile.status = Some(next.clone());
@@ -213,6 +213,30 @@ fn while_a_pod_is_replaced_what_was_kept_down_still_is() {
         (false, "True", Some("WithinBudget")),
         "it did not"
     );
+}
+
+#[test]
+fn what_nobody_takes_back_is_not_kept_down_without_end() {
+    let plan: NodePlan = serde_json::from_value(json!({
+        "metadata": {"name": "n1"}, "spec": {},
+        "status": {"profiles": [{
+            "namespace": "shop", "name": "p", "containers": 0, "mode": "Sampled", "overBudget": true,
+        }]},
+    }))
+    .expect("a plan");
+    let within = |budget: Option<&str>, reachable: bool| {
+        let mut profile = profile("shop", "p", 1);
+        profile.spec.budget =
+            budget.map(|cpu| serde_json::from_value(json!({"cpu": cpu})).expect("a budget"));
+        let said = agents("shop", "p", &BTreeSet::new(), [&plan].into_iter(), |node| {
+            node == "n1" && reachable
+        });
+        let next = status(&profile, &Selection::default(), &said, &Models::default(), at(1));
+        conditions::is_true(&next.conditions, WITHIN_BUDGET)
+    };
+    assert!(!within(Some("10m"), true), "its pod may be replaced");
+    assert!(within(Some("10m"), false), "its agent is gone");
+    assert!(within(None, true), "there is no budget any more");
 }
 
 #[test]
@@ -326,7 +350,7 @@ fn agents_are_summed_over_nodes_and_a_broken_probe_is_named() {
     };
     let plans = [plan("n1", "True"), plan("n2", "False")];
     let nodes = BTreeSet::from(["n1".to_owned(), "n2".to_owned()]);
-    let said = agents("shop", "p", &nodes, plans.iter());
+    let said = agents("shop", "p", &nodes, plans.iter(), |_| true);
     assert_eq!((said.containers, said.answered), (4, 2));
     assert_eq!(said.broken, [("n2".to_owned(), "no BTF".to_owned())]);
     let selection = Selection {
