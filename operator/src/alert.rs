@@ -11,7 +11,7 @@ use vigia_model::pipeline::{EstimatorKind, ToldSequence};
 use vigia_proto::v1::{Driver, Sequence, Severity as Grade, Verdict};
 
 use crate::context::Context;
-use crate::events::{NOTE_MAX, Note, ONGOING, Severity, counted};
+use crate::events::{NOTE_ROOM, Note, ONGOING, Severity, counted};
 use crate::pods::PodView;
 
 /// Reason of the Events.
@@ -123,10 +123,13 @@ async fn of_no_pod(
         ..verdict.clone()
     };
     let model = plain(&verdict.model, 253);
-    let note = note(&said, &model);
+    let note = note_after(
+        format!("{refused} now, and its agent tells of one: "),
+        &said,
+        &model,
+    );
     let note = Note {
         reason: UNKNOWN,
-        note: format!("{refused} now, and its agent tells of one: {}", note.note),
         key: format!("{}/{}", note.key, plain(&verdict.pod_uid, 64)),
         ..note
     };
@@ -188,6 +191,11 @@ fn pod_of(context: &Context, verdict: &Verdict, node: &str) -> Result<Arc<PodVie
 
 /// The words of an alert; `by` names the version that scored.
 fn note(verdict: &Verdict, by: &str) -> Note {
+    note_after(String::new(), verdict, by)
+}
+
+/// The same after others, which take of the room for causes.
+fn note_after(mut words: String, verdict: &Verdict, by: &str) -> Note {
     let grade = match verdict.severity() {
         Grade::High => "high",
         Grade::Medium => "medium",
@@ -200,17 +208,17 @@ fn note(verdict: &Verdict, by: &str) -> Note {
         estimator if estimator.is_empty() => by.to_owned(),
         estimator => format!("{estimator} of {by}"),
     };
-    let head = format!(
+    words.push_str(&format!(
         "container {} behaves unusually: score {:.3} ({grade}) by {by} in {} of {seconds} s; ",
         verdict.container,
         verdict.score,
         counted(verdict.consecutive.max(1), "window"),
-    );
+    ));
     Note {
         severity: Severity::Warning,
         reason: REASON,
         action: "Scored",
-        note: with_causes(head, verdict),
+        note: with_causes(words, verdict),
         // Each alert is told in its own words, and again where it is graver or less so. Which call stands out most varies
         // from window to window: were that in the key, one intruder would be ten Events, and use up the pod's.
         key: format!(
@@ -237,15 +245,16 @@ fn with_causes(mut words: String, verdict: &Verdict) -> String {
         )
     });
     let head = words.len();
-    for cause in sequences.chain(drivers) {
+    let mut causes = sequences.chain(drivers).peekable();
+    if causes.peek().is_none() {
+        words.push_str("no single system call stands out");
+    }
+    for cause in causes {
         let between = if words.len() > head { ", " } else { "" };
-        if words.len() + between.len() + cause.len() <= NOTE_MAX {
+        if words.len() + between.len() + cause.len() <= NOTE_ROOM {
             words.push_str(between);
             words.push_str(&cause);
         }
-    }
-    if words.len() == head {
-        words.push_str("no single system call stands out");
     }
     words
 }
@@ -397,8 +406,29 @@ mod tests {
             ..verdict()
         };
         let said = note(&verdict, &"v".repeat(253)).note;
-        assert!(said.len() <= NOTE_MAX && said.ends_with(')'), "{said}");
+        assert!(said.len() <= NOTE_ROOM && said.ends_with(')'), "{said}");
         assert!(said.contains("never seen"), "{said}");
+    }
+
+    #[test]
+    fn causes_are_whole_behind_the_words_of_a_pod_that_is_not_known() {
+        let of = |before: usize| {
+            let verdict = Verdict {
+                container: "c".repeat(63),
+                estimator: "STIDE".to_owned(),
+                sequences: vec![of_sequences(&["x".repeat(20).as_str(); 6], false); 3],
+                ..verdict()
+            };
+            note_after("r".repeat(before), &verdict, "m-v2").note
+        };
+        let all = of(0);
+        let (head, _) = all.split_once("; ").expect("causes");
+        for before in [0, 100, 300, 500] {
+            let said = of(before);
+            assert!(said.len() <= NOTE_ROOM, "{said}");
+            let causes = &said[before + head.len()..];
+            assert!(causes.ends_with(')') && causes.len() > 2, "{said}");
+        }
     }
 
     proptest! {
@@ -422,7 +452,7 @@ mod tests {
                 ..verdict()
             };
             let said = note(&hostile, "m-v2").note;
-            prop_assert!(said.len() <= NOTE_MAX);
+            prop_assert!(said.len() <= NOTE_ROOM);
             prop_assert!(said.chars().all(|c| c == '→' || c == ' ' || c.is_ascii_graphic()));
         }
     }

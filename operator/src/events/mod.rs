@@ -39,7 +39,9 @@ use crate::metrics::{Metrics, ReasonLabels};
 /// What reports the Events.
 const CONTROLLER: &str = "vigia.dev/operator";
 /// Longest note that the API server takes.
-pub(crate) const NOTE_MAX: usize = 1024;
+const NOTE_MAX: usize = 1024;
+/// Longest note that is whole also where [`beyond_words`] come before it.
+pub(crate) const NOTE_ROOM: usize = NOTE_MAX - 192;
 /// What could not be written later is tried again so often: the API server may be away for some minutes.
 const LATE_TRIES: usize = 30;
 
@@ -116,11 +118,7 @@ impl Events {
         }
         let key = beyond(&key, now);
         let note = Note {
-            note: format!(
-                "more of these than are told one by one ({BURST} at once, then one a minute): this Event counts the \
-                 others of its ten minutes, of which the first was: {}",
-                note.note
-            ),
+            note: beyond_words(&note.note),
             ..note.clone()
         };
         let decision = self.ledger().count(&key, now);
@@ -306,6 +304,14 @@ fn event_name(regarding: &ObjectReference, (uid, reason, key): &Key) -> String {
     format!("{}.{hex}", kept.trim_end_matches(['.', '-']))
 }
 
+/// The words of an Event that counts what an object has no room for.
+fn beyond_words(first: &str) -> String {
+    format!(
+        "more of these than are told one by one ({BURST} at once, then one a minute): this Event counts the others of its \
+         ten minutes, of which the first was: {first}"
+    )
+}
+
 fn cut(note: &str) -> String {
     if note.len() <= NOTE_MAX {
         return note.to_owned();
@@ -337,5 +343,11 @@ mod tests {
         assert_ne!(name, event_name(&pod, &key("u", "l")));
         assert_ne!(name, event_name(&pod, &key("v", "k")));
         assert!(cut(&"é".repeat(2000)).len() <= NOTE_MAX);
+    }
+
+    #[test]
+    fn what_is_counted_is_told_whole() {
+        let counted = beyond_words(&"x".repeat(NOTE_ROOM));
+        assert_eq!(cut(&counted), counted);
     }
 }

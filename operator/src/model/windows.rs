@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
+use sha2::{Digest, Sha256};
 use vigia_crds::conditions::{self, Wanted};
 use vigia_crds::{ModelVersion, TraceProfile};
 
@@ -18,7 +19,8 @@ use crate::traceprofile::capture;
 pub const CAPTURE_FITS: &str = "CaptureFits";
 
 /// The profiles whose windows are made of other system calls than those that a version was trained on: name, and
-/// fingerprint of the filter. None where the version does not say.
+/// fingerprint of the filter, by name: which of them run at the moment is no difference. None where the version does not
+/// say.
 pub fn other_capture(version: &ModelVersion, profiles: &[impl AsRef<TraceProfile>]) -> Vec<(String, String)> {
     let trained = version.spec.provenance.as_ref().map_or(&[][..], |p| &p.captures);
     let profiles = profiles.iter().map(AsRef::as_ref);
@@ -27,7 +29,9 @@ pub fn other_capture(version: &ModelVersion, profiles: &[impl AsRef<TraceProfile
         let is_other = !trained.is_empty() && !trained.contains(&capture);
         is_other.then(|| (profile.name_any(), capture))
     });
-    others.collect()
+    let mut others: Vec<_> = others.collect();
+    others.sort();
+    others
 }
 
 /// Whether there are profiles, and a version scores the windows of none of them.
@@ -120,9 +124,9 @@ pub fn capture_fits(
 }
 
 /// An Event where the windows begin to be of other calls, and where they are then of others again: what was collected
-/// meanwhile is of no use any more. Its key has the time since when they are what they were, to the second, and how often
-/// the profiles were changed: these are kept, so that a life of the operator that says it again says the same, and the next
-/// time is another.
+/// meanwhile is of no use any more. Its key has the time since when they are what they were, to the second, what does not
+/// fit, and which state of each profile that was: these are kept, so that a life of the operator that says it again says the
+/// same, and the next time is another.
 pub fn changed(
     before: &[Condition],
     now: &CaptureFits,
@@ -131,20 +135,29 @@ pub fn changed(
 ) -> Option<Note> {
     let before = conditions::find(before, CAPTURE_FITS);
     let told = before.filter(|before| before.status == "False");
-    let is_told = |told: &Condition| now.named.iter().all(|named| told.message.contains(named));
+    // Names have no spaces, and each stands behind one: `web` is not told by `api-web`. What an operator of before said has
+    // no filters, and a new one is no change of them.
+    let has = |told: &Condition, named: &String| told.message.contains(&format!(" {named}"));
+    let is_told = |told: &Condition| {
+        !told.message.contains(" (filter ") || now.named.iter().all(|named| has(told, named))
+    };
     if now.wanted.status != Some(false) || told.is_some_and(is_told) {
         return None;
     }
     let digest = serving.map_or("", |version| &version.spec.digest);
-    let generations = profiles.iter().filter_map(|p| p.as_ref().metadata.generation);
-    let changes = generations.fold(0, i64::saturating_add);
+    let states = profiles.iter().map(|p| &p.as_ref().metadata);
+    let states: BTreeSet<_> = states
+        .map(|meta| (meta.uid.as_deref(), meta.generation))
+        .collect();
+    let state = Sha256::digest(format!("{:?} {states:?}", now.named));
+    let state: String = state.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     let since = before.map_or(0, |before| before.last_transition_time.0.as_second());
     Some(Note {
         severity: Severity::Warning,
         reason: "CaptureChanged",
         action: "Score",
         note: now.wanted.message.clone(),
-        key: format!("capture/{digest}/{since}/{changes}"),
+        key: format!("capture/{digest}/{since}/{state}"),
     })
 }
 
@@ -299,6 +312,66 @@ mod tests {
         assert_eq!(next(&["read", "write"], 8, 7), None);
         let sixth = next(&["read"], 9, 8).expect("the one before is another, too");
         assert_ne!(sixth, fifth);
+    }
+
+    /// What is told of filters of profiles, each with its generation, and the condition then.
+    fn told_of(before: &[Condition], filters: &[(&str, &str, i64)]) -> (Option<String>, Vec<Condition>) {
+        let mut serving = version(&[]);
+        serving.spec.provenance.as_mut().expect("some").captures = vec!["all".to_owned()];
+        let profiles: Vec<_> = filters
+            .iter()
+            .map(|(name, call, generation)| {
+                let mut profile = profile("shop", name, 1);
+                profile.metadata.generation = Some(*generation);
+                profile.spec.capture.syscalls.include = vec![(*call).to_owned()];
+                Arc::new(profile)
+            })
+            .collect();
+        let fits = capture_fits(Some(&serving), None, &profiles);
+        let note = changed(before, &fits, Some(&serving), &profiles);
+        let kept = conditions::apply(before, &[fits.wanted], 1, crate::fixture::at(1));
+        (note.map(|note| note.key), kept)
+    }
+
+    #[test]
+    fn which_profiles_run_at_the_moment_is_no_change_of_a_filter() {
+        let all = ["a", "b", "c", "d"].map(|name| (name, "read", 1));
+        let (first, kept) = told_of(&[], &all);
+        assert!(first.is_some());
+        assert_eq!(told_of(&kept, &[all[3], all[0], all[1], all[2]]).0, None);
+    }
+
+    #[test]
+    fn a_filter_is_told_that_a_profile_of_a_longer_name_has_already() {
+        let (_, kept) = told_of(&[], &[("api-web", "read", 1), ("web", "write", 1)]);
+        let now = [("api-web", "read", 1), ("web", "read", 2)];
+        let (told, kept) = told_of(&kept, &now);
+        assert!(told.is_some());
+        assert_eq!(told_of(&kept, &now).0, None);
+    }
+
+    #[test]
+    fn a_change_is_told_where_another_profile_went_meanwhile() {
+        let (_, kept) = told_of(&[], &[("a", "read", 5), ("b", "read", 1)]);
+        let (first, kept) = told_of(&kept, &[("a", "write", 6), ("b", "read", 1)]);
+        let (second, _) = told_of(&kept, &[("a", "read", 7)]);
+        assert!(first.is_some() && second.is_some() && first != second);
+    }
+
+    #[test]
+    fn what_an_operator_of_before_told_is_not_told_anew() {
+        let filters = [("a", "read", 1)];
+        let (_, mut kept) = told_of(&[], &filters);
+        for condition in &mut kept {
+            let end = condition.message.find(" (filter ").expect("its filter");
+            condition.message.truncate(end);
+        }
+        let (told, kept) = told_of(&kept, &filters);
+        assert_eq!(told, None);
+        assert!(
+            told_of(&kept, &[("a", "write", 2)]).0.is_some(),
+            "now it is known"
+        );
     }
 
     #[test]
