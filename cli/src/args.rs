@@ -290,7 +290,8 @@ pub struct Train {
 /// Score recorded windows with a model.
 ///
 /// Each verdict names the estimator that was the most surprised, as TrainingRuns write it, and what drove it: calls whose
-/// rates stand out or, where NGram or STIDE spoke, sequences of calls, and then only rates that are odd beyond doubt too.
+/// rates stand out or, where NGram, NGramPeak or STIDE spoke, sequences of calls, and then only rates that are odd beyond
+/// doubt too.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

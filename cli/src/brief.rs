@@ -29,9 +29,11 @@ pub struct Brief {
 impl Brief {
     /// Of a window that was read.
     pub fn of(seen: Seen, file: usize, schema: &Schema) -> Self {
+        let mut context = seen.context(schema, &Past::default());
+        context.shrink_to_fit();
         Self {
             file,
-            context: seen.context(schema, &Past::default()),
+            context,
             window: seen.window,
             target: seen.target,
             edge: seen.edge,

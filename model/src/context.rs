@@ -177,6 +177,13 @@ impl Context {
         self.past.extend_from_slice(past.latest_first());
     }
 
+    /// Takes no more memory than it needs, for who keeps many: what one is made in holds all sequences of a window before
+    /// it holds a sample of them.
+    pub fn shrink_to_fit(&mut self) {
+        self.grams.shrink_to_fit();
+        self.past.shrink_to_fit();
+    }
+
     /// The same after other windows.
     #[must_use]
     pub fn after(mut self, past: &Past) -> Self {
@@ -278,6 +285,19 @@ mod tests {
             id: Gram::id_of(places.iter().copied()),
             count,
         }
+    }
+
+    #[test]
+    fn what_is_kept_takes_what_it_holds() {
+        let schema = Schema::syscalls_v1();
+        let many = (0..4096u32).map(|i| ([i % 13, i / 13 % 13, i / 169 % 13, i / 2197], 1));
+        let mut context = Context::default();
+        context.observe(schema, Arch::X86_64, many, &Past::default());
+        context.shrink_to_fit();
+        assert_eq!(
+            (context.grams.len(), context.grams.capacity()),
+            (MAX_GRAMS, MAX_GRAMS)
+        );
     }
 
     #[test]

@@ -20,7 +20,6 @@ const OTHER: &[&str] = &[
     "InjectionRecall",
     "LocalFileSystem",
     "ModelVersion",
-    "NGram",
     "NoExecute",
     "RuntimeDefault",
     "ScheduleAnyway",

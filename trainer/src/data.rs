@@ -144,15 +144,33 @@ impl Rows {
         self.push_within(vector, about, Context::default())
     }
 
+    /// What all take with a window of which this is known; or why there is no room for it.
+    ///
+    /// # Errors
+    /// There are as many as there may be.
+    pub fn held_with(&self, context: &Context) -> Result<usize, RowError> {
+        if self.len() >= MAX_ROWS {
+            return Err(RowError::TooMany);
+        }
+        let held = self.held.saturating_add(size(self.width(), context));
+        if held > MAX_HELD {
+            return Err(RowError::TooLarge);
+        }
+        Ok(held)
+    }
+
     /// Adds a window with what else is known of it.
     ///
     /// # Errors
     /// It does not fit the schema, or is not finite; nothing is added then.
-    pub fn push_within(&mut self, vector: &[f32], about: About, context: Context) -> Result<(), RowError> {
+    pub fn push_within(
+        &mut self,
+        vector: &[f32],
+        about: About,
+        mut context: Context,
+    ) -> Result<(), RowError> {
         let (row, width) = (self.len(), self.width());
-        if row >= MAX_ROWS {
-            return Err(RowError::TooMany);
-        }
+        let held = self.held_with(&context)?;
         if vector.len() != width {
             return Err(RowError::Width {
                 row,
@@ -167,11 +185,8 @@ impl Rows {
         if about.window_ms == 0 {
             return Err(RowError::NoDuration { row });
         }
-        let held = self.held.saturating_add(size(width, &context));
-        if held > MAX_HELD {
-            return Err(RowError::TooLarge);
-        }
         self.held = held;
+        context.shrink_to_fit();
         self.values.extend_from_slice(vector);
         self.about.push(about);
         self.contexts.push(context);

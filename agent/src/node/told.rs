@@ -74,7 +74,11 @@ pub(super) fn with_new(mut verdict: v1::Verdict, closed: &Closed<WindowKey>, new
         if verdict.drivers.len() >= DRIVERS {
             break;
         }
-        if !verdict.drivers.iter().any(|driver| driver.syscall == told) {
+        if !verdict
+            .drivers
+            .iter()
+            .any(|driver| driver.syscall == told && !driver.failed)
+        {
             verdict.drivers.push(v1::Driver {
                 syscall: told,
                 observed_per_second: count as f64 / seconds,

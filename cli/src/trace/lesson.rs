@@ -56,6 +56,8 @@ pub struct Lesson<'a> {
     lasted: Duration,
     /// Of which something can be learnt.
     whole: usize,
+    /// There was no room for one of these.
+    is_full: bool,
 }
 
 impl<'a> Lesson<'a> {
@@ -73,6 +75,7 @@ impl<'a> Lesson<'a> {
             windows: 0,
             lasted: Duration::ZERO,
             whole: 0,
+            is_full: false,
         })
     }
 
@@ -86,11 +89,22 @@ impl<'a> Lesson<'a> {
         if record.partial || seen.edge.is_some() {
             return Ok(());
         }
-        self.whole += 1;
-        match &mut self.rows {
-            Some(rows) => input::push(rows, seen, context).map_err(Failure::tracing),
-            None => Ok(()),
+        if self.is_full {
+            return Ok(());
         }
+        if let Some(rows) = &mut self.rows {
+            if let Err(full) = rows.held_with(&context) {
+                // What there is must not be lost for what comes now.
+                self.is_full = true;
+                Out::Stderr.line(&format!(
+                    "vigia: no room for {full}. What comes now is not learnt from"
+                ));
+                return Ok(());
+            }
+            input::push(rows, seen, context).map_err(Failure::tracing)?;
+        }
+        self.whole += 1;
+        Ok(())
     }
 
     /// Closes the file, and trains, where that was asked for.

@@ -141,7 +141,10 @@ impl<'a> Sink<'a> {
             match model.pipeline.score_within(window, &context, scratch) {
                 Ok(verdict) => {
                     severity = verdict.severity;
-                    let why = seen.why(&model.pipeline, &verdict, &context);
+                    let why = match severity {
+                        Severity::None => vec![],
+                        _ => seen.why(&model.pipeline, &verdict, &context),
+                    };
                     record.verdict = Some(Opinion::new(&verdict, why));
                 }
                 // The windows before tell nothing yet.

@@ -262,8 +262,9 @@ async fn prepare(
     let wanted = windows::wanted(run.spec.data.min_windows, run.spec.workers);
     if rows.len() < wanted && is_full {
         let message = format!(
-            "{} are all that the operator has room for, with their sequences of calls, and {wanted} are wanted; lower spec.data.minWindows or leave NGram and STIDE out of spec.estimator.types in another run",
-            counted(rows.len() as u64, "window")
+            "{} are all that the operator has room for, with their sequences of calls, and {wanted} are wanted; lower spec.data.minWindows or leave {} out of spec.estimator.types in another run",
+            counted(rows.len() as u64, "window"),
+            windows::of_order(run).collect::<Vec<_>>().join(" and ")
         );
         return Ok(Err(("TooFewWindows", message)));
     }

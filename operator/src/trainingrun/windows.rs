@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use vigia_crds::{TraceProfile, TrainingRun};
 use vigia_model::calibration::MIN_HOLDOUT;
 use vigia_model::context::Context;
+use vigia_model::pipeline::EstimatorKind;
 use vigia_model::schema::Schema;
 use vigia_model::syscalls::ALL_CALLS;
 
@@ -93,6 +94,12 @@ pub(super) struct Newest {
     pub(super) left_out: u64,
 }
 
+/// Names of the run's estimators that look at sequences of calls.
+pub(super) fn of_order(run: &TrainingRun) -> impl Iterator<Item = &'static str> {
+    let kinds = run.spec.estimator.types.iter().map(|kind| kind_of(*kind));
+    kinds.filter(|kind| kind.is_order()).map(EstimatorKind::api_name)
+}
+
 impl Newest {
     pub(super) fn new(run: &TrainingRun) -> Self {
         Self {
@@ -100,7 +107,7 @@ impl Newest {
                 .unwrap_or(1)
                 .clamp(1, MOST),
             room: ROOM,
-            keeps_order: (run.spec.estimator.types.iter()).any(|kind| kind_of(*kind).is_order()),
+            keeps_order: of_order(run).next().is_some(),
             rows: vec![],
             held: 0,
             floor: None,
