@@ -202,7 +202,7 @@ fn an_alert_of_sequences_says_who_spoke_and_of_which() {
         let calls = calls.iter().map(|name| number(name));
         calls.fold(Sequence::default(), Sequence::then)
     };
-    let usual = Sequences::from([(run(&["read", "write"]), 9), (run(&["write", "read"]), 9)]);
+    let usual = Sequences::from([(run(&["read", "write"]), 9000), (run(&["write", "read"]), 9000)]);
     let mut normal = Context::default();
     let counted = usual.iter().map(|(sequence, count)| (sequence.numbers(), *count));
     normal.observe(Schema::syscalls_v1(), Arch::X86_64, counted, &Past::default());

@@ -17,7 +17,8 @@
 //! is the share of the window's distinct sequences that were not. One that begins where nothing is known of before was
 //! seen where one that ends like it was.
 //!
-//! A window of which no sequences were counted has no score.
+//! A window of which no sequences were counted has no score. One whose sequences weigh less than [`LEAST`] has nothing odd
+//! to a mean or a share: a server that waits makes one or two, over and over, which a baseline under load may not have.
 
 use std::collections::HashMap;
 
@@ -25,6 +26,10 @@ use super::ngram::{self, EMPTY, History, NgramModel, followed, further};
 use super::oddest::{OddSequence, oddest};
 use super::{Refused, rule};
 use crate::context::{Context, Gram, GramCounts, ORDER};
+
+/// Least weight, the sum of ln(1 + count), of which a mean or a share says something: that of twenty sequences seen once, or
+/// of two seen a thousand times.
+pub const LEAST: f64 = 20.0 * std::f64::consts::LN_2;
 
 /// Calls whose surprise makes the peak of a window.
 pub const PEAK: usize = 40;
@@ -69,15 +74,21 @@ impl Ngrams {
         }
     }
 
-    /// Mean surprise of a window's sequences, in nats; none without any.
+    /// Mean surprise of a window's sequences, in nats; 0 where they weigh less than [`LEAST`], and none without any.
     pub fn score(&self, context: &Context) -> Option<f32> {
         let (mut sum, mut weights) = (0.0f64, 0.0f64);
         for &Gram { id, count } in context.grams() {
-            let weight = f64::from(count).ln_1p();
+            let weight = weight(count);
             sum += weight * f64::from(self.surprise(id));
             weights += weight;
         }
-        (weights > 0.0).then(|| (sum / weights) as f32)
+        (weights > 0.0).then(|| {
+            if weights < LEAST {
+                0.0
+            } else {
+                (sum / weights) as f32
+            }
+        })
     }
 
     /// The most surprising of a window's sequences.
@@ -110,6 +121,16 @@ impl Ngrams {
         }
         (!context.grams().is_empty()).then(|| oddest.iter().sum::<f32>() / PEAK as f32)
     }
+}
+
+/// What so many of a sequence weigh in a window.
+fn weight(count: u32) -> f64 {
+    f64::from(count).ln_1p()
+}
+
+fn is_little(context: &Context) -> bool {
+    let weights = context.grams().iter().map(|gram| weight(gram.count));
+    weights.sum::<f64>() < LEAST
 }
 
 /// Whether training saw no sequence that ends with this one.
@@ -205,14 +226,20 @@ impl Stide {
         Ok(Self { seen })
     }
 
-    /// Share of a window's distinct sequences that training never saw, in [0, 1]; none without any.
+    /// Share of a window's distinct sequences that training never saw, in [0, 1]; 0 where they weigh less than [`LEAST`], and
+    /// none without any.
     pub fn score(&self, context: &Context) -> Option<f32> {
         let grams = context.grams();
         let unseen = grams
             .iter()
             .filter(|gram| self.seen.binary_search(&gram.id).is_err())
             .count();
-        (!grams.is_empty()).then(|| unseen as f32 / grams.len() as f32)
+        let share = if is_little(context) {
+            0.0
+        } else {
+            unseen as f32 / grams.len() as f32
+        };
+        (!grams.is_empty()).then_some(share)
     }
 
     /// Those of a window's sequences that training never saw: first the ones of which the fewest last calls do.
@@ -364,6 +391,30 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_waits_is_not_odd_to_one_that_was_never_idle() {
+        let trained = sequences(&(0..400).map(|i| (i * i % 17) as ngram::Call).collect::<Vec<_>>());
+        let (ngrams, stide) = (
+            Ngrams::new(&trained).expect("fits"),
+            Stide::new(&trained).expect("fits"),
+        );
+        let told = |grams: usize, times: u32| {
+            let of = |i| (Gram::id_of([60, 60, 60, 60, 60, 60 + i]), times);
+            let window = context(&(0..grams).map(of).collect::<Vec<_>>());
+            (ngrams.score(&window), stide.score(&window))
+        };
+        for (grams, times) in [(1, 2), (1, 100_000), (2, 30), (19, 1)] {
+            assert_eq!(told(grams, times), (Some(0.0), Some(0.0)), "{grams} {times}");
+        }
+        for (grams, times) in [(21, 1), (2, 2000), (5, 30)] {
+            let (mean, share) = told(grams, times);
+            assert!(
+                mean > Some(3.0) && share == Some(1.0),
+                "{grams} {times}: {mean:?} {share:?}"
+            );
+        }
+    }
+
+    #[test]
     fn what_a_busy_process_never_does_is_seen_beside_what_it_does_in_ever_other_order() {
         // Any of twenty calls comes after any, and the two before it say which; a window has more or less of other ones.
         let usual = || (0..400).map(|i| [i % 20, i / 20, (i + i / 20) % 20]);
@@ -477,7 +528,7 @@ mod tests {
             let window = context(&grams);
             let stide = Stide::new(&counts).expect("fits");
             let new = stide.oddest(&window);
-            prop_assert_eq!(new.is_empty(), stide.score(&window) == Some(0.0));
+            prop_assert_eq!(is_little(&window) || new.is_empty(), stide.score(&window) == Some(0.0));
             let surprising = Ngrams::new(&counts).expect("fits").oddest(&window);
             prop_assert!(!surprising.is_empty());
             for one in new.iter().chain(&surprising) {
@@ -499,7 +550,7 @@ mod tests {
             prop_assert_eq!(stide.score(&context(&endings)), Some(0.0));
             // A call never made is a greater surprise.
             let model = Ngrams::new(&counts).expect("fits");
-            prop_assert!(model.score(&context(&[(Gram::id_of([100, 101]), 1)])) >= model.score(&window));
+            prop_assert!(Some(model.surprise(Gram::id_of([100, 101]))) >= model.score(&window));
         }
 
         #[test]
