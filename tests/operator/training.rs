@@ -17,11 +17,12 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use rand::RngExt;
 use serde_json::json;
+use tonic::Code;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use vigia_crds::{Model, ModelVersion, RetrainingPolicy, RunPhase, TrainingRun};
 use vigia_model::schema::Schema;
 use vigia_proto::v1::node_client::NodeClient;
-use vigia_proto::v1::{ReportAck, ReportBatch, Sample};
+use vigia_proto::v1::{FetchRequest, ReportAck, ReportBatch, Sample};
 use vigia_trainer::rounds::{self, OperatorConfig, Outcome, RoundsTls};
 
 use crate::objects::{self, AGENT, SYSTEM};
@@ -104,9 +105,7 @@ pub(crate) async fn report(world: &World, sequence: u64, samples: &[Sample]) -> 
 
 /// The same of what else an agent has to say.
 pub(crate) async fn tell(world: &World, sequence: u64, batch: ReportBatch) -> Result<ReportAck> {
-    let pods: Api<Pod> = Api::namespaced(world.client.clone(), SYSTEM);
-    let token = token(&world.client, AGENT, &pods.get("agent-n1").await?).await?;
-    let ca = ca(&world.client).await?;
+    let (ca, token) = agent(world).await?;
     eventually("the report is acknowledged", || async {
         let batch = ReportBatch {
             instance: "a1".to_owned(),
@@ -121,17 +120,43 @@ pub(crate) async fn tell(world: &World, sequence: u64, batch: ReportBatch) -> Re
     .await
 }
 
+/// What the agent of n1 calls the operator with: its CA and a token.
+async fn agent(world: &World) -> Result<(String, String)> {
+    let pods: Api<Pod> = Api::namespaced(world.client.clone(), SYSTEM);
+    let token = token(&world.client, AGENT, &pods.get("agent-n1").await?).await?;
+    Ok((ca(&world.client).await?, token))
+}
+
+/// Fetches an artifact as the agent of n1; says with which code the operator refuses it.
+pub(crate) async fn fetch(world: &World, digest: &str) -> Result<Option<Code>> {
+    let (ca, token) = agent(world).await?;
+    let digest = digest.to_owned();
+    let (mut client, request) = call(world, &ca, &token, FetchRequest { digest }).await?;
+    Ok(client.fetch(request).await.err().map(|status| status.code()))
+}
+
 async fn send(world: &World, ca: &str, token: &str, batch: ReportBatch) -> Result<ReportAck> {
+    let (mut client, request) = call(world, ca, token, batch).await?;
+    Ok(client.report(request).await?.into_inner())
+}
+
+/// A connection to the operator, and what is to be asked with its token.
+async fn call<T>(
+    world: &World,
+    ca: &str,
+    token: &str,
+    message: T,
+) -> Result<(NodeClient<Channel>, tonic::Request<T>)> {
     let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
     let channel: Channel = Endpoint::from_shared(world.grpc())?
         .tls_config(tls)?
         .connect()
         .await?;
-    let mut request = tonic::Request::new(batch);
+    let mut request = tonic::Request::new(message);
     request
         .metadata_mut()
         .insert("authorization", format!("Bearer {token}").parse()?);
-    Ok(NodeClient::new(channel).report(request).await?.into_inner())
+    Ok((NodeClient::new(channel), request))
 }
 
 /// A shop with a traced pod, a Model that promotes by itself, and a policy that trains a first version.

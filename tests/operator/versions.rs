@@ -6,12 +6,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
+use tonic::Code;
 use vigia_crds::conditions::{READY, STALLED};
 use vigia_crds::{Model, ModelVersion, RetrainingPolicy, RolloutPhase, VersionMode, VersionState};
 
 use crate::artifact;
 use crate::objects;
 use crate::rollouts::{condition, phase};
+use crate::training::{fetch, report, samples};
 use crate::world::{World, eventually};
 
 const NS: &str = "shop";
@@ -119,6 +121,78 @@ async fn a_first_version_that_no_node_can_get_is_said_and_replaced() -> Result<(
         of_model(&world).await
     })
     .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_artifact_that_is_damaged_under_the_operator_is_said_once_and_replaced() -> Result<()> {
+    let world = World::new(&["n1"]).await?;
+    shop(&world.client, json!({})).await?;
+    web(&world.client, "n1").await?;
+    let v1 = artifact::signed(1);
+    let digest = artifact::digest(&v1);
+    objects::version(&world.client, NS, "m", "m-v1", &v1, &digest).await?;
+    phase(&world, NS, "m-v1", RolloutPhase::Complete).await?;
+    let policy: RetrainingPolicy = serde_json::from_value(json!({
+        "apiVersion": "vigia.dev/v1alpha1", "kind": "RetrainingPolicy", "metadata": {"namespace": NS, "name": "p"},
+        "spec": {"modelRef": {"name": "m"}, "coldStart": {"minWindows": 200},
+            "training": {"data": {"minWindows": 200}}}}))?;
+    let policies: Api<RetrainingPolicy> = Api::namespaced(world.client.clone(), NS);
+    policies.create(&PostParams::default(), &policy).await?;
+    let mut windows = samples(240);
+    windows.iter_mut().for_each(|w| w.profile = "web".to_owned());
+    report(&world, 1, &windows).await?;
+    let of_version = async || -> Result<_> {
+        let status = world.version(NS, "m-v1").await?.status.unwrap_or_default();
+        Ok(status.conditions)
+    };
+    assert_eq!(fetch(&world, &digest).await?, None);
+
+    // While its source is there, it is taken from there again, and nothing was lost.
+    world.damage(&digest)?;
+    assert_eq!(fetch(&world, &digest).await?, Some(Code::DataLoss));
+    eventually("it is whole again", || async {
+        let refused = fetch(&world, &digest).await?;
+        Ok(refused.map_or(Ok(()), |code| Err(format!("{code:?}"))))
+    })
+    .await?;
+    condition("m-v1", ("Stored", "True", "Stored"), of_version).await?;
+
+    let sources: Api<ConfigMap> = Api::namespaced(world.client.clone(), NS);
+    sources.delete("m-v1", &DeleteParams::default()).await?;
+    world.damage(&digest)?;
+    for _ in 0..10 {
+        assert_eq!(fetch(&world, &digest).await?, Some(Code::DataLoss));
+    }
+    condition("m-v1", ("Stored", "False", "NotInStore"), of_version).await?;
+    condition("m-v1", (READY, "True", "Verified"), of_version).await?;
+    condition("m", ("ArtifactsStored", "False", "ArtifactLost"), async || {
+        of_model(&world).await
+    })
+    .await?;
+    eventually("another one is trained", || async {
+        let status = policies.get("p").await?.status.unwrap_or_default();
+        Ok(match status.last_run {
+            Some(run) if run.reason == "ArtifactLost" => Ok(()),
+            _ => Err(format!("{:?}", status.conditions)),
+        })
+    })
+    .await?;
+    for _ in 0..10 {
+        assert_eq!(fetch(&world, &digest).await?, Some(Code::DataLoss));
+    }
+    // What is known to be lost is forgotten, so that no node that asks for it has anything looked at again.
+    assert!(world.operator().artifacts.validation(&digest).is_none());
+    for about in ["m-v1", "m"] {
+        let told = world.events(NS, about, "ArtifactLost").await?;
+        assert_eq!(told.len(), 1, "{about}: {told:?}");
+        assert!(!told[0].contains("a TrainingRun's"), "{told:?}");
+    }
+
+    // The bytes come back: both are whole.
+    objects::version(&world.client, NS, "m", "m-v1-again", &v1, &digest).await?;
+    condition("m-v1", ("Stored", "True", "Stored"), of_version).await?;
+    assert_eq!(fetch(&world, &digest).await?, None);
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

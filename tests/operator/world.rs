@@ -154,6 +154,15 @@ impl World {
         Ok(())
     }
 
+    /// One byte of an artifact on the volume is another one, under the running operator.
+    pub fn damage(&self, digest: &str) -> Result<()> {
+        let hex = digest.strip_prefix("sha256:").context("a digest")?;
+        let path = self.store.path().join("blobs/sha256").join(hex);
+        let mut bytes = std::fs::read(&path)?;
+        *bytes.last_mut().context("an artifact")? ^= 1;
+        Ok(std::fs::write(path, bytes)?)
+    }
+
     /// Address of the operator's gRPC server.
     pub fn grpc(&self) -> String {
         format!("https://localhost:{}", self.port)

@@ -15,7 +15,7 @@ use vigia_proto::MAX_CHUNK;
 use vigia_proto::v1::Chunk;
 
 use super::node::refuse;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// Streams at once.
 const STREAMS: usize = 128;
@@ -26,6 +26,26 @@ const PATIENCE: Duration = Duration::from_secs(128);
 
 /// What a stream is made of.
 pub(super) type Chunks = BoxStream<'static, Result<Chunk, Status>>;
+
+/// Why an artifact is not sent.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unsent {
+    /// No stream is free.
+    #[error("too many nodes fetch artifacts at once; try again")]
+    Busy,
+    /// It cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<Unsent> for Status {
+    fn from(unsent: Unsent) -> Self {
+        match unsent {
+            Unsent::Busy => Self::unavailable(unsent.to_string()),
+            Unsent::Store(error) => refuse(&error),
+        }
+    }
+}
 
 /// Artifacts that are being sent.
 #[derive(Debug)]
@@ -57,16 +77,14 @@ impl Sending {
     ///
     /// # Errors
     /// The store has no such bytes, or too many streams are on.
-    pub async fn stream(&self, store: &Store, digest: &str) -> Result<Chunks, Status> {
+    pub async fn stream(&self, store: &Store, digest: &str) -> Result<Chunks, Unsent> {
         let turn = tokio::time::timeout(self.turn, self.streams.clone().acquire_owned());
         let Ok(Ok(permit)) = turn.await else {
-            return Err(Status::unavailable(
-                "too many nodes fetch artifacts at once; try again",
-            ));
+            return Err(Unsent::Busy);
         };
         let held = self.hold(digest);
-        let bytes = held.get_or_try_init(|| store.get_artifact(digest)).await;
-        let bytes = bytes.map_err(|error| refuse(&error))?.clone();
+        let bytes = held.get_or_try_init(|| store.get_artifact(digest)).await?;
+        let bytes = bytes.clone();
         Ok(send(bytes, (permit, held), self.patience))
     }
 
@@ -198,6 +216,6 @@ mod tests {
         let sending = Sending::new(1, Duration::from_millis(20), PATIENCE);
         let _idle = sending.stream(&store, &digest).await.unwrap();
         let refused = sending.stream(&store, &digest).await.err().unwrap();
-        assert_eq!(refused.code(), tonic::Code::Unavailable);
+        assert_eq!(Status::from(refused).code(), tonic::Code::Unavailable);
     }
 }

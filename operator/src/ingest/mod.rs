@@ -36,7 +36,7 @@ use vigia_proto::v1::training_server::TrainingServer;
 use crate::alert;
 use crate::context::Context;
 use crate::model::trace::{Done, of_node};
-use crate::store::Summary;
+use crate::store::{StoreError, Summary};
 use crate::telemetry::Span;
 use crate::tls;
 use crate::trainingrun::{self, RUN_UID};
@@ -177,6 +177,19 @@ impl Alarm for Context {
             of_node(&model, node, done)
         };
         self.telemetry.spans(versions.iter().filter_map(span));
+    }
+
+    fn lost(&self, node: &str, digest: &str, error: &StoreError) {
+        // Known already, or not looked at since the start and about to be.
+        if !self.artifacts.forget(digest) {
+            return;
+        }
+        tracing::warn!(node, digest, %error, "an artifact cannot be sent: its versions are looked at again");
+        for version in self.caches.versions.state() {
+            if version.spec.digest == digest {
+                self.triggers.versions.object(ObjectRef::from_obj(&*version));
+            }
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use vigia_proto::v1::{FetchRequest, ReportAck, ReportBatch, Verdict};
 use super::accounts::Identity;
 use super::allowed::{Allowed, LateName, LateNames};
 use super::commit::Committer;
-use super::fetch::{Chunks, Sending};
+use super::fetch::{Chunks, Sending, Unsent};
 use super::gate::Decoding;
 use super::limits::Limits;
 use super::metrics::{IngestMetrics, Reason};
@@ -53,6 +53,9 @@ pub trait Alarm: Send + Sync + 'static {
 
     /// Tells of what a node did with versions, once it is stored that it was told.
     fn versions(&self, node: &str, versions: &[Done]);
+
+    /// Tells that a node asked for an artifact that the store has lost; it will ask again and again.
+    fn lost(&self, node: &str, digest: &str, error: &StoreError);
 }
 
 /// The service.
@@ -262,7 +265,13 @@ impl NodeService {
                 "the plan of this node names no such artifact",
             ));
         }
-        self.sending.stream(&self.store, &digest).await.map(Response::new)
+        let sent = self.sending.stream(&self.store, &digest).await;
+        if let Err(Unsent::Store(error)) = &sent
+            && error.is_loss()
+        {
+            self.alarm.lost(&node, &digest, error);
+        }
+        Ok(Response::new(sent?))
     }
 }
 

@@ -26,7 +26,7 @@ use super::accounts::tests::{FakeTokenReview, accounts};
 use super::validate::tests::{alert, batch, digest, plan, sample, scores};
 use super::*;
 use crate::observed::Observations;
-use crate::store::{Options, Store, Summary, digest_of};
+use crate::store::{Options, Store, StoreError, Summary, digest_of};
 use crate::telemetry::TraceParent;
 use crate::tls::pki::Material;
 use crate::trainingrun::data::{HOLDOUT, Prepared, shard_name};
@@ -40,6 +40,7 @@ struct FakeCaches {
     alarms: Mutex<Vec<(String, Verdict)>>,
     api_server_is_down: AtomicBool,
     submitted: Mutex<Vec<TrainingPod>>,
+    lost: Mutex<Vec<(String, String)>>,
     spans: Mutex<Vec<Span>>,
 }
 
@@ -65,6 +66,14 @@ impl Alarm for FakeCaches {
     fn scored(&self, _: &[Summary]) {}
 
     fn versions(&self, _: &str, _: &[Done]) {}
+
+    fn lost(&self, node: &str, digest: &str, error: &StoreError) {
+        assert!(error.is_loss(), "{error}");
+        self.lost
+            .lock()
+            .unwrap()
+            .push((node.to_owned(), digest.to_owned()));
+    }
 }
 
 impl Trainers for FakeCaches {
@@ -409,11 +418,19 @@ async fn artifacts_are_served_to_nodes_whose_plan_names_them() {
         );
     }
     let file = operator._folder.path().join("blobs/sha256").join(&digest[7..]);
-    std::fs::write(file, b"tampered").unwrap();
+    assert!(operator.caches.lost.lock().unwrap().is_empty());
+    std::fs::write(&file, b"tampered").unwrap();
+    let again = FetchRequest {
+        digest: digest.clone(),
+    };
     assert_eq!(
-        code(client.fetch(by("agent:n1", FetchRequest { digest })).await),
+        code(client.fetch(by("agent:n1", again.clone())).await),
         Code::DataLoss
     );
+    std::fs::remove_file(file).unwrap();
+    assert_eq!(code(client.fetch(by("agent:n1", again)).await), Code::NotFound);
+    let lost = ("n1".to_owned(), digest);
+    assert_eq!(*operator.caches.lost.lock().unwrap(), [lost.clone(), lost]);
     operator.stop().await;
 }
 

@@ -90,6 +90,18 @@ impl Finding {
             _ => None,
         }
     }
+
+    /// The same with the step that ends a waiting; what else there is to say has its own.
+    #[must_use]
+    pub fn to_go_on(self, step: &str) -> Self {
+        match self {
+            Self::Waiting { reason, message } => Self::Waiting {
+                reason,
+                message: format!("{message}; {step}"),
+            },
+            said => said,
+        }
+    }
 }
 
 /// What there is to say of a version whose bytes cannot be had, given its status and the ids of the keys
@@ -341,7 +353,11 @@ mod tests {
             )
         };
         let mut version = version();
-        assert!(matches!(lost(&version, keys().into()), Finding::Waiting { .. }));
+        let message = |finding: Finding| match finding.to_go_on("do this") {
+            Finding::Waiting { message, .. } | Finding::Unstored { message, .. } => message,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(message(lost(&version, keys().into())), "it is gone; do this");
         let verified = Finding::Verified {
             size_bytes: 7,
             signer: "k".to_owned(),
@@ -349,6 +365,7 @@ mod tests {
         let good = status(&version, &verified, at(1));
         version.status = Some(good.clone());
         let unstored = status(&version, &lost(&version, keys().into()), at(2));
+        assert!(!message(lost(&version, keys().into())).contains("do this"));
         let find = |s: &ModelVersionStatus, t: &str| conditions::find(&s.conditions, t).cloned();
         assert_eq!(find(&good, READY), find(&unstored, READY));
         assert_eq!(find(&unstored, STORED).expect("said").status, "False");

@@ -19,7 +19,7 @@ use crate::controller::{self, Error};
 use crate::events::{Note, Severity};
 use crate::metrics::ReasonLabels;
 use crate::model::{silent, trust};
-use crate::store::StoreError;
+use crate::trainingrun::RUN_UID;
 
 /// What is not there yet is looked for this often. ConfigMaps are not watched: there may be many,
 /// and only few are artifacts.
@@ -48,6 +48,12 @@ impl Artifacts {
         all.get(digest)
             .map(|known| known.of_order.clone())
             .unwrap_or_default()
+    }
+
+    /// Forgets what does not hold any more; says whether it was known, which it is not again until its bytes are back.
+    pub fn forget(&self, digest: &str) -> bool {
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        all.remove(digest).is_some()
     }
 
     /// Takes in what holds; says whether it was not known.
@@ -109,17 +115,19 @@ async fn look(version: &ModelVersion, context: &Arc<Context>) -> Result<Finding,
     };
     let (bytes, is_new) = match context.store.get_artifact(&digest).await {
         Ok(bytes) => (bytes, false),
-        Err(
-            missing @ (StoreError::NotFound(_) | StoreError::Corrupt { .. } | StoreError::TooLarge { .. }),
-        ) => {
+        Err(missing) if missing.is_loss() => {
+            context.artifacts.forget(&digest);
             match import(version, &namespace, context).await? {
                 Ok(bytes) => (bytes, true),
                 // Taken from nowhere: it waits for the store.
                 Err(None) => {
-                    let message = format!(
-                        "{missing}; a ModelVersion of other bytes than a TrainingRun's names a ConfigMap in spec.source"
-                    );
-                    return Ok(without("NotInStore", message));
+                    let step = match version.labels().contains_key(RUN_UID) {
+                        true => "start another TrainingRun",
+                        false => {
+                            "a ModelVersion of other bytes than a TrainingRun's names a ConfigMap in spec.source"
+                        }
+                    };
+                    return Ok(without("NotInStore", missing.to_string()).to_go_on(step));
                 }
                 Err(Some(message)) => return Ok(without("SourceNotFound", message)),
             }

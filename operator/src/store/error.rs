@@ -46,6 +46,12 @@ impl StoreError {
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Corrupt { .. } | Self::Rows(_) | Self::TooLarge { .. })
     }
+
+    /// Whether what was asked for is gone: nobody gets it from here any more. A volume that cannot be read now says
+    /// nothing about it.
+    pub fn is_loss(&self) -> bool {
+        matches!(self, Self::NotFound(_)) || self.is_damage()
+    }
 }
 
 impl From<object_store::Error> for StoreError {
