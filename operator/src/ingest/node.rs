@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use vigia_crds::NodePlan;
 use vigia_proto::v1::node_server::Node;
-use vigia_proto::v1::{FetchRequest, ReportAck, ReportBatch, Verdict};
+use vigia_proto::v1::{FetchRequest, ReportAck, ReportBatch, Sequence, Verdict};
 
 use super::accounts::Identity;
 use super::allowed::{Allowed, LateName, LateNames};
@@ -275,10 +275,13 @@ impl NodeService {
     }
 }
 
-/// Bytes that a batch takes in memory, roughly: those of the wire and those around each item.
+/// Bytes that a batch takes in memory, roughly: those of the wire and those around each item, and around each call of an
+/// alert's sequences, which on the wire is two bytes.
 fn weight(batch: &ReportBatch) -> usize {
     let items = batch.alerts.len() + batch.scores.len() + batch.samples.len();
-    batch.encoded_len() + items * size_of::<Verdict>()
+    let sequences = batch.alerts.iter().flat_map(|alert| &alert.sequences);
+    let of_sequences = sequences.map(|one| size_of::<Sequence>() + one.calls.len() * size_of::<String>());
+    batch.encoded_len() + items * size_of::<Verdict>() + of_sequences.sum::<usize>()
 }
 
 /// An error of the store as the caller sees it.
@@ -310,5 +313,28 @@ impl Node for NodeService {
         let answer = self.serve(request).await;
         self.metrics.answered("Fetch", &answer);
         answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_without_a_name_weigh_what_they_take() {
+        let sequence = Sequence {
+            calls: vec![String::new(); 16],
+            ..Sequence::default()
+        };
+        let alert = Verdict {
+            sequences: vec![sequence; 16],
+            ..Verdict::default()
+        };
+        let batch = ReportBatch {
+            alerts: vec![alert; 1000],
+            ..ReportBatch::default()
+        };
+        let taken = 1000 * 16 * (size_of::<Sequence>() + 16 * size_of::<String>());
+        assert!(weight(&batch) > taken && batch.encoded_len() < taken / 5);
     }
 }
