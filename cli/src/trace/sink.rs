@@ -1,7 +1,6 @@
 //! Where windows go: to the report, to a model that scores them, to what is recorded.
 
 use std::collections::BTreeMap;
-use std::str::FromStr as _;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -71,10 +70,7 @@ struct Summary<'a> {
 impl<'a> Sink<'a> {
     /// Opens what can be opened before the target starts.
     pub fn new(args: &'a Trace, model: Option<Artifact>) -> Result<Self, Failure> {
-        let looks = |model: &Artifact| {
-            let mut kinds = model.pipeline.members().map(EstimatorKind::from_str);
-            kinds.any(|kind| kind.is_ok_and(EstimatorKind::is_order))
-        };
+        let looks = |model: &Artifact| model.pipeline.kinds().any(EstimatorKind::is_order);
         let capture = args.capture();
         let baseline = args.baseline.as_deref().map(baseline::read).transpose()?;
         if let Some(other) = baseline.as_ref().and_then(|run| run.of_other_calls(capture)) {

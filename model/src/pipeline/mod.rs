@@ -109,7 +109,7 @@ impl std::fmt::Debug for Pipeline {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pipeline")
             .field("schema", &self.schema.name())
-            .field("members", &self.members().collect::<Vec<_>>())
+            .field("members", &self.kinds().collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }
@@ -157,9 +157,9 @@ impl Pipeline {
         self.schema
     }
 
-    /// Names of the estimators.
-    pub fn members(&self) -> impl Iterator<Item = &'static str> {
-        self.members.iter().map(|m| m.kind.as_str())
+    /// Kinds of the estimators.
+    pub fn kinds(&self) -> impl Iterator<Item = EstimatorKind> {
+        self.members.iter().map(|member| member.kind)
     }
 
     /// Calibrated scores of the windows it was calibrated on.

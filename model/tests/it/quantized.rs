@@ -10,7 +10,7 @@ use vigia_model::estimators::front::Front;
 use vigia_model::estimators::mlp::{Head, Layer, Mlp};
 use vigia_model::estimators::quantized::Precision::{self, Q4_0, Q8_0};
 use vigia_model::estimators::vector::{Staged, VectorEstimator};
-use vigia_model::pipeline::{EstimatorSpec, PipelineSpec};
+use vigia_model::pipeline::{EstimatorKind, EstimatorSpec, PipelineSpec};
 use vigia_model::schema::Schema;
 
 /// A pipeline of one autoencoder with random weights, calibrated on a workload.
@@ -58,7 +58,10 @@ fn quantized(precision: Precision) -> (usize, f64) {
     let metadata = Metadata::new("m", Task::Anomaly, schema);
     let bytes = artifact::encode(&metadata, &spec).expect("encodes");
     let opened = artifact::open_unsigned(&bytes, Task::Anomaly).expect("opens");
-    assert_eq!(opened.pipeline.members().collect::<Vec<_>>(), ["autoencoder"]);
+    assert_eq!(
+        opened.pipeline.kinds().collect::<Vec<_>>(),
+        [EstimatorKind::Autoencoder]
+    );
     // What is read and written again is the same, and so is what is quantised again.
     let (_, mut again) = artifact::Reader::unsigned()
         .spec(&bytes, Task::Anomaly)

@@ -12,8 +12,7 @@ const NAMED: usize = 3;
 
 /// Names, as the API writes them, of the members that look at which calls come after which.
 pub fn of_order(pipeline: &Pipeline) -> Vec<&'static str> {
-    let kinds = pipeline.members().filter_map(|name| name.parse().ok());
-    let of_order = kinds.filter(|kind: &EstimatorKind| kind.is_order());
+    let of_order = pipeline.kinds().filter(|kind| kind.is_order());
     of_order.map(EstimatorKind::api_name).collect()
 }
 

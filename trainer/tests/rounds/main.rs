@@ -80,7 +80,7 @@ fn every_kind_of_estimator_is_combined_as_one_process_would() {
         assert_eq!(submitted, ground.alone(), "{kinds:?}");
         let opened = artifact::open_unsigned(&submitted, Task::Anomaly).expect("opens");
         let names: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
-        assert_eq!(opened.pipeline.members().collect::<Vec<_>>(), names);
+        assert_eq!(opened.pipeline.kinds().collect::<Vec<_>>(), kinds);
         assert_eq!(opened.metadata.hyperparameters["estimator"], names.join("+"));
     }
 }
