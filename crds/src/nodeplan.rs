@@ -216,6 +216,29 @@ pub struct ProfileOnNode {
     /// container here any more is still listed.
     #[serde(default)]
     pub alerts_withheld: i64,
+    /// One of these windows, no more than half an hour older than the last. The agent's log has what drove it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withheld_alert: Option<WithheldAlert>,
+}
+
+/// A window that would have been told as an alert, had the alert budget not been spent.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WithheldAlert {
+    /// When it started.
+    pub at: Time,
+    /// Name of the pod.
+    #[schemars(length(max = 253))]
+    pub pod: String,
+    /// Name of the container.
+    #[schemars(length(max = 63))]
+    pub container: String,
+    /// Name of the Model.
+    #[schemars(length(max = 253))]
+    pub model: String,
+    /// The estimator that was the most surprised.
+    #[schemars(length(max = 32))]
+    pub estimator: String,
 }
 
 /// How much a node keeps of calls.

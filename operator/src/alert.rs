@@ -290,7 +290,7 @@ pub fn syscall(driver: &Driver) -> String {
 }
 
 /// Letters that an agent sent, as far as they are harmless in a terminal.
-fn plain(text: &str, max: usize) -> String {
+pub(crate) fn plain(text: &str, max: usize) -> String {
     text.chars().filter(|c| c.is_ascii_graphic()).take(max).collect()
 }
 

@@ -4,6 +4,7 @@
 //! serves is [`models::shelf`]'s, what is an alert is [`score`]'s, what is kept within a budget is
 //! [`governor`]'s, and these are pure. [`run`] joins it to the world.
 
+pub mod aside;
 pub mod beside;
 pub mod cluster;
 pub mod config;

@@ -265,10 +265,22 @@ impl Agent {
                 "alert"
             );
         }
-        for one in tick.scored.iter().filter(|one| one.told == Told::Withheld) {
+        // No Event has these: what drove them is said in full.
+        for aside in tick.scored.iter().filter_map(|one| one.aside.as_deref()) {
+            let verdict = &aside.verdict;
             tracing::info!(
-                profile = %one.profile, pod = one.pod, container = one.container, model = one.model.name,
-                score = one.score, estimator = one.estimator.api_name(), "no alert: the alert budget is spent"
+                namespace = verdict.namespace,
+                profile = verdict.profile,
+                pod = verdict.pod,
+                container = verdict.container,
+                model = verdict.model,
+                window_start = %told::time(verdict.window_start_unix_ms),
+                score = verdict.score,
+                estimator = verdict.estimator,
+                sequences = told::in_short(&verdict.sequences),
+                drivers = told::rates(&verdict.drivers),
+                unsaid_before = aside.unsaid,
+                "no alert: the alert budget is spent"
             );
         }
         self.withheld.turn(&tick.scored, self.clock.elapsed());

@@ -24,6 +24,7 @@ use vigia_model::schema::Schema;
 use vigia_proto::v1;
 
 use crate::containers::ContainerId;
+use crate::node::aside::{About, Aside, Lines};
 use crate::node::beside::Beside;
 use crate::node::desired::{Desired, Key, Profile, Target};
 use crate::node::grace::{GRACE, Grace};
@@ -66,6 +67,10 @@ pub struct Scored {
     pub alert: Option<Severity>,
     /// What the alert budget made of it.
     pub told: Told,
+    /// What is said of a window that was withheld, where it is this one's turn.
+    pub aside: Option<Box<Aside>>,
+    /// When its window started, in milliseconds since the Unix epoch.
+    pub started_ms: u64,
     /// What scoring took.
     pub seconds: f64,
 }
@@ -87,6 +92,8 @@ impl Scored {
             mode: VersionMode::Active,
             alert: None,
             told,
+            aside: None,
+            started_ms: 0,
             seconds: 0.0,
         }
     }
@@ -124,6 +131,8 @@ pub struct Scorer {
     vector: Vec<f32>,
     /// By container, profile and Model.
     streams: BTreeMap<(WindowKey, Key), Stream>,
+    /// What the log has said of those of which something was withheld.
+    lines: BTreeMap<(WindowKey, Key), Lines>,
     /// By profile and Model.
     pools: BTreeMap<(Key, Key), Pool>,
     /// Those of what has left the plan: whoever can make a pod end must not thereby fill its pool.
@@ -146,6 +155,7 @@ impl Scorer {
             scratch: Scratch::default(),
             vector: Vec::new(),
             streams: BTreeMap::new(),
+            lines: BTreeMap::new(),
             pools: BTreeMap::new(),
             away: Grace::default(),
             containers: BTreeMap::new(),
@@ -272,7 +282,7 @@ impl Scorer {
                     // By the same rates such windows mean something else; the status says so.
                     .filter(|(loaded, _)| loaded.metadata.fits(&profile.capture))
                 {
-                    let Some(one) = self.one(window, profile, target, name, loaded, mode) else {
+                    let Some(mut one) = self.one(window, profile, target, name, loaded, mode) else {
                         continue;
                     };
                     if amid {
@@ -281,9 +291,14 @@ impl Scorer {
                     if mode == VersionMode::Active {
                         above_active |= one.above;
                         is_scored = true;
-                        findings
-                            .alerts
-                            .extend(one.verdict.map(|verdict| with_new(verdict, window, new)));
+                        let verdict = one.verdict.map(|verdict| with_new(verdict, window, new));
+                        match one.unsaid {
+                            Some(unsaid) => {
+                                let aside = verdict.map(|verdict| Aside { verdict, unsaid });
+                                one.scored.aside = aside.map(Box::new);
+                            }
+                            None => findings.alerts.extend(verdict),
+                        }
                     }
                     all.push(one.scored);
                 }
@@ -306,10 +321,12 @@ impl Scorer {
             let profile = desired.profiles.get(profile);
             profile.is_some_and(|profile| profile.models.contains(model))
         };
-        self.streams.retain(|(key, model), _| {
+        let is_wanted = |(key, model): &(WindowKey, Key)| {
             let target = desired.targets.get(&key.container);
             target.is_some_and(|target| target.profiles.contains(&key.profile)) && scores(&key.profile, model)
-        });
+        };
+        self.streams.retain(|key, _| is_wanted(key));
+        self.lines.retain(|key, _| is_wanted(key));
         let (here, gone): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.pools)
             .into_iter()
             .partition(|((profile, model), _)| scores(profile, model));
@@ -418,7 +435,18 @@ impl Scorer {
             last_window_unix_ms: started,
             max_latency_us: (seconds * 1e6) as u64,
         };
-        let said = alert.map(|severity| {
+        let unsaid = (told == Told::Withheld)
+            .then(|| {
+                let lines = self.lines.entry((key.clone(), model.clone())).or_default();
+                let about = About {
+                    estimator: verdict.estimator,
+                    severity: verdict.severity,
+                    call: verdict.drivers.iter().next().map(|driver| driver.syscall),
+                };
+                lines.window(window.started_ms, about)
+            })
+            .flatten();
+        let said = (alert.is_some() || unsaid.is_some()).then(|| {
             let why = Why::of(&verdict, loaded, closed, self.beside.context());
             v1::Verdict {
                 namespace: key.profile.namespace.clone(),
@@ -433,7 +461,7 @@ impl Scorer {
                 score: f64::from(verdict.score),
                 p_value: verdict.p_value,
                 threshold: f64::from(rule.threshold()),
-                severity: told_severity(severity).into(),
+                severity: told_severity(verdict.severity).into(),
                 drivers: why.drivers,
                 estimator: why.estimator,
                 sequences: why.sequences,
@@ -451,12 +479,15 @@ impl Scorer {
             mode,
             alert,
             told,
+            aside: None,
+            started_ms: window.started_ms,
             seconds,
         };
         Some(One {
             above,
             summary,
             verdict: said,
+            unsaid,
             scored,
         })
     }
@@ -515,7 +546,10 @@ impl Scorer {
 struct One {
     above: bool,
     summary: v1::ScoreSummary,
+    /// For the operator, or where it was withheld, for the log.
     verdict: Option<v1::Verdict>,
+    /// It was withheld, and after so many that nothing was said of the log has a line.
+    unsaid: Option<u32>,
     scored: Scored,
 }
 

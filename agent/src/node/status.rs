@@ -130,6 +130,7 @@ fn profiles<M>(view: &View<'_, M>, current: &NodePlanStatus) -> Vec<ProfileOnNod
             mode: held.map(|level| kept(*level)).unwrap_or_default(),
             over_budget: held.is_some(),
             alerts_withheld: rounded(view.withheld.of(key)),
+            withheld_alert: view.withheld.one_of(key).cloned(),
             ..ProfileOnNode::default()
         }
     }));
@@ -182,6 +183,7 @@ fn planned<M>(view: &View<'_, M>, current: &NodePlanStatus) -> Vec<ProfileOnNode
                 overhead_micro_cores: coarse((usage.cores * 1e6).ceil() as i64, old.unwrap_or(0)),
                 lost: rounded(usage.lost),
                 alerts_withheld: rounded(view.withheld.of(key)),
+                withheld_alert: view.withheld.one_of(key).cloned(),
             }
         })
         .collect()
@@ -352,7 +354,7 @@ fn count(n: usize) -> i32 {
 }
 
 /// Up to the next power of two, so that a status does not change with each window.
-fn rounded(lost: u64) -> i64 {
+pub(super) fn rounded(lost: u64) -> i64 {
     if lost == 0 {
         0
     } else {

@@ -1,5 +1,6 @@
 //! A verdict as the operator is told of it: who spoke, and what made it speak. Worked out for alerts alone.
 
+use k8s_openapi::jiff::Timestamp;
 use vigia_model::context::Context;
 use vigia_model::pipeline::{Driver, DriverKind, ToldSequence, Verdict};
 use vigia_model::syscalls;
@@ -97,9 +98,46 @@ pub(super) fn in_short(sequences: &[v1::Sequence]) -> Option<String> {
     (!all.is_empty()).then(|| all.join(","))
 }
 
+/// System calls as a line of a log has them where no Event does, with what was observed and what was expected.
+pub(super) fn rates(drivers: &[v1::Driver]) -> Option<String> {
+    let one = |driver: &v1::Driver| {
+        format!(
+            "{}{} {:.2}/s (expected {:.2}/s)",
+            if driver.failed { "failing " } else { "" },
+            driver.syscall,
+            driver.observed_per_second,
+            driver.expected_per_second
+        )
+    };
+    let all: Vec<String> = drivers.iter().map(one).collect();
+    (!all.is_empty()).then(|| all.join(", "))
+}
+
+/// A time in milliseconds since the Unix epoch as a line of a log has it.
+pub(super) fn time(unix_ms: i64) -> Timestamp {
+    Timestamp::from_millisecond(unix_ms).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_no_event_has_is_said_with_its_rates() {
+        let driver = |syscall: &str, failed| v1::Driver {
+            syscall: syscall.to_owned(),
+            observed_per_second: 3.5,
+            expected_per_second: 0.0,
+            failed,
+        };
+        assert_eq!(rates(&[]), None);
+        assert_eq!(
+            rates(&[driver("connect", false), driver("openat", true)]).as_deref(),
+            Some("connect 3.50/s (expected 0.00/s), failing openat 3.50/s (expected 0.00/s)")
+        );
+        assert_eq!(time(1_795_331_554_250).to_string(), "2026-11-22T07:12:34.25Z");
+        assert_eq!(time(i64::MAX), Timestamp::UNIX_EPOCH);
+    }
 
     #[test]
     fn calls_that_failed_are_said_to_have() {

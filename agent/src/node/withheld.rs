@@ -2,15 +2,22 @@
 
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use vigia_crds::WithheldAlert;
 use vigia_model::budget::Told;
 
 use super::desired::Key;
 use super::grace::Grace;
 use super::score::Scored;
+use super::status::rounded;
 
 /// This long after the last one, it is no longer said. A status that says so at once would change with each window.
 pub const QUIET: Duration = Duration::from_secs(3600);
+
+/// The one that is named is no older than this when another comes, in seconds.
+const ANEW_S: i64 = 1800;
 
 /// Greater counts are kept for another life this often at most: while an attack lasts, each window adds to them.
 const KEEP: Duration = Duration::from_secs(60);
@@ -19,11 +26,20 @@ const KEEP: Duration = Duration::from_secs(60);
 /// make room.
 #[derive(Debug, Default)]
 pub struct Withheld {
-    counts: Grace<Key, u64>,
+    counts: Grace<Key, Count>,
     /// There is more than was kept last.
     more: bool,
     /// When it was kept last.
     kept: Option<Duration>,
+}
+
+/// What was withheld of one profile.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Count {
+    windows: u64,
+    /// The one with which what the API says of it grew last, or the first that was half an hour later: so seldom does a
+    /// status change, and so well is it known when the last one was.
+    one: Option<WithheldAlert>,
 }
 
 /// What was withheld, as it is kept for another life.
@@ -40,6 +56,9 @@ pub struct LastWithheld {
 pub struct OfProfile {
     profile: Key,
     windows: u64,
+    /// Absent in what older agents kept.
+    #[serde(default)]
+    one: Option<WithheldAlert>,
     /// For how many more seconds it is said.
     left_s: u64,
 }
@@ -50,7 +69,11 @@ impl Withheld {
         for one in last {
             let left = Duration::from_secs(one.left_s).min(QUIET).saturating_sub(ago);
             if !left.is_zero() {
-                self.counts.keep(one.profile, one.windows, now + left);
+                let count = Count {
+                    windows: one.windows,
+                    one: one.one,
+                };
+                self.counts.keep(one.profile, count, now + left);
             }
         }
     }
@@ -62,9 +85,10 @@ impl Withheld {
             return None;
         }
         (self.more, self.kept) = (false, Some(now));
-        let profiles = self.counts.iter(now).map(|(profile, windows, left)| OfProfile {
+        let profiles = self.counts.iter(now).map(|(profile, count, left)| OfProfile {
             profile: profile.clone(),
-            windows: *windows,
+            windows: count.windows,
+            one: count.one.clone(),
             left_s: left.as_secs(),
         });
         Some(profiles.collect())
@@ -81,11 +105,21 @@ impl Withheld {
     pub fn turn(&mut self, scored: &[Scored], now: Duration) {
         self.counts.turn(now);
         for one in scored.iter().filter(|one| one.told == Told::Withheld) {
-            let count = self.counts.take(&one.profile, now).unwrap_or(0);
-            self.counts
-                .keep(one.profile.clone(), count.saturating_add(1), now + QUIET);
+            let before = self.counts.take(&one.profile, now).unwrap_or_default();
+            let windows = before.windows.saturating_add(1);
+            let grows = rounded(windows) != rounded(before.windows);
+            let named = named(one);
+            let is_good = |old: &WithheldAlert| {
+                !grows && (named.at.0.as_second() - old.at.0.as_second()).abs() < ANEW_S
+            };
+            let one_of = before.one.filter(is_good).unwrap_or(named);
+            let count = Count {
+                windows,
+                one: Some(one_of),
+            };
+            self.counts.keep(one.profile.clone(), count, now + QUIET);
             self.more = true;
-            if count == 0 {
+            if before.windows == 0 {
                 // That there is something at all is kept at once.
                 self.kept = None;
             }
@@ -95,7 +129,13 @@ impl Withheld {
     /// How many of a profile, since there was an hour without one.
     #[must_use]
     pub fn of(&self, profile: &Key) -> u64 {
-        self.counts.get(profile).copied().unwrap_or(0)
+        self.counts.get(profile).map_or(0, |count| count.windows)
+    }
+
+    /// One of them.
+    #[must_use]
+    pub fn one_of(&self, profile: &Key) -> Option<&WithheldAlert> {
+        self.counts.get(profile)?.one.as_ref()
     }
 
     /// The profiles of which something was withheld, in order.
@@ -104,10 +144,61 @@ impl Withheld {
     }
 }
 
+fn named(one: &Scored) -> WithheldAlert {
+    // The API keeps whole seconds.
+    let second = i64::try_from(one.started_ms / 1000).unwrap_or(i64::MAX);
+    WithheldAlert {
+        at: Time(Timestamp::from_second(second).unwrap_or_default()),
+        pod: one.pod.clone(),
+        container: one.container.clone(),
+        model: one.model.name.clone(),
+        estimator: one.estimator.api_name().to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::node::desired::key;
+
+    #[test]
+    fn one_is_named_as_often_as_the_rounded_count_grows() {
+        let mut withheld = Withheld::default();
+        let mut named = |second: u64| {
+            let one = Scored {
+                started_ms: second * 1000 + 250,
+                ..Scored::of(key("a"), Told::Withheld)
+            };
+            withheld.turn(&[one], Duration::from_secs(second));
+            let one = withheld.one_of(&key("a")).expect("is named");
+            assert_eq!((one.pod.as_str(), one.container.as_str()), ("p", "c"));
+            assert_eq!((one.model.as_str(), one.estimator.as_str()), ("m", "Deviation"));
+            one.at.0.as_second()
+        };
+        assert_eq!([1, 2, 3, 4, 5, 6].map(&mut named), [1, 2, 3, 3, 5, 5]);
+        assert_eq!([1804, 1805].map(&mut named), [5, 1805], "it is half an hour old");
+        let kept = withheld
+            .to_keep(Duration::from_secs(1805), true)
+            .expect("there is more");
+        let kept = serde_json::to_string(&kept).expect("is JSON");
+        let mut again = Withheld::default();
+        again.restore(
+            serde_json::from_str(&kept).expect("is read"),
+            Duration::ZERO,
+            Duration::ZERO,
+        );
+        assert_eq!(again.one_of(&key("a")), withheld.one_of(&key("a")));
+        // As an agent of a version before this kept it.
+        let mut old: serde_json::Value = serde_json::from_str(&kept).expect("is JSON");
+        old[0].as_object_mut().expect("is one").remove("one");
+        let mut again = Withheld::default();
+        again.restore(
+            serde_json::from_value(old).expect("is read"),
+            Duration::ZERO,
+            Duration::ZERO,
+        );
+        assert_eq!((again.of(&key("a")), again.one_of(&key("a"))), (8, None));
+    }
 
     #[test]
     fn what_is_held_back_counts_until_an_hour_has_none() {

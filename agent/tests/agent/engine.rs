@@ -160,9 +160,14 @@ fn the_alert_budget_is_held_whatever_comes_and_over_a_restart() {
         node.window(1000, 0);
     }
     // Each is an alert of its own, as there is a normal window in between.
-    let told = |node: &mut Node| {
+    let mut asides = Vec::new();
+    let mut told = |node: &mut Node| {
         let tick = node.window(1000, 5000);
         assert_eq!(node.window(1000, 0).findings.alerts, []);
+        for one in &tick.scored {
+            assert!(one.aside.is_none() || one.told == Told::Withheld);
+        }
+        asides.extend(tick.scored[0].aside.clone());
         (tick.findings.alerts.len(), tick.scored[0].told)
     };
     let ten: Vec<(usize, Told)> = (0..10).map(|_| told(&mut node)).collect();
@@ -188,6 +193,24 @@ fn the_alert_budget_is_held_whatever_comes_and_over_a_restart() {
         node.window(1000, 0);
     }
     assert_eq!(told(&mut node), (0, Told::Withheld));
+
+    // What was not told is in the log with its causes; what goes on, once a minute.
+    let of_withheld = asides.iter().map(|aside| &aside.verdict);
+    for verdict in of_withheld {
+        assert_eq!(
+            (verdict.pod.as_str(), verdict.container.as_str()),
+            ("pod-0", "app")
+        );
+        assert!(
+            verdict.drivers.iter().any(|driver| driver.syscall == "fchdir"),
+            "{verdict:?}"
+        );
+    }
+    assert!(
+        !asides.is_empty() && asides.len() < withheld + 1,
+        "{} lines of {withheld} windows and one of another life",
+        asides.len()
+    );
 }
 
 #[test]

@@ -109,6 +109,9 @@ impl Events {
         }
         self.metrics.events_suppressed.inc();
         tracing::warn!(
+            namespace = regarding.namespace,
+            kind = regarding.kind,
+            name = regarding.name,
             reason = note.reason,
             note = note.note,
             "Event not published: too many of one object"

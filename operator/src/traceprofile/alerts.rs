@@ -8,6 +8,7 @@ use vigia_crds::{BudgetPer, TraceProfile, TraceProfileStatus};
 
 use super::observed::Agents;
 use super::plan::names;
+use crate::alert::plain;
 use crate::events::{Note, Severity};
 
 /// Whether every window that is an alert was told as one, on all nodes, within the last hour.
@@ -21,7 +22,7 @@ pub(super) fn wanted(profile: &TraceProfile, agents: &Agents) -> Wanted {
     let nodes: Vec<String> = agents
         .withheld
         .iter()
-        .map(|(node, windows)| format!("{node} (up to {windows})"))
+        .map(|said| format!("{} (up to {})", said.node, said.windows))
         .collect();
     let budget = &profile.spec.detection.alert_budget;
     let per = match budget.per {
@@ -31,13 +32,31 @@ pub(super) fn wanted(profile: &TraceProfile, agents: &Agents) -> Wanted {
     let every = SignedDuration::try_from(Duration::from(budget.every)).unwrap_or(SignedDuration::MAX);
     let message = format!(
         "windows that would have been alerts were not told, because spec.detection.alertBudget of {} per {per} in {:#} \
-         was spent on {}. Look at the scores and the drift of these pods, train anew if this is how they are now, or \
-         raise spec.detection.alertBudget; this is said until an hour has none",
+         was spent on {}{}. The logs of the agents there have the causes; look at the scores and the drift of these pods, \
+         train anew if this is how they are now, or raise spec.detection.alertBudget; this is said until an hour has none",
         budget.count,
         every,
-        names(&nodes)
+        names(&nodes),
+        such_as(agents).unwrap_or_default(),
     );
     Wanted::new(ALERTS_TOLD, false, "BudgetSpent", message)
+}
+
+/// The latest that a node names, in letters that are harmless in a terminal.
+fn such_as(agents: &Agents) -> Option<String> {
+    let named = agents
+        .withheld
+        .iter()
+        .filter_map(|said| said.one.as_ref().zip(Some(&said.node)));
+    let (one, node) = named.max_by_key(|(one, _)| one.at.0)?;
+    Some(format!(
+        "; one of them was at {} in container {} of pod {} on {node}, by {} of Model {}",
+        one.at.0,
+        plain(&one.container, 63),
+        plain(&one.pod, 253),
+        plain(&one.estimator, 32),
+        plain(&one.model, 253),
+    ))
 }
 
 /// An Event where alerts begin to be held back.
@@ -76,6 +95,55 @@ mod tests {
     }
 
     #[test]
+    fn one_that_was_held_back_is_named_and_the_dead_are_believed_for_as_long_as_they_would_say_it() {
+        let hour = 3600;
+        let said = |second: i64, alive: bool, alert: serde_json::Value| {
+            let mut plans = [plan("n1", "p", 4), plan("n2", "p", 2)];
+            for (plan, alert) in plans.iter_mut().zip([alert, json!(null)]) {
+                let status = plan.status.as_mut().expect("has one");
+                status.profiles[0].withheld_alert = serde_json::from_value(alert).expect("an alert");
+            }
+            let lives = |_: &str| alive;
+            let agents = agents(
+                "shop",
+                "p",
+                &["n1".to_owned()].into(),
+                plans.iter(),
+                lives,
+                at(second),
+            );
+            let wanted = wanted(&profile("shop", "p", 1), &agents);
+            (agents.withheld.iter().find_map(|said| said.until), wanted.message)
+        };
+        let alert = |second: i64, pod: &str| json!({"at": at(second).to_string(), "pod": pod, "container": "web", "model": "m", "estimator": "Novelty"});
+        let (until, message) = said(10 * hour, true, alert(hour, "web-1"));
+        assert_eq!(until, None);
+        let such = format!(
+            "at {} in container web of pod web-1 on n1, by Novelty of Model m. ",
+            at(hour)
+        );
+        assert!(message.contains(&such), "{message}");
+        for words in ["n1 (up to 4), n2 (up to 2)", "logs of the agents"] {
+            assert!(message.contains(words), "{message}");
+        }
+        let (_, hostile) = said(hour, true, alert(hour, &"\u{1b}[2J".repeat(500)));
+        assert!(!hostile.contains('\u{1b}') && hostile.len() < 1024, "{hostile}");
+
+        // Nobody lives who would take it back; of n2, nobody says when it was.
+        let end = hour + 5400;
+        let (until, message) = said(end - 1, false, alert(hour, "web-1"));
+        assert_eq!(until, Some(at(end)));
+        assert!(message.contains("on n1 (up to 4);"), "{message}");
+        assert_eq!(said(end, false, alert(hour, "web-1")), (None, String::new()));
+        assert_eq!(said(end, false, json!(null)), (None, String::new()));
+        assert_eq!(
+            said(hour, false, alert(end, "web-1")),
+            (None, String::new()),
+            "a time to come"
+        );
+    }
+
+    #[test]
     fn what_is_held_back_is_said_while_it_is_so_and_told_once() {
         let mut profile = profile("shop", "p", 1);
         let mut next = |withheld: [i64; 2], second| {
@@ -85,7 +153,14 @@ mod tests {
                 plan("n3", "another", 64),
             ];
             // Node n2 has no pod of the profile any more.
-            let agents = agents("shop", "p", &["n1".to_owned()].into(), plans.iter(), |_| true);
+            let agents = agents(
+                "shop",
+                "p",
+                &["n1".to_owned()].into(),
+                plans.iter(),
+                |_| true,
+                at(second),
+            );
             assert_eq!(agents.containers, 1, "of where its pods are");
             let next = status(
                 &profile,

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
-use vigia_crds::{KeptMode, NodePlan, TraceProfile, conditions};
+use vigia_crds::{KeptMode, NodePlan, ProfileOnNode, TraceProfile, WithheldAlert, conditions};
 
 use crate::nodeplan::claim::Claimants;
 use crate::pods::PodView;
@@ -117,7 +118,49 @@ pub struct Agents {
     /// Calls that were not counted.
     pub lost: i64,
     /// Nodes where the alert budget was spent of late, and how many windows were therefore not told.
-    pub withheld: Vec<(String, i64)>,
+    pub withheld: Vec<Withheld>,
+}
+
+/// What a node says of alerts that were not told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Withheld {
+    /// The node.
+    pub node: String,
+    /// How many at most.
+    pub windows: i64,
+    /// One of them.
+    pub one: Option<WithheldAlert>,
+    /// Until when it is believed, where the node's agent does not live: it takes it back an hour after the last one, and
+    /// whoever can end it must not thereby remove the trace.
+    pub until: Option<Timestamp>,
+}
+
+/// So long after the window that an agent names it would have taken back what it says: that one is no more than half an
+/// hour older than the last.
+const TAKEN_BACK: SignedDuration = SignedDuration::from_mins(90);
+/// A node's clock is no more than this fast.
+const FAST: SignedDuration = SignedDuration::from_mins(10);
+
+/// What this node says of alerts of a profile that were not told, if it is to be believed.
+fn withheld(node: String, here: &ProfileOnNode, lives: bool, now: Timestamp) -> Option<Withheld> {
+    let one = here.withheld_alert.clone();
+    let until = if lives {
+        None
+    } else {
+        // An agent that does not say when, as older ones do not, is believed while it lives.
+        let at = one.as_ref().map(|one| one.at.0)?;
+        let until = at.checked_add(TAKEN_BACK).ok()?;
+        if now >= until || at.duration_since(now) > FAST {
+            return None;
+        }
+        Some(until)
+    };
+    Some(Withheld {
+        node,
+        windows: here.alerts_withheld,
+        one,
+        until,
+    })
 }
 
 /// Profiles, by namespace and name, of which this node has to say what may outlast their pods: it withheld alerts within
@@ -129,13 +172,15 @@ pub fn told_here(plan: &NodePlan) -> impl Iterator<Item = (&str, &str)> {
 }
 
 /// What nodes say of a profile: those that it selects now, and, of what may outlast its pods, any that say it. What they
-/// keep less of, only those that are reachable: an agent takes that back itself.
+/// keep less of, only those that are reachable: an agent takes that back itself. What they withheld, those that are not
+/// for no longer than it would have taken them.
 pub fn agents<'a>(
     namespace: &str,
     name: &str,
     nodes: &BTreeSet<String>,
     plans: impl Iterator<Item = &'a NodePlan>,
     reachable: impl Fn(&str) -> bool,
+    now: Timestamp,
 ) -> Agents {
     let mut agents = Agents::default();
     for plan in plans {
@@ -145,7 +190,9 @@ pub fn agents<'a>(
             all.filter(|p| p.namespace == namespace && p.name == name)
         };
         for here in of_profile().filter(|here| here.alerts_withheld > 0) {
-            agents.withheld.push((plan.name_any(), here.alerts_withheld));
+            let node = plan.name_any();
+            let lives = reachable(&node);
+            agents.withheld.extend(withheld(node, here, lives, now));
         }
         if !nodes.contains(&plan.name_any()) {
             let over = of_profile().filter(|here| here.over_budget && reachable(&plan.name_any()));

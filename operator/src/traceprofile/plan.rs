@@ -53,7 +53,7 @@ pub fn status(
             agents
                 .withheld
                 .iter()
-                .fold(0, |all, (_, here)| all.saturating_add(*here)),
+                .fold(0, |all, said| all.saturating_add(said.windows)),
         ),
         conditions: conditions::apply(old, &wanted(profile, selection, agents, models), generation, now),
     }

@@ -48,6 +48,7 @@ pub async fn run(context: Arc<Context>) {
 }
 
 async fn reconcile(profile: Arc<TraceProfile>, context: Arc<Context>) -> Result<Option<Duration>, Error> {
+    let now = Timestamp::now();
     let namespace = profile.namespace().unwrap_or_default();
     let name = profile.name_any();
     if profile.metadata.deletion_timestamp.is_some() {
@@ -65,6 +66,7 @@ async fn reconcile(profile: Arc<TraceProfile>, context: Arc<Context>) -> Result<
         &selection.nodes,
         plans.iter().map(|plan| &**plan),
         |node| context.reachable(node),
+        now,
     );
     let named = profile.spec.models.iter().map(|m| m.name.clone());
     let unread = named.filter(|name| caches.model(&namespace, name).is_none());
@@ -88,11 +90,13 @@ async fn reconcile(profile: Arc<TraceProfile>, context: Arc<Context>) -> Result<
             context.triggers.nodes.cluster(node);
         }
     }
-    let next = status(&profile, &selection, &agents, &models, Timestamp::now());
+    let next = status(&profile, &selection, &agents, &models, now);
     let notes = [told, alerts::told].map(|told| told(profile.status.as_ref(), &next));
     context.door.status(&*profile, next).await?;
     for note in notes.iter().flatten() {
         context.events.mention(&profile.object_ref(&()), note).await;
     }
-    Ok(None)
+    // What nobody takes back ends by itself.
+    let until = agents.withheld.iter().filter_map(|said| said.until).min();
+    Ok(until.map(|until| until.duration_since(now).unsigned_abs()))
 }

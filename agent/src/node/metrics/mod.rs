@@ -404,6 +404,8 @@ mod tests {
             mode: VersionMode::Active,
             alert: Some(Severity::Low),
             told: Told::Begins,
+            aside: None,
+            started_ms: 0,
             seconds: 0.0,
         };
         let withheld = Scored {

@@ -61,7 +61,7 @@ fn what_is_kept_down_is_said_and_told_once() {
         let next = status(
             &profile,
             &selection,
-            &agents("shop", "p", &selection.nodes, plans.iter(), |_| true),
+            &agents("shop", "p", &selection.nodes, plans.iter(), |_| true, at(1)),
             &Models::default(),
             at(second),
         );
@@ -182,7 +182,7 @@ fn while_a_pod_is_replaced_what_was_kept_down_still_is() {
         };
         let told_of: Vec<_> = plans.iter().flat_map(crate::traceprofile::told_here).collect();
         let is_found = told_of.contains(&("shop", "p"));
-        let agents = agents("shop", "p", &selection.nodes, plans.iter(), |_| true);
+        let agents = agents("shop", "p", &selection.nodes, plans.iter(), |_| true, at(1));
         let next = status(&profile, &selection, &agents, &Models::default(), at(second));
         let note = told(profile.status.as_ref(), &next).map(|note| note.reason);
         profile.status = Some(next.clone());
@@ -228,9 +228,14 @@ fn what_nobody_takes_back_is_not_kept_down_without_end() {
         let mut profile = profile("shop", "p", 1);
         profile.spec.budget =
             budget.map(|cpu| serde_json::from_value(json!({"cpu": cpu})).expect("a budget"));
-        let said = agents("shop", "p", &BTreeSet::new(), [&plan].into_iter(), |node| {
-            node == "n1" && reachable
-        });
+        let said = agents(
+            "shop",
+            "p",
+            &BTreeSet::new(),
+            [&plan].into_iter(),
+            |node| node == "n1" && reachable,
+            at(1),
+        );
         let next = status(&profile, &Selection::default(), &said, &Models::default(), at(1));
         conditions::is_true(&next.conditions, WITHIN_BUDGET)
     };
@@ -350,7 +355,7 @@ fn agents_are_summed_over_nodes_and_a_broken_probe_is_named() {
     };
     let plans = [plan("n1", "True"), plan("n2", "False")];
     let nodes = BTreeSet::from(["n1".to_owned(), "n2".to_owned()]);
-    let said = agents("shop", "p", &nodes, plans.iter(), |_| true);
+    let said = agents("shop", "p", &nodes, plans.iter(), |_| true, at(1));
     assert_eq!((said.containers, said.answered), (4, 2));
     assert_eq!(said.broken, [("n2".to_owned(), "no BTF".to_owned())]);
     let selection = Selection {

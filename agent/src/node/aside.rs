@@ -1,0 +1,150 @@
+//! Which of the windows that an alert budget held back the log says in full: pure.
+//!
+//! Who has read the alerts that were told wants to know what the others were: an intruder who has spent a container's
+//! budget is seen nowhere else. While what a container does stays odd each of its windows is one, and says what the one
+//! before said. So the log has a line where there is something else to say, and one a minute where there is not.
+
+use vigia_model::calibration::Severity;
+use vigia_model::pipeline::EstimatorKind;
+use vigia_proto::v1;
+
+/// Lines of one container and Model at once.
+const BURST: f64 = 4.0;
+/// One more after this, in milliseconds.
+const REFILL_MS: f64 = 20_000.0;
+/// A line that says what the one before said comes this much later, in milliseconds.
+const AGAIN_MS: u64 = 60_000;
+
+/// What a line is about. What says the same is no news.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct About {
+    /// Who spoke.
+    pub estimator: EstimatorKind,
+    /// How loud.
+    pub severity: Severity,
+    /// The call that stands out most.
+    pub call: Option<&'static str>,
+}
+
+/// A window that is said in full.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Aside {
+    /// As the operator would have been told.
+    pub verdict: v1::Verdict,
+    /// Withheld windows of this container and Model since its last line, of which there was none.
+    pub unsaid: u32,
+}
+
+/// The lines of one container and Model.
+#[derive(Debug, Clone, Copy)]
+pub struct Lines {
+    room: f64,
+    at_ms: u64,
+    last: Option<(u64, About)>,
+    unsaid: u32,
+}
+
+impl Default for Lines {
+    fn default() -> Self {
+        Self {
+            room: BURST,
+            at_ms: 0,
+            last: None,
+            unsaid: 0,
+        }
+    }
+}
+
+impl Lines {
+    /// Takes in a window that was withheld, by the time at which it started; where it is to be said, how many before it
+    /// were not. A clock that is set back silences nothing.
+    pub fn window(&mut self, at_ms: u64, about: About) -> Option<u32> {
+        self.room = (self.room + at_ms.abs_diff(self.at_ms) as f64 / REFILL_MS).min(BURST);
+        self.at_ms = at_ms;
+        let is_news = self
+            .last
+            .is_none_or(|(said, last)| last != about || at_ms.abs_diff(said) >= AGAIN_MS);
+        if !is_news || self.room < 1.0 {
+            self.unsaid = self.unsaid.saturating_add(1);
+            return None;
+        }
+        self.room -= 1.0;
+        self.last = Some((at_ms, about));
+        Some(std::mem::take(&mut self.unsaid))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn about(call: &'static str) -> About {
+        About {
+            estimator: EstimatorKind::Deviation,
+            severity: Severity::High,
+            call: Some(call),
+        }
+    }
+
+    #[test]
+    fn what_goes_on_is_said_each_minute_and_what_is_new_at_once() {
+        let mut lines = Lines::default();
+        let mut said = |second: u64, call| lines.window(1_700_000_000_000 + second * 1000, about(call));
+        assert_eq!(said(0, "read"), Some(0), "the first");
+        for second in (2..60).step_by(2) {
+            assert_eq!(said(second, "read"), None, "{second}");
+        }
+        assert_eq!(said(60, "read"), Some(29));
+        assert_eq!(said(62, "read"), None);
+        assert_eq!(said(64, "connect"), Some(1), "it is another");
+        assert_eq!(said(66, "read"), Some(0));
+    }
+
+    #[test]
+    fn who_speaks_and_how_loud_is_news() {
+        let mut lines = Lines::default();
+        let quiet = About {
+            severity: Severity::Low,
+            ..about("read")
+        };
+        assert_eq!(lines.window(0, quiet), Some(0));
+        assert_eq!(lines.window(1, about("read")), Some(0), "it is graver");
+        let other = About {
+            estimator: EstimatorKind::Stide,
+            ..about("read")
+        };
+        assert_eq!(lines.window(2, other), Some(0));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_silences_nothing() {
+        let mut lines = Lines::default();
+        assert_eq!(lines.window(10_000_000, about("read")), Some(0));
+        assert_eq!(lines.window(10_001_000, about("read")), None);
+        assert_eq!(lines.window(1_000, about("read")), Some(1));
+    }
+
+    proptest! {
+        #[test]
+        fn no_minute_has_more_lines_than_are_due_and_none_is_forgotten(calls in prop::collection::vec(0usize..3, 1..400)) {
+            let mut lines = Lines::default();
+            let (mut said, mut unsaid) = (Vec::new(), 0u32);
+            for (at, call) in calls.iter().enumerate() {
+                let at_ms = at as u64 * 1000;
+                match lines.window(at_ms, about(["read", "write", "openat"][*call])) {
+                    Some(before) => {
+                        prop_assert_eq!(before, unsaid);
+                        unsaid = 0;
+                        said.push(at_ms);
+                    }
+                    None => unsaid += 1,
+                }
+            }
+            for at_ms in &said {
+                let minute = said.iter().filter(|s| (*at_ms..at_ms + 60_000).contains(s)).count();
+                prop_assert!(minute <= 7, "{minute}");
+            }
+        }
+    }
+}
