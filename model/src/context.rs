@@ -74,9 +74,11 @@ impl Gram {
             .flatten()
     }
 
-    /// A sequence without its last calls, so many of them.
-    pub const fn without_last(id: u64, calls: usize) -> u64 {
-        if calls < ORDER { id >> (BITS * calls) } else { 0 }
+    /// Its calls, so many in a row at a time: the latest first, and none where it has fewer.
+    pub fn runs(id: u64, calls: usize) -> impl Iterator<Item = u64> {
+        let len = Self::latest_first(id).count();
+        let run = (1 << (BITS * calls.min(ORDER))) - 1;
+        (0..(len + 1).saturating_sub(calls)).map(move |at| id >> (BITS * at) & run)
     }
 
     /// Whether a number is a sequence of two calls or more.
@@ -424,7 +426,13 @@ mod tests {
             let again = Gram::id_of(Gram::latest_first(id).collect::<Vec<_>>().into_iter().rev());
             let in_range = Gram::latest_first(id).all(|place| place < PLACES);
             prop_assert_eq!(Gram::is_id(id), again == id && id >> BITS != 0 && in_range);
-            prop_assert!(Gram::is_id(Gram::id_of(places)));
+            let id = Gram::id_of(places.iter().copied());
+            prop_assert!(Gram::is_id(id));
+            let latest = &places[places.len().saturating_sub(ORDER)..];
+            for calls in 1..=ORDER + 1 {
+                let runs: Vec<u64> = latest.windows(calls).rev().map(|run| Gram::id_of(run.iter().copied())).collect();
+                prop_assert_eq!(Gram::runs(id, calls).collect::<Vec<_>>(), runs);
+            }
         }
     }
 }

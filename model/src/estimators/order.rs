@@ -93,16 +93,18 @@ impl Ngrams {
 
     /// The most surprising of a window's sequences.
     pub fn oddest(&self, context: &Context) -> Vec<OddSequence> {
-        oddest(context.grams().iter().map(|&Gram { id, count }| {
+        let is_new = |id| is_new(&self.model, id);
+        let all = context.grams().iter().map(|&Gram { id, count }| {
             let surprise = self.surprise(id);
             let odd = OddSequence {
                 id,
                 times: count,
-                seen: !is_new(&self.model, id),
+                seen: !is_new(id),
                 surprise: Some(surprise),
             };
             (surprise, odd)
-        }))
+        });
+        oddest(all, is_new)
     }
 
     /// Mean surprise of the [`PEAK`] calls of a window that are the oddest after those before them, in nats; those that it
@@ -135,30 +137,25 @@ fn is_little(context: &Context) -> bool {
 
 /// Whether training saw no sequence that ends with this one.
 fn is_new(model: &NgramModel, id: u64) -> bool {
-    let calls: Vec<ngram::Call> = Gram::latest_first(id).map(|place| place as ngram::Call).collect();
-    let Some((&last, before)) = calls.split_first() else {
-        return false;
-    };
-    let mut history = History::default();
-    before.iter().rev().for_each(|&call| history.push(call));
-    model.unseen(&history, last, calls.len()) == Some(true)
+    let calls = Gram::latest_first(id).count();
+    last_after_others(id).is_some_and(|(history, last)| model.unseen(&history, last, calls) == Some(true))
 }
 
 fn surprise(model: &NgramModel, id: u64) -> f32 {
-    let mut history = History::default();
+    last_after_others(id).map_or(0.0, |(history, last)| model.surprise(&history, last) as f32)
+}
+
+fn last_after_others(id: u64) -> Option<(History, ngram::Call)> {
     let mut calls = [0; ORDER];
     let mut len = 0;
     for place in Gram::latest_first(id) {
         calls[len] = place as ngram::Call;
         len += 1;
     }
-    let Some((&last, before)) = calls[..len].split_first() else {
-        return 0.0;
-    };
-    for &call in before.iter().rev() {
-        history.push(call);
-    }
-    model.surprise(&history, last) as f32
+    let (&last, before) = calls[..len].split_first()?;
+    let mut history = History::default();
+    before.iter().rev().for_each(|&call| history.push(call));
+    Some((history, last))
 }
 
 /// The model that the runs themselves would make, of which these are the sequences.
@@ -244,10 +241,10 @@ impl Stide {
 
     /// Those of a window's sequences that training never saw: first the ones of which the fewest last calls do.
     pub fn oddest(&self, context: &Context) -> Vec<OddSequence> {
-        let is_new = |id: &u64| self.seen.binary_search(id).is_err();
-        let new = context.grams().iter().filter(|gram| is_new(&gram.id));
-        oddest(new.map(|&Gram { id, count }| {
-            let known = Gram::endings(id).filter(|ending| !is_new(ending)).count();
+        let is_new = |id| self.seen.binary_search(&id).is_err();
+        let new = context.grams().iter().filter(|gram| is_new(gram.id));
+        let all = new.map(|&Gram { id, count }| {
+            let known = Gram::endings(id).filter(|&ending| !is_new(ending)).count();
             let odd = OddSequence {
                 id,
                 times: count,
@@ -255,7 +252,8 @@ impl Stide {
                 surprise: None,
             };
             (-(known as f32), odd)
-        }))
+        });
+        oddest(all, is_new)
     }
 }
 
