@@ -2,9 +2,10 @@
 # The demo: the whole loop on a real cluster, as commands that a person could have typed.
 #
 # With KUBECONFIG set it uses that cluster, which must be able to pull $IMAGE_REGISTRY/{agent,operator,trainer,
-# demo-workload}:$IMAGE_TAG, and makes and deletes the namespaces vigia-system and shop there. Otherwise it
-# brings a cluster of three nodes up on this machine. An earlier run's remains are removed first. On failure, logs
-# and objects are kept in target/demo.
+# demo-workload}:$IMAGE_TAG, and makes the namespaces vigia-system and shop there. Otherwise it brings a cluster of
+# three nodes up on this machine. An earlier run's remains are removed first: namespaces that bear the demo's label.
+# Where others are in the way, or another Vigía runs, it changes nothing. On failure, logs and objects are kept in
+# target/demo.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PATH="$PWD/.vigia/bin:$PATH"
@@ -53,10 +54,11 @@ keep() {
     done
 }
 tracer=''
+changed_something=''
 at_exit() {
     local status=$?
     if [[ -n $tracer ]]; then kill "$tracer" 2>/dev/null || true; fi
-    if [[ $status != 0 ]]; then
+    if [[ $status != 0 && -n $changed_something ]]; then
         keep
         printf '\ndemo: it did not go as it should after %s; logs and objects are in %s\n' "$(clock)" "$kept" >&2
     fi
@@ -100,9 +102,23 @@ else
     say "export KUBECONFIG=$KUBECONFIG"
     "$cluster" load-image target/images/{agent,operator,trainer,demo-workload}.tar 2>/dev/null
 fi
+# Nothing is deleted that the demo did not make.
+for namespace in shop vigia-system; do
+    label=$(kubectl get namespace "$namespace" --ignore-not-found -o jsonpath='{.metadata.name}={.metadata.labels.vigia\.dev/demo}')
+    case $label in
+    '') ;;
+    "$namespace=true") say "Removing the namespace $namespace of an earlier run …" ;;
+    *) fail "the cluster has a namespace $namespace that no demo made, and the demo needs that name: nothing was changed.
+Use another cluster; or, if nobody misses it, say kubectl label namespace $namespace vigia.dev/demo=true, and the demo deletes it." ;;
+    esac
+done
+for namespace in $(kubectl get deployments -A -l app.kubernetes.io/name=vigia -o jsonpath='{.items[*].metadata.namespace}'); do
+    [[ $namespace == vigia-system ]] || fail "a Vigía is installed in the namespace $namespace, and the demo would change \
+the API and the NodePlans that are its: nothing was changed. Use another cluster."
+done
 [[ -n $ours ]] || scripts/build-images.sh cli
 PATH="$PWD/${CARGO_TARGET_DIR:-target}/$triple/release:$PATH"
-if kubectl get namespace shop vigia-system >/dev/null 2>&1; then say 'Removing what an earlier run left …'; fi
+changed_something=yes
 # While the operator lives it clears its finalizers; then it may go.
 kubectl delete namespace shop --ignore-not-found --timeout=90s >/dev/null 2>&1 || fail 'the namespace shop does not go away'
 helm uninstall vigia --namespace vigia-system --ignore-not-found --wait --timeout 90s >/dev/null 2>&1 || true
@@ -115,7 +131,12 @@ run kubectl get nodes
 title 'Install Vigía with Helm'
 installed=$SECONDS
 kubectl apply --server-side --force-conflicts -f charts/vigia/crds >/dev/null
-run helm upgrade --install vigia charts/vigia --namespace vigia-system --create-namespace \
+kubectl apply -f - >/dev/null <<'EOF'
+apiVersion: v1
+kind: Namespace
+metadata: {name: vigia-system, labels: {vigia.dev/demo: "true"}}
+EOF
+run helm upgrade --install vigia charts/vigia --namespace vigia-system \
     --values examples/demo/values.yaml --set "images.registry=$registry,images.tag=$tag" \
     --wait --timeout 3m --hide-notes
 run kubectl -n vigia-system get pods -o wide
