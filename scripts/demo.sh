@@ -88,7 +88,8 @@ at_least() { [[ $(get "$1" "$2" "$3") -ge $4 ]] 2>/dev/null; }
 title 'A cluster'
 ours=''
 if [[ -n ${KUBECONFIG:-} ]]; then
-    say "KUBECONFIG is set: that cluster is used. Its nodes must be able to pull $registry/<part>:$tag."
+    say "KUBECONFIG is set: that cluster is used. Its nodes must be able to pull $registry/{agent,operator,trainer,demo-workload}:$tag"
+    say '(IMAGE_REGISTRY and IMAGE_TAG name others; make images builds them). Namespaces: vigia-system and shop.'
     kubectl version >/dev/null || fail "no cluster answers at KUBECONFIG=$KUBECONFIG"
 else
     ours=yes
@@ -145,7 +146,13 @@ look 'one agent a node; it has the capabilities BPF and PERFMON and nothing else
 # ---- the workload ------------------------------------------------------------------------------------------
 
 title 'A workload: six redis servers on three nodes, each under load'
-run kubectl apply -f examples/demo/workload.yaml
+if [[ $registry:$tag == localhost/vigia:dev ]]; then
+    run kubectl apply -f examples/demo/workload.yaml
+else
+    workload="s#localhost/vigia/demo-workload:dev#$registry/demo-workload:$tag#"
+    say "$bold\$ sed '$workload' examples/demo/workload.yaml | kubectl apply -f -$off"
+    sed "$workload" examples/demo/workload.yaml | kubectl apply -f -
+fi
 kubectl -n shop rollout status statefulset/redis statefulset/load --timeout=120s >/dev/null ||
     kubectl -n shop rollout status statefulset/redis --timeout=60s >/dev/null || fail 'the workload does not start'
 kubectl -n shop wait --for=condition=Ready pod/listener --timeout=60s >/dev/null
