@@ -29,7 +29,6 @@ cluster-down: ## Take the cluster down; nothing of it is left
 ##@ See it, use it
 .PHONY: demo
 demo: ## Show the whole loop on a cluster: KUBECONFIG's, or one on this machine
-	@scripts/setup.sh demo
 	@scripts/demo.sh
 
 .PHONY: images

@@ -86,17 +86,22 @@ at_least() { [[ $(get "$1" "$2" "$3") -ge $4 ]] 2>/dev/null; }
 # ---- the cluster -------------------------------------------------------------------------------------------
 
 title 'A cluster'
-ours=''
-if [[ -n ${KUBECONFIG:-} ]]; then
+cluster=${CARGO_TARGET_DIR:-target}/debug/vigia-cluster
+# The path that `make cluster-up` and an earlier demo told to export is of a cluster of ours.
+ours=yes
+if [[ -n ${KUBECONFIG:-} && ! (-x $cluster && $("$cluster" kubeconfig 2>/dev/null) == "$KUBECONFIG") ]]; then
+    ours=''
+fi
+if [[ -z $ours ]]; then
     say "KUBECONFIG is set: that cluster is used. Its nodes must be able to pull $registry/{agent,operator,trainer,demo-workload}:$tag"
     say '(IMAGE_REGISTRY and IMAGE_TAG name others; make images builds them). Namespaces: vigia-system and shop.'
+    scripts/setup.sh elsewhere
     kubectl version >/dev/null || fail "no cluster answers at KUBECONFIG=$KUBECONFIG"
 else
-    ours=yes
     say 'etcd, API server, controllers, scheduler, DNS and three nodes with containerd and kubelet, on this machine.'
+    scripts/setup.sh demo
     scripts/build-images.sh
     cargo build --quiet --package vigia-e2e --bin vigia-cluster
-    cluster=${CARGO_TARGET_DIR:-target}/debug/vigia-cluster
     "$cluster" up --nodes 3 >/dev/null
     KUBECONFIG=$("$cluster" kubeconfig)
     export KUBECONFIG
@@ -121,7 +126,9 @@ done
 PATH="$PWD/${CARGO_TARGET_DIR:-target}/$triple/release:$PATH"
 changed_something=yes
 # While the operator lives it clears its finalizers; then it may go.
-kubectl delete namespace shop --ignore-not-found --timeout=90s >/dev/null 2>&1 || fail 'the namespace shop does not go away'
+kubectl delete namespace shop --ignore-not-found --timeout=90s >/dev/null 2>&1 ||
+    fail "the namespace shop does not go away: kubectl -n shop get trainingruns; where no operator runs that would take the
+finalizer of one away: kubectl -n shop patch trainingrun NAME --type merge -p '{\"metadata\":{\"finalizers\":null}}'"
 helm uninstall vigia --namespace vigia-system --ignore-not-found --wait --timeout 90s >/dev/null 2>&1 || true
 kubectl delete namespace vigia-system --ignore-not-found --timeout=90s >/dev/null
 kubectl delete nodeplans --all --ignore-not-found >/dev/null 2>&1 || true
@@ -132,10 +139,13 @@ run kubectl get nodes
 title 'Install Vigía with Helm'
 installed=$SECONDS
 kubectl apply --server-side --force-conflicts -f charts/vigia/crds >/dev/null
+# Privileged is for the agents' two capabilities and their mounts of the node's folders, where admission asks.
 kubectl apply -f - >/dev/null <<'EOF'
 apiVersion: v1
 kind: Namespace
-metadata: {name: vigia-system, labels: {vigia.dev/demo: "true"}}
+metadata:
+  name: vigia-system
+  labels: {vigia.dev/demo: "true", pod-security.kubernetes.io/enforce: privileged}
 EOF
 run helm upgrade --install vigia charts/vigia --namespace vigia-system \
     --values examples/demo/values.yaml --set "images.registry=$registry,images.tag=$tag" \

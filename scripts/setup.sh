@@ -5,6 +5,7 @@
 #   scripts/setup.sh test       to run its tests: a test runner, linters, the control plane's programs
 #   scripts/setup.sh cluster    to bring a cluster up: the node's programs and tools
 #   scripts/setup.sh demo       to show the demo: images, Helm, a workload
+#   scripts/setup.sh elsewhere  to show it on a cluster that there is
 #   scripts/setup.sh bench      to measure against others
 #   scripts/setup.sh all        (default) everything above
 #
@@ -125,6 +126,13 @@ setup_demo() {
     packages buildah busybox-static jq redis-server
 }
 
+setup_elsewhere() {
+    setup_build
+    # Those that the user has talk to the user's cluster.
+    if command -v kubectl >/dev/null && command -v helm >/dev/null; then return; fi
+    part kubernetes kubectl helm
+}
+
 setup_bench() {
     setup_build
     packages bpftrace strace redis-server redis-tools
@@ -133,10 +141,10 @@ setup_bench() {
 [[ $# -gt 0 ]] || set -- all
 for what in "$@"; do
     case $what in
-    build | test | cluster | demo | bench) "setup_$what" ;;
+    build | test | cluster | demo | elsewhere | bench) "setup_$what" ;;
     all) for each in test cluster demo bench; do "setup_$each"; done ;;
     *)
-        sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+        sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
         exit 2
         ;;
     esac

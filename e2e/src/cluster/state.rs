@@ -45,9 +45,9 @@ impl State {
     /// Writes the state so that a reader sees all of it or none.
     pub fn write(&self, layout: &Layout) -> Result<()> {
         let new = layout.path("state.json.new");
-        fs::write(&new, serde_json::to_vec_pretty(self)?)?;
-        fs::rename(&new, layout.path("state.json"))?;
-        Ok(())
+        fs::write(&new, serde_json::to_vec_pretty(self)?)
+            .and_then(|()| fs::rename(&new, layout.path("state.json")))
+            .with_context(|| format!("writing {new}"))
     }
 
     fn read(layout: &Layout) -> Option<Self> {
@@ -135,9 +135,9 @@ pub fn claim(layout: &Layout, state: &State) -> Result<Claim> {
         Found::Running(state) => Claim::Running(state),
         Found::Starting => Claim::Starting,
         Found::Nothing | Found::Remains => {
-            fs::create_dir_all(layout.dir().join("logs"))?;
-            fs::create_dir_all(layout.dir().join("run"))?;
-            fs::create_dir_all(layout.dir().join("images"))?;
+            for folder in ["logs", "run", "images"].map(|name| layout.dir().join(name)) {
+                fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+            }
             state.write(layout)?;
             Claim::Ours
         }

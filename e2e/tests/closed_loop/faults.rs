@@ -68,29 +68,47 @@ fn phase(world: &World, run: &str) -> Result<Value> {
     Ok(world.get("trainingrun", run)?["status"]["phase"].clone())
 }
 
+/// The workers of redis-1 that there are: name, and whether it has yet to end.
+fn workers(world: &World) -> Result<Vec<(String, String, bool)>> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let pods = world.list(SYSTEM, "pods")?.into_iter();
+    Ok(pods
+        .filter(|pod| pod["metadata"]["labels"]["vigia.dev/run-name"] == "redis-1")
+        .map(|pod| {
+            let metadata = &pod["metadata"];
+            let index = text(&metadata["labels"]["batch.kubernetes.io/job-completion-index"]);
+            let goes_on =
+                ["Pending", "Running"].contains(&pod["status"]["phase"].as_str().unwrap_or_default());
+            (
+                text(&metadata["name"]),
+                index,
+                goes_on && metadata["deletionTimestamp"].is_null(),
+            )
+        })
+        .collect())
+}
+
 fn operator_and_worker_die_in_training(world: &World) -> Result<()> {
-    world.until("the first training", 300, || {
-        Ok(!world
-            .list(SYSTEM, "pods")?
-            .iter()
-            .all(|pod| pod["metadata"]["labels"]["vigia.dev/run-name"].is_null()))
+    let at_work = || Ok(workers(world)?.into_iter().find(|(_, _, goes_on)| *goes_on));
+    world.until("a worker of the first training", 300, || {
+        at_work().map(|it| it.is_some())
     })?;
-    let workers = world.list(SYSTEM, "pods")?;
-    let worker = workers
-        .iter()
-        .find(|pod| pod["metadata"]["labels"]["vigia.dev/run-name"] == "redis-1")
-        .and_then(|pod| pod["metadata"]["name"].as_str())
-        .context("no worker")?;
-    // It may have ended already: then there is nothing to kill, and nothing to survive.
-    let _ = world.kubectl(&[
+    let (worker, index, _) = at_work()?.context("the worker had ended before it could be killed")?;
+    world.kubectl(&[
         "-n",
         SYSTEM,
         "delete",
         "pod",
-        worker,
+        &worker,
         "--grace-period=0",
         "--force",
-    ]);
+    ])?;
+    // Were it not so, the worker would have ended by itself and the test would have killed nothing.
+    world.until("another worker in its place", 60, || {
+        Ok(workers(world)?
+            .iter()
+            .any(|(name, place, _)| *place == index && *name != worker))
+    })?;
     for _ in 0..3 {
         let_pass(some_time(Duration::from_secs(6)));
         kill(world, OPERATOR)?;
@@ -107,9 +125,11 @@ fn operator_and_worker_die_in_training(world: &World) -> Result<()> {
 }
 
 fn operator_agent_and_node_die_in_a_rollout(world: &World) -> Result<()> {
-    world.until("a rollout of redis-v1", 120, || {
-        Ok(world.get("model", "redis")?["status"]["rollout"]["version"]["name"] == "redis-v1")
-    })?;
+    let under_way = || {
+        let rollout = world.get("model", "redis")?["status"]["rollout"].clone();
+        Ok(rollout["version"]["name"] == "redis-v1" && rollout["phase"] == "Progressing")
+    };
+    world.until("a rollout of redis-v1", 120, under_way)?;
     // The operator's volume is on one node's disk: another node loses its power.
     let home = world
         .list(SYSTEM, "pods")?
@@ -127,6 +147,10 @@ fn operator_agent_and_node_die_in_a_rollout(world: &World) -> Result<()> {
         .cluster
         .node(victim.context("every node is the operator's")?)?;
     victim.power_off()?;
+    world.ensure(
+        under_way()?,
+        "the rollout had ended before the node's power was cut",
+    )?;
     for _ in 0..3 {
         let_pass(some_time(Duration::from_secs(8)));
         kill(world, OPERATOR)?;
