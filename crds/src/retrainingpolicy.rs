@@ -55,9 +55,8 @@ pub struct RetrainingPolicySpec {
 
     /// Least time between the starts of two runs; a failed one doubles it, up to 24 hours. Not waited for once: where the
     /// artifact of the version that serves is lost, where that version scores no window since spec.capture was changed, and
-    /// where a first version failed and there are twice the windows that it had, unless that was itself such a try, with
-    /// less than twice the windows of the run before it or with that one deleted (historyLimit). A Go duration between 10s
-    /// and 720h.
+    /// where a first version failed and there are twice the windows that it had: one such try between two cooldowns, and
+    /// with historyLimit 1 one until a run succeeds. A Go duration between 10s and 720h.
     #[serde(default = "default_cooldown")]
     #[schemars(schema_with = "crate::traceprofile::duration_schema")]
     #[x_kube(validation = crate::traceprofile::between("10s", "720h")
@@ -181,7 +180,8 @@ pub struct TrainingTemplate {
     #[x_kube(validation = Rule::new("self.all(g, self.exists_one(h, h.metric == g.metric && has(h.atMost) == has(g.atMost)))")
         .message("gates bounds a metric twice on the same side: write one gate for each bound"))]
     pub gates: Vec<TrainingGate>,
-    /// A run that takes longer has failed. A Go duration between 30s and 24h.
+    /// A run has failed when its training takes longer, and half a minute more in which what is done may
+    /// still be handed over. A Go duration between 30s and 24h.
     #[serde(default = "crate::trainingrun::default_timeout")]
     #[schemars(schema_with = "crate::traceprofile::duration_schema")]
     #[x_kube(validation = crate::traceprofile::between("30s", "24h")
@@ -281,7 +281,7 @@ pub struct RetrainingPolicyStatus {
 pub struct LastRun {
     /// Name of the TrainingRun.
     pub name: String,
-    /// Why: `ColdStart` or `Drift`.
+    /// Why: `ColdStart`, `Drift`, `ArtifactLost` or `CaptureChanged`.
     pub reason: String,
     /// When it was started.
     pub started_at: Time,

@@ -8,9 +8,29 @@ pub fn counted(number: impl Into<u64>, one: &str) -> String {
     }
 }
 
+/// Names as a sentence has them: `NGram, NGramPeak and STIDE`.
+pub fn listed(names: &[&str]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => (*one).to_owned(),
+        [before @ .., last] => format!("{} and {last}", before.join(", ")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_has_one_and() {
+        assert_eq!(listed(&[]), "");
+        assert_eq!(listed(&["NGram"]), "NGram");
+        assert_eq!(listed(&["NGram", "STIDE"]), "NGram and STIDE");
+        assert_eq!(
+            listed(&["NGram", "NGramPeak", "STIDE"]),
+            "NGram, NGramPeak and STIDE"
+        );
+    }
 
     #[test]
     fn one_is_not_many() {

@@ -30,7 +30,7 @@ use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use self::counted::counted;
+pub use self::counted::{counted, listed};
 pub(crate) use self::ledger::ONGOING;
 use self::ledger::{BURST, Decision, Key, Ledger, SERIES_WRITES, beyond, goes_on};
 use crate::apply::FIELD_MANAGER;

@@ -119,12 +119,11 @@ fn serves(
     let (done, all) = (nodes.iter().filter(scores).count(), nodes.len());
     let (name, rollout) = (&serving.name, rollout(status));
     if done == all {
-        return Wanted::new(
-            READY,
-            true,
-            "Serving",
-            format!("{name} serves on {}{rollout}", counted(all as u64, "node")),
-        );
+        let on = match all {
+            0 => "; no node runs anything that it scores just now".to_owned(),
+            all => format!(" on {}", counted(all as u64, "node")),
+        };
+        return Wanted::new(READY, true, "Serving", format!("{name} serves{on}{rollout}"));
     }
     let is_lost = find(versions, &serving.digest).is_some_and(|v| !v.stored);
     let silent = nodes.iter().filter(|n| !scores(n));
@@ -336,6 +335,14 @@ mod tests {
         assert_eq!(
             said(&all, true),
             (Some(true), "Serving", "m-v1 serves on 2 nodes".to_owned())
+        );
+        assert_eq!(
+            said(&[], true),
+            (
+                Some(true),
+                "Serving",
+                "m-v1 serves; no node runs anything that it scores just now".to_owned()
+            )
         );
         let some = [node("a", active), node("b", fetching)];
         let (status, reason, message) = said(&some, true);

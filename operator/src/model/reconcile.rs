@@ -68,12 +68,18 @@ async fn reconcile(model: Arc<Model>, context: Arc<Context>) -> Result<Option<Du
     let serving = status.serving.as_ref();
     let serving = serving.and_then(|s| objects.iter().find(|v| v.spec.digest == s.digest));
     let serving = serving.map(|v| &**v);
-    let members = serving.map_or(vec![], |v| context.artifacts.of_order(&v.spec.digest));
+    let members = serving.map_or(Some(vec![]), |v| context.artifacts.of_order(&v.spec.digest));
+    let before = conditions::find(&current.conditions, conditions::READY).map(|ready| ready.message.as_str());
     let plans: Vec<_> = nodes
         .iter()
         .filter_map(|n| context.caches.plan(&n.name))
         .collect();
-    let silent = silent::of_model(&members, &profiles, plans.iter().map(|plan| &**plan));
+    let silent = silent::of_model(
+        members.as_deref(),
+        before,
+        &profiles,
+        plans.iter().map(|plan| &**plan),
+    );
     for ready in wanted
         .iter_mut()
         .filter(|c| c.type_ == conditions::READY && c.status == Some(true))
@@ -94,11 +100,15 @@ async fn reconcile(model: Arc<Model>, context: Arc<Context>) -> Result<Option<Du
     status.conditions = conditions::apply(&status.conditions, &wanted, generation, now);
     let refused = tell_trace(&model, &current, &mut status, &objects, &context);
     // Before the write, so that a kill after it leaves nothing unsaid; said twice, they are one.
-    for note in next.notes.iter().chain(&refused).chain(&changed) {
-        tracing::info!(target: "audit", action = note.reason, namespace, model = name, note = note.note);
+    let notes = || next.notes.iter().chain(&refused).chain(&changed);
+    for note in notes() {
         context.events.mention(&model.object_ref(&()), note).await;
     }
     context.door.status(&*model, status.clone()).await?;
+    // After it: what was looked at in a cache that lags is refused there, and would be recorded twice.
+    for note in notes() {
+        tracing::info!(target: "audit", action = note.reason, namespace, model = name, note = note.note);
+    }
     for note in &next.notes {
         let reason = note.reason.to_owned();
         context

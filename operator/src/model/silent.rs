@@ -7,6 +7,8 @@ use kube::ResourceExt;
 use vigia_crds::{KeptMode, NodePlan, TraceProfile};
 use vigia_model::pipeline::{EstimatorKind, Pipeline};
 
+use crate::events::listed;
+
 /// Nodes in a message before "and N more".
 const NAMED: usize = 3;
 
@@ -17,12 +19,18 @@ pub fn of_order(pipeline: &Pipeline) -> Vec<&'static str> {
 }
 
 /// What there is to say, after a sentence, of a profile that is kept to counts somewhere and of the members of its Models;
-/// nothing where there are none.
-pub fn of_profile(models: &[(String, Vec<&'static str>)]) -> String {
+/// nothing where there are none. While the members of one are not known, what was said before is said still: else each
+/// start of the operator would take it back and tell it anew.
+pub fn of_profile(models: &[(String, Option<Vec<&'static str>>)], before: Option<&str>) -> String {
+    if models.iter().any(|(_, members)| members.is_none())
+        && let Some((_, kept)) = before.and_then(|before| before.split_once(SILENT))
+    {
+        return format!(". {SILENT}{kept}");
+    }
     let said: Vec<String> = models
         .iter()
-        .filter(|(_, members)| !members.is_empty())
-        .map(|(model, members)| format!("{} of Model {model}", members.join(" and ")))
+        .filter_map(|(model, members)| Some((model, members.as_deref().filter(|all| !all.is_empty())?)))
+        .map(|(model, members)| format!("{} of Model {model}", listed(members)))
         .collect();
     match said.as_slice() {
         [] => String::new(),
@@ -33,16 +41,23 @@ pub fn of_profile(models: &[(String, Vec<&'static str>)]) -> String {
     }
 }
 
-/// By which the sentence is known.
+/// By which the sentence is known, which is the last of its message.
 pub const SILENT: &str = "Without a say in mode Counts";
+/// The same of a Model.
+const SILENT_ON: &str = "; without a say on ";
 
 /// What there is to say, after a sentence, of a version with these members where nodes keep profiles that name its Model to
-/// counts.
+/// counts. While they are not known, what was said before is said still.
 pub fn of_model<'a>(
-    members: &[&str],
+    members: Option<&[&str]>,
+    before: Option<&str>,
     profiles: &[impl AsRef<TraceProfile>],
     plans: impl Iterator<Item = &'a NodePlan>,
 ) -> String {
+    let Some(members) = members else {
+        let kept = before.and_then(|before| before.split_once(SILENT_ON));
+        return kept.map_or_else(String::new, |(_, kept)| format!("{SILENT_ON}{kept}"));
+    };
     if members.is_empty() {
         return String::new();
     }
@@ -72,12 +87,12 @@ pub fn of_model<'a>(
         more => format!(" and {more} more"),
     };
     format!(
-        "; without a say on {}{}, where spec.budget leaves TraceProfile {profile}{} no more than counts, as members that \
+        "{SILENT_ON}{}{}, where spec.budget leaves TraceProfile {profile}{} no more than counts, as members that \
          look at which calls come after which: {}",
         nodes.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", "),
         more(nodes.len(), NAMED),
         more(kept.len(), 1),
-        members.join(" and "),
+        listed(members),
     )
 }
 
@@ -90,19 +105,32 @@ mod tests {
 
     #[test]
     fn the_members_that_are_silent_are_named_with_their_model() {
-        let model = |name: &str, members: &[&'static str]| (name.to_owned(), members.to_vec());
-        assert_eq!(of_profile(&[]), "");
-        assert_eq!(of_profile(&[model("m", &[])]), "");
-        let said = of_profile(&[
-            model("m", &["NGram", "STIDE"]),
+        let model = |name: &str, members: &[&'static str]| (name.to_owned(), Some(members.to_vec()));
+        assert_eq!(of_profile(&[], None), "");
+        assert_eq!(of_profile(&[model("m", &[])], None), "");
+        let models = [
+            model("m", &["NGram", "NGramPeak", "STIDE"]),
             model("n", &[]),
             model("o", &["STIDE"]),
-        ]);
+        ];
+        let said = of_profile(
+            &models,
+            Some("the probe takes more. Without a say in mode Counts: all"),
+        );
         assert_eq!(
             said,
-            ". Without a say in mode Counts, as members that look at which calls come after which: NGram and STIDE of \
-             Model m, STIDE of Model o"
+            ". Without a say in mode Counts, as members that look at which calls come after which: NGram, NGramPeak and \
+             STIDE of Model m, STIDE of Model o"
         );
+        // The operator has started, and has not looked at the artifact.
+        let [known, _, _] = models;
+        let starting = [known, ("o".to_owned(), None)];
+        let before = format!("the probe takes more{said}");
+        assert_eq!(of_profile(&starting, Some(&before)), said);
+        for before in [None, Some("all is well")] {
+            assert!(of_profile(&starting, before).ends_with("STIDE of Model m"));
+            assert_eq!(of_profile(&starting[1..], before), "");
+        }
     }
 
     #[test]
@@ -117,7 +145,8 @@ mod tests {
             .expect("a plan")
         };
         let profiles = [Arc::new(profile("shop", "web", 1))];
-        let said = |members: &[&str], plans: &[NodePlan]| of_model(members, &profiles, plans.iter());
+        let said =
+            |members: &[&str], plans: &[NodePlan]| of_model(Some(members), None, &profiles, plans.iter());
         let down = [
             plan("n1", "web", "Counts", true),
             plan("n2", "web", "Sampled", true),
@@ -128,6 +157,13 @@ mod tests {
              which calls come after which: STIDE"
         );
         assert_eq!(said(&[], &down), "", "it looks at counts");
+        let before = format!("m-v1 serves on 2 nodes{}", said(&["STIDE"], &down));
+        let starting = |before| of_model(None, before, &profiles, down.iter());
+        assert_eq!(starting(Some(&before)), said(&["STIDE"], &down), "as it was");
+        assert_eq!(
+            [starting(None), starting(Some("m-v1 serves on 2 nodes"))],
+            ["", ""]
+        );
         assert_eq!(said(&["STIDE"], &down[1..]), "", "a part is measured");
         assert_eq!(
             said(&["STIDE"], &[plan("n1", "web", "Counts", false)]),
@@ -142,9 +178,10 @@ mod tests {
         let many: Vec<NodePlan> = (0..5)
             .map(|n| plan(&format!("n{n}"), "web", "Counts", true))
             .collect();
-        let said = said(&["NGram", "STIDE"], &many);
+        let said = said(&["NGram", "NGramPeak", "STIDE"], &many);
         assert!(
-            said.contains("on n0, n1, n2 and 2 more, where") && said.ends_with(": NGram and STIDE"),
+            said.contains("on n0, n1, n2 and 2 more, where")
+                && said.ends_with(": NGram, NGramPeak and STIDE"),
             "{said}"
         );
     }

@@ -42,12 +42,10 @@ impl Artifacts {
         all.get(digest).map(|known| known.validation.clone())
     }
 
-    /// The members of an artifact that look at which calls come after which; none where it was not verified since the start.
-    pub fn of_order(&self, digest: &str) -> Vec<&'static str> {
+    /// The members of an artifact that look at which calls come after which, where it was verified since the start.
+    pub fn of_order(&self, digest: &str) -> Option<Vec<&'static str>> {
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        all.get(digest)
-            .map(|known| known.of_order.clone())
-            .unwrap_or_default()
+        all.get(digest).map(|known| known.of_order.clone())
     }
 
     /// Forgets what does not hold any more; says whether it was known, which it is not again until its bytes are back.
@@ -79,10 +77,16 @@ async fn reconcile(version: Arc<ModelVersion>, context: Arc<Context>) -> Result<
     }
     let finding = look(&version, &context).await?;
     let next = status(&version, &finding, Timestamp::now());
-    if is_news(version.status.as_ref(), &next) {
+    let news = is_news(version.status.as_ref(), &next);
+    // Before the write, so that a kill after it leaves nothing unsaid; said twice, they are one.
+    if news {
         tell(&version, &finding, &context).await;
     }
     context.door.status(&*version, next).await?;
+    // After it: what was looked at in a cache that lags is refused there, and would be recorded twice.
+    if news {
+        audit(&version, &finding, &context);
+    }
     let is_missing = matches!(finding, Finding::Waiting { .. } | Finding::Unstored { .. });
     Ok(is_missing.then_some(LOOK_AGAIN))
 }
@@ -157,8 +161,10 @@ async fn look(version: &ModelVersion, context: &Arc<Context>) -> Result<Finding,
         stored.map_err(|e| Error::Other(format!("store {digest}: {e}")))?;
     }
     if context.artifacts.put(&digest, &artifact) {
-        // Profiles say which of its members are silent.
-        for profile in context.caches.profiles_naming(&namespace, &model.name_any()) {
+        // Its Model and profiles say which of its members are silent.
+        let name = model.name_any();
+        context.triggers.models.namespaced(&namespace, &name);
+        for profile in context.caches.profiles_naming(&namespace, &name) {
             context
                 .triggers
                 .profiles
@@ -207,51 +213,59 @@ fn trusted(model: &Model, operator: &PublicKey) -> TrustedKeys {
     trusted
 }
 
+fn audit(version: &ModelVersion, finding: &Finding, context: &Context) {
+    let namespace = version.namespace().unwrap_or_default();
+    let (version, digest, model) = (
+        version.name_any(),
+        &version.spec.digest,
+        &version.spec.model_ref.name,
+    );
+    match finding {
+        Finding::Waiting { .. } => {}
+        Finding::Verified { signer, .. } => {
+            tracing::info!(target: "audit", action = "verified", namespace, model, version, digest, signer);
+        }
+        Finding::Unstored { message, .. } => {
+            tracing::warn!(target: "audit", action = "lost", namespace, model, version, digest, message);
+        }
+        Finding::Revoked => {
+            tracing::info!(target: "audit", action = "revoked", namespace, model, version, digest);
+        }
+        Finding::Refused { reason, message } => {
+            tracing::warn!(target: "audit", action = "refused", namespace, model, version, digest, reason, message);
+            let reason = (*reason).to_owned();
+            let refused = &context.metrics.refused;
+            refused.get_or_create(&ReasonLabels { reason }).inc();
+        }
+    }
+}
+
 async fn tell(version: &ModelVersion, finding: &Finding, context: &Context) {
     let namespace = version.namespace().unwrap_or_default();
     let (name, digest) = (version.name_any(), &version.spec.digest);
     let model = &version.spec.model_ref.name;
     let (severity, reason, sentence) = match finding {
         Finding::Waiting { .. } => return,
-        Finding::Verified { signer, .. } => {
-            tracing::info!(target: "audit", action = "verified", namespace, model, version = name, digest, signer);
-            (
-                Severity::Normal,
-                "ArtifactVerified",
-                format!("{name} is verified, signed by key {signer}"),
-            )
-        }
-        Finding::Unstored { message, .. } => {
-            tracing::warn!(target: "audit", action = "lost", namespace, model, version = name, digest, message);
-            (
-                Severity::Warning,
-                "ArtifactLost",
-                format!("{name} stays verified, but its bytes cannot be given to nodes: {message}"),
-            )
-        }
-        Finding::Revoked => {
-            tracing::info!(target: "audit", action = "revoked", namespace, model, version = name, digest);
-            (
-                Severity::Warning,
-                "ArtifactRevoked",
-                format!("{name} is revoked and runs nowhere"),
-            )
-        }
-        Finding::Refused { reason, message } => {
-            tracing::warn!(target: "audit", action = "refused", namespace, model, version = name, digest, reason, message);
-            context
-                .metrics
-                .refused
-                .get_or_create(&ReasonLabels {
-                    reason: (*reason).to_owned(),
-                })
-                .inc();
-            (
-                Severity::Warning,
-                "ArtifactRefused",
-                format!("{name} is refused ({reason}): {message}"),
-            )
-        }
+        Finding::Verified { signer, .. } => (
+            Severity::Normal,
+            "ArtifactVerified",
+            format!("{name} is verified, signed by key {signer}"),
+        ),
+        Finding::Unstored { message, .. } => (
+            Severity::Warning,
+            "ArtifactLost",
+            format!("{name} stays verified, but its bytes cannot be given to nodes: {message}"),
+        ),
+        Finding::Revoked => (
+            Severity::Warning,
+            "ArtifactRevoked",
+            format!("{name} is revoked and runs nowhere"),
+        ),
+        Finding::Refused { reason, message } => (
+            Severity::Warning,
+            "ArtifactRefused",
+            format!("{name} is refused ({reason}): {message}"),
+        ),
     };
     let note = Note {
         severity,

@@ -246,16 +246,15 @@ fn in_vain(o: &Observed<'_>, model: &ModelView, last: &LastRun) -> bool {
 
 /// Windows from which on a run for a first version that failed is worth another before its time: nothing is scored
 /// meanwhile, and what too few windows did not teach twice as many may. Only where a run can take so many, and unless the
-/// last was such a try, before its time, and did not take twice as many as the one before it: then it is not for want of
-/// windows, and the cluster would train for ever. Where the one before is gone, that cannot be told.
+/// last was such a try: windows that double again and again would never let a cooldown hold, and what two runs did not
+/// come to may not be for want of them. Where the one before is gone, that cannot be told.
 fn enough_for_another(o: &Observed<'_>, model: &ModelView, last: &LastRun) -> Option<u64> {
     let run = o.runs.iter().find(|run| run.name == last.name)?;
     let first = model.serving.is_none() && model.candidate.is_none();
-    let twice = |run: &RunView| run.windows.saturating_mul(2);
+    let twice = run.windows.saturating_mul(2);
     let most = u64::try_from(o.spec.training.data.max_windows).unwrap_or(0);
-    let helps = failures(o) < 2
-        || before(o, run).is_some_and(|before| !was_early(o, run, before) || run.windows >= twice(before));
-    (first && run.failed && run.windows > 0 && twice(run) <= most && helps).then(|| twice(run))
+    let helps = failures(o) < 2 || before(o, run).is_some_and(|before| !was_early(o, run, before));
+    (first && run.failed && run.windows > 0 && twice <= most && helps).then_some(twice)
 }
 
 fn cold_start(o: &Observed<'_>) -> Decision {

@@ -38,7 +38,7 @@ pub(super) fn overhead(agents: &Agents, old: Option<&Overhead>) -> Overhead {
 pub(super) fn within_budget(
     profile: &TraceProfile,
     agents: &Agents,
-    of_order: &[(String, Vec<&'static str>)],
+    of_order: &[(String, Option<Vec<&'static str>>)],
 ) -> Wanted {
     let budget = profile.spec.budget.as_ref();
     // Without a budget there is none that pods which come back would be held to.
@@ -60,12 +60,20 @@ pub(super) fn within_budget(
         _ => "Degraded",
     };
     let silent = match all().any(|(_, mode)| *mode == KeptMode::Counts) {
-        true => silent::of_profile(of_order),
+        true => {
+            let old = profile.status.iter().flat_map(|status| &status.conditions);
+            let old = old.filter(|old| old.type_ == WITHIN_BUDGET);
+            silent::of_profile(of_order, old.map(|old| old.message.as_str()).next())
+        }
         false => String::new(),
+    };
+    let nothing = match least {
+        KeptMode::Suspended => ". Where Suspended, nothing is counted, scored or told of its containers",
+        _ => "",
     };
     let message = format!(
         "on {} less is kept than spec.capture says, because the probe would take more than spec.budget.cpu \
-         {budget}: {}{silent}. It is tried again by itself; give it more, or want less",
+         {budget}: {}{nothing}. It is tried again by itself; give it more, or want less{silent}",
         counted(nodes.len() as u64, "node"),
         names(&nodes)
     );

@@ -23,8 +23,9 @@ pub struct Models {
     pub missing: Vec<String>,
     /// They are there and cannot be read.
     pub unreadable: Vec<String>,
-    /// Members of the versions that serve, by Model, that look at which calls come after which.
-    pub of_order: Vec<(String, Vec<&'static str>)>,
+    /// Members of the versions that serve, by Model, that look at which calls come after which; `None` where that is not
+    /// known, as the version was not verified since the operator's start.
+    pub of_order: Vec<(String, Option<Vec<&'static str>>)>,
 }
 
 /// The status.

@@ -40,14 +40,18 @@ pub(super) fn advice(
     metrics: &BTreeMap<String, f64>,
     types: &[EstimatorType],
 ) -> &'static str {
-    let recall: Vec<TrainingGate> = gates
-        .iter()
-        .filter(|gate| gate.metric == TrainingMetric::InjectionRecall)
-        .cloned()
-        .collect();
+    let recall = |is_upper: bool| {
+        gates.iter().find(|gate| {
+            gate.metric == TrainingMetric::InjectionRecall
+                && gate.at_most.is_some() == is_upper
+                && failed(std::slice::from_ref(gate), metrics).is_some()
+        })
+    };
     let sees_what_is_new =
         |kind: &EstimatorType| matches!(kind, EstimatorType::Deviation | EstimatorType::Novelty);
-    if failed(&recall, metrics).is_none() {
+    if recall(true).is_some() {
+        "Of InjectionRecall more is better: a version of which a gate asks for little of it tells little. Write atLeast instead of atMost, or leave that gate out"
+    } else if recall(false).is_none() {
         "Train on more or cleaner windows, or change the gate"
     } else if !types.iter().any(sees_what_is_new) {
         "Add Novelty to estimator.types, which counts calls that a workload never makes, or change the gate"
@@ -105,6 +109,19 @@ mod tests {
         assert!(said(0.1, &[EstimatorType::Deviation, EstimatorType::Ets]).contains("lower the gate"));
         assert!(said(0.1, &[EstimatorType::Novelty]).contains("lower the gate"));
         assert!(said(1.0, &[EstimatorType::IsolationForest]).contains("cleaner windows"));
+    }
+
+    #[test]
+    fn who_asks_for_less_of_what_is_good_is_told_so() {
+        let gate = |bound: &str, text: &str| -> TrainingGate {
+            let gate = serde_json::json!({"metric": "InjectionRecall", bound: text});
+            serde_json::from_value(gate).expect("a gate")
+        };
+        let said =
+            |gate: TrainingGate, recall| advice(&[gate], &metrics(0.0, recall), &[EstimatorType::Novelty]);
+        let upside_down = said(gate("atMost", "0"), 1.0);
+        assert!(upside_down.contains("atLeast instead of atMost"), "{upside_down}");
+        assert!(said(gate("atLeast", "1"), 0.5).contains("lower the gate"));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::windows::{self, Newest, Selection};
 use super::{identity, job, lost, silent, status, trace, words};
 use crate::context::Context;
 use crate::controller::Error;
-use crate::events::{Note, Severity, counted};
+use crate::events::{Note, Severity, counted, listed};
 use crate::store::{Output, StoreError};
 use crate::telemetry::TraceParent;
 
@@ -188,18 +188,19 @@ pub(super) async fn write(
             return Ok(());
         }
     };
-    tracing::info!(target: "audit", namespace = run.namespace(), run = run.name_any(), model = run.spec.model_ref.name, reason, message, "training");
     let note = Note {
         severity,
         reason,
         action: "Train",
-        note: message,
+        note: message.clone(),
         key: reason.to_owned(),
     };
     // Before the status, so that a kill in between leaves nothing unsaid; said twice, they are one. Where
     // nobody can be told (a quota of Events, a webhook), the run goes on all the same.
     context.events.mention(&run.object_ref(&()), &note).await;
     context.door.status(run, to).await?;
+    // After it: what was looked at in a cache that lags is refused there, and would be recorded twice.
+    tracing::info!(target: "audit", namespace = run.namespace(), run = run.name_any(), model = run.spec.model_ref.name, reason, message, "training");
     Ok(())
 }
 
@@ -264,7 +265,7 @@ async fn prepare(
         let message = format!(
             "{} are all that the operator has room for, with their sequences of calls, and {wanted} are wanted; lower spec.data.minWindows or leave {} out of spec.estimator.types in another run",
             counted(rows.len() as u64, "window"),
-            windows::of_order(run).collect::<Vec<_>>().join(" and ")
+            listed(&windows::of_order(run).collect::<Vec<_>>())
         );
         return Ok(Err(("TooFewWindows", message)));
     }

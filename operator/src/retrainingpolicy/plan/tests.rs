@@ -336,9 +336,38 @@ fn a_first_version_that_fails_for_other_reasons_than_few_windows_waits() {
     // There is no room for more, whatever is asked for.
     assert!(!starts(100_000, &[failed("p-1", 29_000), failed("p-2", 29_100)]));
     let twice = [failed("p-1", 500), failed("p-2", 1000)];
-    assert!(starts(100_000, &twice));
+    assert!(!starts(100_000, &twice), "one early try between two cooldowns");
     // The one before it was deleted: its number tells that it was there and failed.
     assert!(!starts(100_000, &twice[1..]));
+}
+
+/// Windows come all the time, and double; whatever the gates, no cooldown has more than two runs.
+#[test]
+fn however_fast_windows_come_a_cooldown_holds_after_one_early_try() {
+    let mut world = World::cold();
+    world.spec.training.data.max_windows = 1_000_000;
+    let mut starts = Vec::new();
+    for second in (0..4000).step_by(5) {
+        world.now = NOW + second;
+        world.windows = 200 + 100 * second as u64;
+        let plan = world.plan();
+        world.status = plan.status;
+        if let Some((name, _)) = plan.start {
+            starts.push(second);
+            world.runs.push(RunView {
+                failed: true,
+                reason: COLD_START.into(),
+                windows: world.windows,
+                created: at(world.now),
+                ..run(&name, true)
+            });
+        }
+    }
+    // The cooldown is 60 s, and doubles with each run that failed: 240 s after two, 960 s after four.
+    assert_eq!(starts.len(), 6, "{starts:?}");
+    let apart: Vec<i64> = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    let waited = [apart[1], apart[3]];
+    assert!(waited[0] >= 240 && waited[1] >= 960, "{starts:?}");
 }
 
 #[test]
@@ -363,7 +392,7 @@ fn a_first_version_that_failed_after_its_cooldown_too_is_tried_again_with_twice_
     assert!(starts(6000, 120, 2000), "p-2 waited its time");
     assert!(!starts(5999, 120, 2000));
     assert!(!starts(6000, 60, 2000), "p-2 was a try that came to no more");
-    assert!(starts(6000, 60, 1500));
+    assert!(!starts(6000, 60, 1500), "p-2 was such a try");
     // What an older one had says nothing of the last.
     world.windows = 6000;
     let serves = RunView {

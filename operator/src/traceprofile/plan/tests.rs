@@ -128,21 +128,23 @@ fn what_is_kept_down_is_said_and_told_once() {
 #[test]
 fn where_sequences_are_not_kept_the_members_that_look_at_them_are_named_and_told_of_once() {
     let mut profile = profile("shop", "p", 1);
-    let models = Models {
-        of_order: vec![("m".to_owned(), vec!["NGram", "STIDE"])],
+    let models = |members| Models {
+        of_order: vec![("m".to_owned(), members)],
         ..Models::default()
     };
-    let mut next = |mode: KeptMode, second| {
+    let (known, starting) = (models(Some(vec!["NGram", "STIDE"])), models(None));
+    let mut of = |models: &Models, mode: KeptMode, second| {
         let agents = Agents {
             over: vec![("n1".to_owned(), mode)],
             ..Agents::default()
         };
-        let next = status(&profile, &Selection::default(), &agents, &models, at(second));
+        let next = status(&profile, &Selection::default(), &agents, models, at(second));
         let note = told(profile.status.as_ref(), &next);
         profile.status = Some(next.clone());
         let within = conditions::find(&next.conditions, WITHIN_BUDGET).expect("is there");
-        (within.message.contains("NGram and STIDE of Model m"), note)
+        (within.message.ends_with(": NGram and STIDE of Model m"), note)
     };
+    let mut next = |mode, second| of(&known, mode, second);
     let (silent, first) = next(KeptMode::Sampled, 1);
     assert!(!silent && first.is_some(), "a part is measured");
     let (silent, second) = next(KeptMode::Counts, 2);
@@ -158,7 +160,18 @@ fn where_sequences_are_not_kept_the_members_that_look_at_them_are_named_and_told
     let (silent, better) = next(KeptMode::Sampled, 4);
     assert_eq!((silent, better), (false, None));
     let (silent, off) = next(KeptMode::Suspended, 5);
-    assert!(!silent && off.is_some(), "nothing of it is scored");
+    let off = off.expect("it is told").note;
+    assert!(
+        !silent && off.contains("nothing is counted, scored or told"),
+        "{off}"
+    );
+
+    // The operator starts anew, and looks at the artifact a moment later.
+    next(KeptMode::Counts, 6);
+    for (models, second) in [(&starting, 7), (&known, 8)] {
+        assert_eq!(of(models, KeptMode::Counts, second), (true, None), "at {second}");
+    }
+    assert!(!of(&starting, KeptMode::Sampled, 9).0);
 }
 
 #[test]
