@@ -14,6 +14,7 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 use vigia_crds::{
     NodePlan, PlannedModel, PlannedVersion, ProfileOnNode, VersionMode, VersionOnNode, VersionState,
+    WithheldAlert,
 };
 use vigia_model::artifact as apr;
 use vigia_model::histogram::ScoreHistogram;
@@ -101,6 +102,13 @@ impl Agent {
             let habits = self.habits.lock().expect("no panic");
             habits.withheld.get(&self.node).copied().unwrap_or_default()
         };
+        let withheld_alert = (alerts_withheld > 0).then(|| WithheldAlert {
+            at: Time(Timestamp::UNIX_EPOCH),
+            pod: "web-2".to_owned(),
+            container: "app".to_owned(),
+            model: "m".to_owned(),
+            estimator: "Novelty".to_owned(),
+        });
         let mut profiles: Vec<ProfileOnNode> = plan
             .spec
             .profiles
@@ -112,6 +120,7 @@ impl Agent {
                 overhead_micro_cores: 2000,
                 // What is traced here costs more than this, and less than any other budget.
                 alerts_withheld,
+                withheld_alert: withheld_alert.clone(),
                 over_budget: p.budget.as_ref().is_some_and(|budget| budget.cpu == "1m"),
                 ..ProfileOnNode::default()
             })
@@ -128,6 +137,7 @@ impl Agent {
             namespace: one.namespace,
             name: one.name,
             alerts_withheld,
+            withheld_alert: withheld_alert.clone(),
             ..ProfileOnNode::default()
         }));
         status.observed_generation = plan.metadata.generation.unwrap_or(0);

@@ -262,7 +262,9 @@ async fn withheld(world: &World, ns: &str) -> Result<()> {
     let message = &vigia_crds::conditions::find(&said, "AlertsTold")
         .expect("is there")
         .message;
-    assert!(message.contains("spent on n2 (up to 8)"), "{message}");
+    let one = "spent on n2 (up to 8); one of them was at 1970-01-01T00:00:00Z in container app of pod web-2 on n2, by \
+               Novelty of Model m.";
+    assert!(message.contains(one), "{message}");
 
     // It stays said while the node's only pod is replaced, or does not come back.
     let since = |said: &[Condition]| {
