@@ -16,6 +16,9 @@ pub(super) struct Range {
     pub last: u64,
 }
 
+/// Names have 16 digits: a larger number is in none that the store has written.
+pub(super) const BEYOND: u64 = 10_u64.pow(16);
+
 impl Range {
     /// `<first>-<last>`, padded so that names sort by it.
     pub fn name(self) -> String {
@@ -30,7 +33,7 @@ impl Range {
             first: first.parse().ok()?,
             last: last.parse().ok()?,
         };
-        (range.first <= range.last).then_some(range)
+        (range.first <= range.last && range.last < BEYOND).then_some(range)
     }
 
     /// Whether it holds all of another one, and more.
@@ -239,7 +242,13 @@ mod tests {
         ] {
             assert_eq!(Partition::of_path(bad), None, "{bad}");
         }
-        for bad in ["a/2-1.parquet", "a/1.parquet", "a/x-1.parquet", "a/1-2"] {
+        for bad in [
+            "a/2-1.parquet",
+            "a/1.parquet",
+            "a/x-1.parquet",
+            "a/1-2",
+            "a/1-10000000000000000.pb",
+        ] {
             assert_eq!(Range::of_path(bad), None, "{bad}");
         }
     }

@@ -1,7 +1,8 @@
 //! Moves commits on from the journal, merges small files, and removes what is too old or too much.
 //!
 //! Every step writes first and removes after. Compaction is finished by the write of the checkpoint: files
-//! beyond it are undone at the next start, journal files within it are removed. A merge is finished by the
+//! beyond it whose commits the journal still has are undone at the next start ([`super::checkpoint`]), journal files
+//! within it are removed. A merge is finished by the
 //! write of the merged file, whose range covers those it was made from.
 
 use std::collections::BTreeMap;
@@ -10,14 +11,14 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use prost::Message;
 
+use super::checkpoint::{CHECKPOINT, Checkpoint};
 use super::index::{Range, SampleFile, leftovers};
 use super::plan::{
-    MARK_AGE_MS, MERGE_SUMMARIES, merge_summaries, partition, plan_compaction, plan_merge, plan_retention,
-    room,
+    MERGE_SUMMARIES, merge_summaries, partition, plan_compaction, plan_merge, plan_retention, room,
 };
 use super::rows::{self, Row};
-use super::segment::{Mark, Meta, Summary};
-use super::{CHECKPOINT, Checkpoint, MAX_FILE, Space, Store, StoreError, blocking, lock};
+use super::segment::{Meta, Summary};
+use super::{MAX_FILE, Space, Store, StoreError, blocking, lock};
 
 impl Store {
     /// One round of upkeep; true where there was something to do, so that there may be more.
@@ -89,14 +90,11 @@ impl Store {
             let merged = merge_summaries(summaries, now_ms);
             self.write_summaries(range, merged).await?;
         }
-        let marks = self.young_marks(now_ms);
         let checkpoint = Checkpoint {
             through: range.last,
-            marks,
+            marks: lock(&self.marks).settle(now_ms),
         };
-        self.disk
-            .put(CHECKPOINT, checkpoint.encode_to_vec().into())
-            .await?;
+        self.disk.put(CHECKPOINT, checkpoint.to_bytes()).await?;
         self.through.store(range.last, Ordering::SeqCst);
 
         let _files = self.files.write().await;
@@ -114,15 +112,6 @@ impl Store {
             self.disk.delete(path).await?;
         }
         Ok(true)
-    }
-
-    /// The marks that are worth keeping; the others are forgotten.
-    fn young_marks(&self, now_ms: i64) -> Vec<Mark> {
-        let mut marks = lock(&self.marks);
-        marks.retain(|_, mark| now_ms.saturating_sub(mark.seen_ms) < MARK_AGE_MS);
-        let mut young: Vec<Mark> = marks.values().cloned().collect();
-        young.sort_by(|a, b| (&a.node, &a.instance).cmp(&(&b.node, &b.instance)));
-        young
     }
 
     async fn write_rows(&self, path: String, rows: Vec<Row>) -> Result<SampleFile, StoreError> {

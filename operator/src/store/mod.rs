@@ -6,7 +6,7 @@
 //! samples/<namespace>/<profile>/<day>/<first>-<last>.parquet   the same samples, sorted out and merged
 //! summaries/<first>-<last>.pb                            the same summaries, merged
 //! late-names.pb                                          what nodes may speak of though their plans no longer do
-//! checkpoint.pb                                          up to which commit that is done, and all marks
+//! checkpoint.pb                                          up to which commit that is done, and the marks of agents
 //! runs/<uid>/…                                           shards and output of a training run
 //! damaged/…                                              files that could not be read, as they were
 //! lock                                                   held by the process that has the store
@@ -17,23 +17,23 @@
 //! keep what they have; artifacts are never removed to make room, only once nobody has named them for long.
 
 mod blobs;
+mod checkpoint;
 mod disk;
 mod error;
 mod index;
 mod maintain;
+mod marks;
 mod open;
 mod plan;
 mod rows;
 mod runs;
 mod segment;
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use prost::Message;
 use tokio::sync::watch;
 
 pub use blobs::{MAX_ARTIFACT, digest_of};
@@ -43,8 +43,10 @@ pub use rows::{Kind, Length, Row};
 pub use runs::{MAX_OUTPUT, Output};
 pub use segment::{Mark, Segment, Summary};
 
+use checkpoint::Checkpoint;
 use disk::Disk;
 use index::{Index, Range, SampleFile};
+use marks::Marks;
 
 /// Largest file of samples or summaries that is read; merging keeps them far below.
 const MAX_FILE: u64 = 256 << 20;
@@ -90,9 +92,6 @@ pub struct Stats {
     pub space: Space,
 }
 
-/// High-water marks by node and instance.
-type Marks = HashMap<(String, String), Mark>;
-
 /// The store.
 #[derive(Debug)]
 pub struct Store {
@@ -108,18 +107,6 @@ pub struct Store {
     files: tokio::sync::RwLock<()>,
     health: watch::Sender<Health>,
 }
-
-/// `checkpoint.pb`.
-#[derive(Clone, PartialEq, Eq, Message)]
-struct Checkpoint {
-    /// Commits up to this one are in partitions.
-    #[prost(uint64, tag = "1")]
-    through: u64,
-    #[prost(message, repeated, tag = "2")]
-    marks: Vec<Mark>,
-}
-
-const CHECKPOINT: &str = "checkpoint.pb";
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing panics while it holds one of these; if it did, what is inside is still whole.
@@ -145,14 +132,7 @@ impl Store {
     /// The folder cannot be read or written.
     pub async fn open(root: &Path, options: Options) -> Result<Self, StoreError> {
         let disk = Disk::open(root).await?;
-        let checkpoint = match disk.get(CHECKPOINT, MAX_FILE).await {
-            Ok(bytes) => Checkpoint::decode(bytes).map_err(|e| StoreError::Corrupt {
-                path: CHECKPOINT.to_owned(),
-                why: e.to_string(),
-            })?,
-            Err(StoreError::NotFound(_)) => Checkpoint::default(),
-            Err(error) => return Err(error),
-        };
+        let checkpoint = Checkpoint::find(&disk).await?;
         let store = Self {
             disk,
             options,
@@ -178,18 +158,13 @@ impl Store {
     fn raise_marks(&self, marks: &[Mark]) {
         let mut known = lock(&self.marks);
         for mark in marks {
-            let key = (mark.node.clone(), mark.instance.clone());
-            let old = known.entry(key).or_insert_with(|| mark.clone());
-            if old.sequence <= mark.sequence {
-                *old = mark.clone();
-            }
+            known.raise(mark);
         }
     }
 
-    /// Up to which sequence number the batches of an agent are stored.
+    /// Up to which sequence number the batches of an agent are stored; 0 where that is not known.
     pub fn mark(&self, node: &str, instance: &str) -> u64 {
-        let key = (node.to_owned(), instance.to_owned());
-        lock(&self.marks).get(&key).map_or(0, |mark| mark.sequence)
+        lock(&self.marks).sequence(node, instance)
     }
 
     /// Stores a group of reports. When it returns, they outlive a power cut; when it fails, none of them is

@@ -28,8 +28,6 @@ const ALL_SPAN_MS: i64 = 5_000;
 const ALL_FINE_MS: i64 = 86_400_000;
 /// Older ones are put into spans of an hour.
 const COARSE_SPAN_MS: i64 = 3_600_000;
-/// Marks of agents that were not heard of for so long are forgotten.
-pub(super) const MARK_AGE_MS: i64 = 30 * 86_400_000;
 
 /// Samples by the folder that they belong to.
 pub(super) fn partition(rows: Vec<Row>) -> BTreeMap<Partition, Vec<Row>> {

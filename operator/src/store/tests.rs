@@ -1,3 +1,4 @@
+use super::checkpoint::CHECKPOINT;
 use super::rows::tests::row;
 use super::*;
 
@@ -476,3 +477,5 @@ async fn a_full_volume_refuses_loses_nothing_and_goes_on_when_there_is_space() {
     assert_eq!(store.health().borrow().full, None);
     assert_eq!(store.mark("n", "i"), stored + 1);
 }
+
+mod lost;
