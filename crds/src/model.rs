@@ -211,16 +211,19 @@ pub enum StepMode {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
 #[x_kube(validation = Rule::new("self.metric == 'AlertRate' || !self.atMost.endsWith('x')")
     .message("a multiple such as \"2x\" is for AlertRate alone: give ScoreDrift a decimal such as \"0.1\""))]
-#[x_kube(validation = Rule::new("!self.atMost.matches('^[0-9]+([.][0-9]+)?$') || double(self.atMost) <= 1.0")
-    .message("no gate above 1 can fail: AlertRate and ScoreDrift lie between 0 and 1, so write for example \"0.05\", or for AlertRate a multiple such as \"2x\""))]
+#[x_kube(validation = Rule::new("!self.atMost.matches('^[0-9]+([.][0-9]+)?$') || double(self.atMost) < 1.0")
+    .message("no gate of 1 or more can fail: AlertRate and ScoreDrift lie between 0 and 1, so write for example \"0.05\", or for AlertRate a multiple such as \"2x\""))]
 #[x_kube(validation = Rule::new("!self.atMost.matches('^[0.]+x$')")
     .message("a multiple of nothing lets no version through: write for example \"2x\", or \"0\" for none at all"))]
+#[x_kube(validation = Rule::new("!self.atMost.matches('^[0-9]+([.][0-9]+)?x$') || double(self.atMost.replace('x', '')) < 100.0")
+    .message("no gate of a hundred times and more can fail, since a multiple is of 0.01 at least: write for example \"2x\""))]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutGate {
     /// What is measured.
     pub metric: GateMetric,
     /// A decimal such as "0.05"; for AlertRate also a multiple of the serving version's, such as "2x", which
-    /// is never less than so many times what the alert budget allows, or 0.01 where that is less.
+    /// is never less than so many times what the alert budget allows, or 0.01 where that is less. Of a multiple that
+    /// comes to more than 0.99, no more than that counts.
     #[schemars(length(min = 1, max = 16))]
     #[x_kube(validation = Rule::new("self.matches('^[0-9]+([.][0-9]+)?x?$')")
         .message("atMost must be a decimal in quotes such as \"0.05\", or for AlertRate a multiple of the serving version's such as \"2x\""))]

@@ -111,11 +111,13 @@ pub struct DriftTrigger {
     /// The effect size that is compared.
     #[serde(default)]
     pub metric: DriftMetric,
-    /// Drifted above this. A decimal such as "0.1".
+    /// Drifted above this. A decimal above 0, such as "0.1".
     #[serde(default = "default_drift")]
     #[schemars(length(min = 1, max = 16))]
     #[x_kube(validation = Rule::new("self.matches('^[0-9]+([.][0-9]+)?$')")
         .message("above must be a decimal in quotes, for example \"0.1\""))]
+    #[x_kube(validation = Rule::new("!self.matches('^[0.]+$')")
+        .message("above must be more than 0, since no two samples of scores are quite alike: write for example \"0.1\""))]
     pub above: String,
     /// Windows in one evaluation before it decides.
     #[serde(default = "default_drift_samples")]
@@ -162,6 +164,7 @@ pub enum DriftMetric {
 /// How to train; copied into each TrainingRun.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[x_kube(validation = crate::trainingrun::sees_injected())]
+#[x_kube(validation = crate::trainingrun::enough_windows())]
 #[serde(rename_all = "camelCase")]
 pub struct TrainingTemplate {
     /// What is fitted.

@@ -49,6 +49,7 @@ use crate::LocalRef;
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
+#[x_kube(validation = fewer_alerts_than_windows())]
 #[serde(rename_all = "camelCase")]
 pub struct TraceProfileSpec {
     /// Pods of this namespace, by label. An empty selector selects every pod of the namespace.
@@ -70,6 +71,8 @@ pub struct TraceProfileSpec {
         .message("containers lists container names (lower-case letters, digits and '-'), or \"*\" alone for all of them"))]
     #[x_kube(validation = Rule::new("!self.exists(c, c == '*') || size(self) == 1")
         .message("\"*\" already means every container: write containers: [\"*\"] alone, or list names without it"))]
+    #[x_kube(validation = Rule::new("self.all(c, c == '*' || self.exists_one(d, d == c))")
+        .message("containers names one twice: name each one once"))]
     pub containers: Vec<String>,
 
     /// Length of a window: system calls are counted over it, and it is scored as one. A Go
@@ -84,6 +87,12 @@ pub struct TraceProfileSpec {
     #[serde(default)]
     #[x_kube(validation = Rule::new("!has(self.signals) || self.signals.all(s, self.signals.exists_one(t, t == s))")
         .message("signals names one twice: name each one once"))]
+    #[x_kube(validation = Rule::new("!has(self.syscalls) || !has(self.syscalls.include) || self.syscalls.include.all(s, self.syscalls.include.exists_one(t, t == s))")
+        .message("include names a system call or a class twice: name each one once"))]
+    #[x_kube(validation = Rule::new("!has(self.syscalls) || !has(self.syscalls.exclude) || self.syscalls.exclude.all(s, self.syscalls.exclude.exists_one(t, t == s))")
+        .message("exclude names a system call or a class twice: name each one once"))]
+    #[x_kube(validation = Rule::new("!has(self.syscalls) || !has(self.syscalls.include) || !has(self.syscalls.exclude) || !self.syscalls.include.exists(s, s in self.syscalls.exclude)")
+        .message("syscalls has a name in include and in exclude, which leaves it out: remove it from one of them"))]
     pub capture: Capture,
 
     /// Models, of this namespace, that score the windows. None: windows are traced and collected.
@@ -124,8 +133,27 @@ pub(crate) fn duration_schema(_: &mut schemars::SchemaGenerator) -> schemars::Sc
 /// read it, or the API server would refuse it in words of its own; it holds 292 years.
 pub(crate) fn between(least: &str, most: &str) -> kube::core::Rule {
     kube::core::Rule::new(format!(
-        "self.matches('^([0-9]{{1,5}}([.][0-9]+)?h|[0-9]{{1,7}}([.][0-9]+)?m|[0-9]{{1,9}}([.][0-9]+)?s|[0-9]{{1,12}}([.][0-9]+)?(ns|us|µs|ms)){{1,8}}$') && duration(self) >= duration('{least}') && duration(self) <= duration('{most}')"
+        "self.matches('{DURATION}') && duration(self) >= duration('{least}') && duration(self) <= duration('{most}')"
     ))
+}
+
+/// What a Go duration looks like.
+const DURATION: &str = "^([0-9]{1,5}([.][0-9]+)?h|[0-9]{1,7}([.][0-9]+)?m|[0-9]{1,9}([.][0-9]+)?s|[0-9]{1,12}([.][0-9]+)?(ns|us|µs|ms)){1,8}$";
+
+/// A rule that a pod's alert budget is less than an alert for each window of a container: with more, each window may be
+/// one. What is no duration is left to [`between`]; what CEL's `getMilliseconds` answers of more than a second is not
+/// agreed on (all of it, or what is beyond the seconds), so only those beyond the seconds are asked of it.
+fn fewer_alerts_than_windows() -> kube::core::Rule {
+    let ms =
+        |of: &str| format!("(duration({of}).getSeconds() * 1000 + duration({of}).getMilliseconds() % 1000)");
+    let (window, budget) = ("self.window", "self.detection.alertBudget");
+    let every = format!("{budget}.every");
+    kube::core::Rule::new(format!(
+        "{budget}.per != 'Pod' || !{window}.matches('{DURATION}') || !{every}.matches('{DURATION}') || {budget}.count * {} < {}",
+        ms(window),
+        ms(&every),
+    ))
+    .message("detection.alertBudget allows an alert for every window, and all of them would be alerts: write a smaller count or a longer every, for example {count: 1, per: Pod, every: 24h}")
 }
 
 /// A label selector whose keys and values are bounded, or the cost of rules on them would not be.

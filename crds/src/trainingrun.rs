@@ -42,6 +42,7 @@ use crate::LocalRef;
 #[x_kube(validation = Rule::new("self == oldSelf")
     .message("a TrainingRun cannot be changed: create another one"))]
 #[x_kube(validation = sees_injected())]
+#[x_kube(validation = enough_windows())]
 #[serde(rename_all = "camelCase")]
 pub struct TrainingRunSpec {
     /// The Model to train.
@@ -212,6 +213,21 @@ pub(crate) fn sees_injected() -> kube::core::Rule {
     )
 }
 
+/// Windows that are held out from training, at least.
+pub const HOLDOUT_WINDOWS: u32 = 30;
+/// Windows of each worker's shard, at least.
+pub const SHARD_WINDOWS: u32 = 8;
+
+/// What is asked of a spec that has workers and data: that a run may take as many windows as it needs.
+pub(crate) fn enough_windows() -> kube::core::Rule {
+    kube::core::Rule::new(format!(
+        "self.data.maxWindows >= {HOLDOUT_WINDOWS} + {SHARD_WINDOWS} * self.workers"
+    ))
+    .message(
+        format!("data.maxWindows is too few for so many workers, who need {HOLDOUT_WINDOWS} and {SHARD_WINDOWS} for each of them: raise it, or lower workers").as_str(),
+    )
+}
+
 /// A time as RFC 3339 has it, with its letters in upper case.
 const TIME: &str =
     r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$";
@@ -273,8 +289,8 @@ impl Default for DataWindow {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
 #[x_kube(validation = Rule::new("has(self.atMost) != has(self.atLeast)")
     .message("a gate has one bound: write either atMost or atLeast"))]
-#[x_kube(validation = Rule::new("(!has(self.atMost) || !self.atMost.matches('^[0-9]+([.][0-9]+)?$') || double(self.atMost) <= 1.0) && (!has(self.atLeast) || !self.atLeast.matches('^[0-9]+([.][0-9]+)?$') || double(self.atLeast) <= 1.0)")
-    .message("HoldoutExceedance and InjectionRecall are shares: write a bound from \"0\" to \"1\", for example \"0.9\""))]
+#[x_kube(validation = Rule::new("(!has(self.atMost) || !self.atMost.matches('^[0-9]+([.][0-9]+)?$') || double(self.atMost) < 1.0) && (!has(self.atLeast) || !self.atLeast.matches('^[0-9]+([.][0-9]+)?$') || double(self.atLeast) > 0.0 && double(self.atLeast) <= 1.0)")
+    .message("HoldoutExceedance and InjectionRecall are shares, and a gate must be able to fail: write atMost from \"0\" to below \"1\", or atLeast above \"0\" and up to \"1\", for example \"0.9\""))]
 #[serde(rename_all = "camelCase")]
 pub struct TrainingGate {
     /// What is measured, on windows held out from training.

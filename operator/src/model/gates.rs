@@ -8,6 +8,9 @@ use crate::observed::Merged;
 /// Share of windows above the threshold that a multiple is taken of where the serving version has
 /// less: a multiple of next to nothing would fail on one window.
 const LEAST_RATE: f64 = 0.01;
+/// What a multiple comes to at most: one of a serving version that tells of every other window would hold whatever the
+/// new one did.
+const MOST_RATE: f64 = 0.99;
 
 /// What a gate says.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,8 +75,13 @@ fn alert_rate(gate: &RolloutGate, evidence: &Evidence) -> Opinion {
     };
     let (bound, of) = if multiple {
         let (base, of) = base(gate, evidence);
-        let whose = format!(", {} {of}", gate.at_most);
-        (bound * base, whose)
+        match bound * base {
+            times if times > MOST_RATE => (
+                MOST_RATE,
+                format!(", the most that counts of {} {of}", gate.at_most),
+            ),
+            times => (times, format!(", {} {of}", gate.at_most)),
+        }
     } else {
         (bound, String::new())
     };
@@ -223,6 +231,28 @@ mod tests {
         // One late window of the serving version, above the threshold, is not its rate.
         let late = evidence(merged(1000, 900, &[]), Some(merged(1, 1, &[])));
         assert!(matches!(judge(&g, &late), Opinion::Fails(_)));
+    }
+
+    #[test]
+    fn a_multiple_can_fail_whatever_the_serving_version_and_the_budget_are() {
+        let g = gate(GateMetric::AlertRate, "2x");
+        let judged = |above, serving, allowed| {
+            let mut e = evidence(merged(1000, above, &[]), Some(merged(1000, serving, &[])));
+            e.allowed = allowed;
+            judge(&g, &e)
+        };
+        for (serving, allowed) in [(500, 0.0), (1000, 0.0), (0, 0.5), (0, 1.0), (900, 0.7)] {
+            assert_eq!(
+                judged(990, serving, allowed),
+                Opinion::Holds,
+                "{serving} {allowed}"
+            );
+            let Opinion::Fails(why) = judged(1000, serving, allowed) else {
+                panic!("{serving} {allowed}: every window is an alert, and it holds");
+            };
+            let said = "AlertRate 1.0000 over 1000 windows is above 0.9900, the most that counts of 2x the ";
+            assert!(why.starts_with(said), "{why}");
+        }
     }
 
     #[test]

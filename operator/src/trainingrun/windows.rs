@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use kube::ResourceExt;
 use sha2::{Digest, Sha256};
-use vigia_crds::{TraceProfile, TrainingRun};
+use vigia_crds::{HOLDOUT_WINDOWS, SHARD_WINDOWS, TraceProfile, TrainingRun};
 use vigia_model::calibration::MIN_HOLDOUT;
 use vigia_model::context::Context;
 use vigia_model::pipeline::EstimatorKind;
@@ -22,13 +22,13 @@ use crate::traceprofile::capture;
 
 /// Share of windows that is held out for calibration and validation, and the least number of them.
 const HOLDOUT_SHARE: f64 = 0.25;
-const HOLDOUT_MIN: usize = 30;
+const HOLDOUT_MIN: usize = HOLDOUT_WINDOWS as usize;
 const _: () = assert!(
     HOLDOUT_MIN >= MIN_HOLDOUT,
     "a run that has its windows must not fail for want of them"
 );
 /// Fewest windows of a shard.
-const SHARD_MIN: usize = 8;
+const SHARD_MIN: usize = SHARD_WINDOWS as usize;
 /// Most windows that are gathered, whatever a run asks for: what the API allows.
 const MOST: usize = 200_000;
 /// Bytes that they take at most, and a quarter more while they are gathered. There is room for [`MOST`] without sequences of
