@@ -188,6 +188,40 @@ fn calls_of_32_bits_are_told_by_their_native_names() {
     assert_eq!(lines.last().map(String::as_str), Some("+++ exited with 5 +++"));
     let (_, lines) = lines_of(&["-e", "trace=getpid", "--", &program]);
     assert_eq!(lines.iter().filter(call).count(), 1, "{lines:?}");
+    let (_, lines) = lines_of(&["-e", "trace=!getpid", "--", &program]);
+    assert_eq!(lines.iter().filter(call).count(), 0, "{lines:?}");
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn calls_of_32_bits_are_counted_where_a_filter_has_the_native_ones() {
+    // getpid; and connect by socketcall, which from a 64-bit program fails for its address.
+    let (_folder, program) = compiled(
+        "static int call(int n, int a) { int r; __asm__ volatile(\"int $0x80\" : \"=a\"(r) : \"a\"(n), \"b\"(a), \
+         \"c\"(0) : \"memory\"); return r; }\n\
+         int main(void) { for (int i = 0; i < 40; i++) { call(20, 0); } call(102, 3); return 0; }",
+    );
+    let counted = |filter: &str| {
+        let output = vigia()
+            .args(["-c", "-o", "json", "-e", filter, "--", &program])
+            .output()
+            .expect("runs");
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let record: Value = serde_json::from_slice(&output.stdout).expect("json");
+        let calls = record["syscalls"].as_array().expect("a list").iter();
+        calls
+            .map(|call| {
+                (
+                    call["name"].as_str().expect("a name").to_owned(),
+                    call["calls"].as_u64(),
+                )
+            })
+            .collect::<Vec<_>>()
+    };
+    let of = |name: &str, calls| vec![(name.to_owned(), Some(calls))];
+    assert_eq!(counted("getpid"), of("getpid", 40));
+    assert_eq!(counted("connect"), of("socket", 1));
+    assert!(counted("!getpid").iter().all(|(name, _)| name != "getpid"));
 }
 
 struct Running(Child);

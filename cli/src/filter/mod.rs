@@ -29,8 +29,9 @@ const WORDS: usize = MAX_NUMBER / 64;
 /// A set of system calls of one architecture.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Filter {
+    arch: Arch,
     calls: [u64; WORDS],
-    /// Calls without a name, such as those of the 32-bit ABI.
+    /// Calls that no native call stands for, and that have no name.
     nameless: bool,
 }
 
@@ -95,18 +96,26 @@ impl fmt::Debug for Filter {
 impl Default for Filter {
     /// Every system call.
     fn default() -> Self {
-        Self {
-            calls: [u64::MAX; WORDS],
-            nameless: true,
-        }
+        Self::all(Arch::NATIVE)
     }
 }
 
 impl Filter {
-    const NONE: Self = Self {
-        calls: [0; WORDS],
-        nameless: false,
-    };
+    const fn all(arch: Arch) -> Self {
+        Self {
+            arch,
+            calls: [u64::MAX; WORDS],
+            nameless: true,
+        }
+    }
+
+    const fn none(arch: Arch) -> Self {
+        Self {
+            arch,
+            calls: [0; WORDS],
+            nameless: false,
+        }
+    }
 
     /// Reads an expression.
     ///
@@ -119,7 +128,7 @@ impl Filter {
         let set = set_of(expression)?;
         let negated = set.starts_with('!');
         let set = set.strip_prefix('!').unwrap_or(set);
-        let (mut wanted, mut unwanted) = (Self::NONE, Self::NONE);
+        let (mut wanted, mut unwanted) = (Self::none(arch), Self::none(arch));
         for (at, item) in (1..).zip(set.split(',')) {
             let bare = item.strip_prefix('!').unwrap_or(item);
             if bare.is_empty() {
@@ -134,14 +143,23 @@ impl Filter {
             into.add(bare, arch)?;
         }
         if negated {
-            wanted = Self::default();
+            wanted = Self::all(arch);
         }
         wanted.remove(&unwanted);
         Ok(wanted)
     }
 
-    /// Whether a system call is in the set.
+    /// Whether a system call is in the set, by whichever ABI it was made: as with a TraceProfile, the native call that does
+    /// the same decides, and one that may make any call of a class is in where some call of that class is.
     pub fn has(&self, number: u32) -> bool {
+        if let Some(class) = syscalls::multiplexed(self.arch, number) {
+            let mut all = syscalls::all(self.arch);
+            return all.any(|(nr, name)| syscalls::class(name) == class && self.has_native(nr));
+        }
+        self.has_native(syscalls::native(self.arch, number))
+    }
+
+    fn has_native(&self, number: u32) -> bool {
         match self.calls.get(number as usize / 64) {
             Some(word) => word >> (number % 64) & 1 == 1,
             None => self.nameless,
@@ -187,7 +205,7 @@ impl Filter {
             };
         }
         match item {
-            "all" => *self = Self::default(),
+            "all" => *self = Self::all(arch),
             "none" => {}
             // A name before the class of that name: `fstat` is one call, `%fstat` all that do the same.
             _ => match (number(item, arch), classes::members(item)) {

@@ -47,15 +47,53 @@ fn signs_take_away() {
     assert!(names("!all").is_empty());
 }
 
+fn has(expression: &str, number: u32) -> bool {
+    Filter::parse(expression, ARCH).expect("well-formed").has(number)
+}
+
+#[test]
+fn calls_by_another_abi_are_chosen_by_the_native_call_that_does_the_same() {
+    // read by ia32, write by x32, execve and rt_sigaction by numbers that only x32 has
+    for (number, name) in [
+        (syscalls::IA32 | 3, "read"),
+        (syscalls::X32 | 1, "write"),
+        (syscalls::X32 | 520, "execve"),
+        (syscalls::X32 | 512, "rt_sigaction"),
+    ] {
+        assert!(
+            has(name, number) && has("all", number) && has("!close", number),
+            "{name}"
+        );
+        assert!(
+            !has(&format!("!{name}"), number) && !has("close", number),
+            "{name}"
+        );
+    }
+    assert!(has("%desc", syscalls::IA32 | 3) && !has("%creds", syscalls::IA32 | 3));
+    // Which call socketcall makes is in its arguments: whoever looks at one that it may make wants it.
+    let socketcall = syscalls::IA32 | 102;
+    assert!(has("connect", socketcall) && has("!connect", socketcall));
+    assert!(!has("read", socketcall) && !has("!all", socketcall));
+}
+
+#[test]
+fn the_same_calls_are_in_as_in_a_profile_that_names_them() {
+    let names = ["connect", "semop", "execve", "read", "futex"];
+    let theirs = syscalls::Filter::parse(ARCH, &names, &[]).expect("known names");
+    let ours = Filter::parse(&names.join(","), ARCH).expect("known names");
+    for nr in 0..1024 {
+        for flag in [0, syscalls::IA32, syscalls::X32] {
+            assert_eq!(ours.has(flag | nr), theirs.has(flag | nr), "{flag:x} {nr}");
+        }
+    }
+}
+
 #[test]
 fn calls_without_a_name_are_in_what_is_not_chosen_by_name() {
-    let has = |expression| {
-        Filter::parse(expression, ARCH)
-            .expect("well-formed")
-            .has(1 << 31 | 3)
-    };
-    assert!(has("all") && has("!read") && Filter::default().has(u32::MAX));
-    assert!(!has("read") && !has("!all") && !has("%desc"));
+    for nameless in [u32::MAX, syscalls::IA32 | 9999, syscalls::X32 | 600] {
+        assert!(has("all", nameless) && has("!read", nameless) && Filter::default().has(nameless));
+        assert!(!has("read", nameless) && !has("!all", nameless) && !has("%desc", nameless));
+    }
 }
 
 #[test]

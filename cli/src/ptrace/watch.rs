@@ -25,10 +25,14 @@ pub struct Call {
 }
 
 impl Call {
-    /// Its number, as filters have it: that of the native call that does the same.
+    /// Its number, as filters have it: with the flag of its ABI.
+    fn raw(&self) -> u32 {
+        u32::try_from(self.number).unwrap_or(UNKNOWN)
+    }
+
+    /// The number of the native call that does the same.
     pub fn nr(&self) -> u32 {
-        let number = u32::try_from(self.number).unwrap_or(UNKNOWN);
-        syscalls::native(Arch::NATIVE, number)
+        syscalls::native(Arch::NATIVE, self.raw())
     }
 
     /// Whether it came by another ABI, whose pointers lead to other layouts.
@@ -120,7 +124,7 @@ impl Watch {
 
     /// A call begins.
     pub fn entered(&mut self, task: i32, call: &Call) {
-        if self.filter.has(call.nr()) {
+        if self.filter.has(call.raw()) {
             self.lines.entered(task, call);
         }
     }
@@ -129,7 +133,7 @@ impl Watch {
     pub fn left(&mut self, task: i32, call: &Call, value: i64, took: Duration) {
         let nr = call.kind();
         self.follow(task, nr);
-        if !self.filter.has(call.nr()) {
+        if !self.filter.has(call.raw()) {
             return;
         }
         self.lines.left(task, call, value, took);
@@ -190,7 +194,7 @@ impl Watch {
     pub fn ended(&mut self, task: i32, call: Option<Call>, end: End) {
         self.forget(task);
         self.lines
-            .ended(task, call.filter(|call| self.filter.has(call.nr())), end);
+            .ended(task, call.filter(|call| self.filter.has(call.raw())), end);
     }
 
     /// A thread has taken the place of its process's first one by an execve.
@@ -204,7 +208,7 @@ impl Watch {
     pub fn released(&mut self, task: i32, call: Option<Call>) {
         self.forget(task);
         self.lines
-            .released(task, call.filter(|call| self.filter.has(call.nr())));
+            .released(task, call.filter(|call| self.filter.has(call.raw())));
     }
 
     /// Something that people should know.

@@ -97,7 +97,7 @@ pub fn native(arch: Arch, nr: u32) -> u32 {
 }
 
 /// The class that `nr` works in, where only its arguments say which call of that class it makes.
-pub(super) fn multiplexed(arch: Arch, nr: u32) -> Option<Class> {
+pub fn multiplexed(arch: Arch, nr: u32) -> Option<Class> {
     if arch != Arch::X86_64 || nr & IA32 == 0 {
         return None;
     }

@@ -8,7 +8,7 @@ mod abi;
 mod class;
 mod filter;
 
-pub use abi::{IA32, X32, native};
+pub use abi::{IA32, X32, multiplexed, native};
 pub use class::{Class, UnknownClass, class};
 pub use filter::{ALL_CALLS, Filter, Fingerprint, NoFingerprint, UnknownCall, is_fingerprint};
 
