@@ -330,7 +330,8 @@ pub struct ModelStatus {
     #[schemars(length(max = 256), inner(length(max = 71)))]
     pub revoked: Vec<String>,
     /// The largest number that a version of this Model ever had: a training's next one is larger, also where that one
-    /// is deleted, so that a name never stands for two artifacts.
+    /// is deleted, so that a name never stands for two artifacts. What a name ends with and is more than a million above
+    /// the number before it, such as a date, is no number.
     #[serde(default)]
     pub last_sequence: i64,
     /// How far the serving version's scores have moved from those of its validation.

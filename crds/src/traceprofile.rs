@@ -316,7 +316,8 @@ impl Default for Detection {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AlertBudget {
-    /// False alarms in each period. Between 1 and 1000.
+    /// False alarms in each period: fewer than the windows that share the budget, or all of them would be alerts. Between
+    /// 1 and 1000.
     #[serde(default = "default_count")]
     #[schemars(range(min = 1, max = 1000))]
     pub count: i32,

@@ -62,6 +62,19 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// What the API server says of an object that it refuses for what it is, whenever it is sent and by whom.
+    pub fn invalid(&self) -> Option<&str> {
+        match self {
+            Self::Api { source, .. } => match &**source {
+                kube::Error::Api(status) if status.code == 422 => Some(&status.message),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
 /// An object's place in the API: how to get an [`Api`] for the namespace that it is in.
 pub trait Placed: Resource<DynamicType = ()> + Sized {
     /// The API of the object's kind in its namespace, or of the cluster.

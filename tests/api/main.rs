@@ -12,3 +12,4 @@ mod generated;
 mod manifests;
 mod reasons;
 mod rights;
+mod upgrade;

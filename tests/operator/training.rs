@@ -445,6 +445,12 @@ async fn names_of_others_and_events_that_are_refused_hold_up_no_training() -> Re
         "metadata": {"namespace": NS, "name": "m-v6"},
         "spec": {"modelRef": {"name": "m"}, "digest": format!("sha256:{:064}", 6)}}))?;
     versions.create(&params, &former).await?;
+    // And one whose name ends with no number of a version, though it reads like one.
+    let named: ModelVersion = serde_json::from_value(json!({
+        "apiVersion": "vigia.dev/v1alpha1", "kind": "ModelVersion",
+        "metadata": {"namespace": NS, "name": "m-v4294967295"},
+        "spec": {"modelRef": {"name": "m"}, "digest": format!("sha256:{:064}", 7)}}))?;
+    versions.create(&params, &named).await?;
     eventually("its number is remembered", || async {
         let status = world.model(NS, "m").await?.status.unwrap_or_default();
         Ok(match status.last_sequence {

@@ -62,8 +62,8 @@ async fn reconcile(model: Arc<Model>, context: Arc<Context>) -> Result<Option<Du
     });
     let mut status = next.status;
     status.revoked = revoked;
-    let largest = objects.iter().filter_map(|v| version::sequence(&**v)).max();
-    status.last_sequence = status.last_sequence.max(largest.map_or(0, i64::from));
+    let numbers = objects.iter().filter_map(|v| version::sequence(&**v));
+    status.last_sequence = i64::from(version::last_sequence(status.last_sequence, numbers));
     let mut wanted = super::conditions::of(&status, &next.target, &versions, &nodes);
     let serving = status.serving.as_ref();
     let serving = serving.and_then(|s| objects.iter().find(|v| v.spec.digest == s.digest));

@@ -113,6 +113,25 @@ pub fn sequence(version: &impl ResourceExt) -> Option<u32> {
     label.or_else(|| version.name_any().rsplit_once("-v")?.1.parse().ok())
 }
 
+/// The largest number of a version: with more digits there are names that no label can have.
+pub const MAX_SEQUENCE: u32 = 999_999_999;
+/// A number that is so much larger than those before it is none: people end names with dates, or with anything, and by
+/// one such name all numbers would be used up.
+const MAX_JUMP: u32 = 1_000_000;
+
+/// The last number that a version of a Model had: the one remembered, or one that goes on from there. At most
+/// [`MAX_SEQUENCE`].
+pub fn last_sequence(remembered: i64, numbers: impl IntoIterator<Item = u32>) -> u32 {
+    let remembered = u32::try_from(remembered).ok().filter(|n| *n <= MAX_SEQUENCE);
+    let mut numbers: Vec<u32> = numbers.into_iter().filter(|n| *n <= MAX_SEQUENCE).collect();
+    numbers.sort_unstable();
+    let first = remembered.unwrap_or(0);
+    numbers.into_iter().fold(first, |last, number| {
+        let goes_on = number.checked_sub(last).is_some_and(|by| by <= MAX_JUMP);
+        if goes_on { number } else { last }
+    })
+}
+
 fn verdict(version: &ModelVersion) -> Verdict {
     let bad = |reason: &str, message: &str| Verdict::Bad {
         reason: reason.to_owned(),
@@ -162,6 +181,7 @@ pub fn kept<'a>(versions: &'a [VersionView], digest: &str) -> Option<&'a Version
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     fn version(revoked: bool, ready: &str, stalled: &str) -> VersionView {
@@ -191,6 +211,30 @@ mod tests {
             matches!(version(true, "True", "False").verdict, Verdict::Bad { reason, .. } if reason == "Revoked")
         );
         assert_eq!(version(false, "True", "False").age.1, 2);
+    }
+
+    #[test]
+    fn a_name_that_ends_with_a_large_number_uses_up_none() {
+        assert_eq!(last_sequence(0, []), 0);
+        assert_eq!(last_sequence(0, [2, 7, 3]), 7);
+        assert_eq!(last_sequence(9, [2, 7]), 9);
+        assert_eq!(last_sequence(9, [12, 4_294_967_295, 20_261_122]), 12);
+        assert_eq!(last_sequence(20_261_122, [20_261_123]), 20_261_123);
+        // What was remembered before such names were told from numbers.
+        for remembered in [4_294_967_295, i64::MAX, -1] {
+            assert_eq!(last_sequence(remembered, [5]), 5);
+        }
+    }
+
+    proptest! {
+        /// There is always a next one that is a u32 and, unless the numbers went up to the largest step by step, a name.
+        #[test]
+        fn the_last_number_never_jumps(remembered in 0..=i64::from(MAX_SEQUENCE), numbers: Vec<u32>) {
+            let last = last_sequence(remembered, numbers.iter().copied());
+            prop_assert!(last <= MAX_SEQUENCE && i64::from(last) >= remembered);
+            let most = u64::try_from(remembered).expect("not negative") + numbers.len() as u64 * u64::from(MAX_JUMP);
+            prop_assert!(u64::from(last) <= most);
+        }
     }
 
     #[test]

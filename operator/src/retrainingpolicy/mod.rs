@@ -6,6 +6,7 @@ mod history;
 mod pace;
 pub mod plan;
 mod reconcile;
+mod refused;
 
 use std::sync::Arc;
 

@@ -16,6 +16,7 @@ use super::history;
 use super::plan::{
     COLD_START, DRIFT, ModelView, Observed, RunView, Unscored, after_change, includes_alerted, plan, untried,
 };
+use super::refused;
 use crate::apply;
 use crate::context::Context;
 use crate::controller::Error;
@@ -31,6 +32,9 @@ use crate::trainingrun::windows::Selection;
 
 /// Windows come all the time, so a policy is looked at again after this.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// A run that was refused is tried again after this, or when its policy is changed: the API server's rules may be others
+/// by then.
+const REFUSED_AGAIN: Duration = Duration::from_secs(60);
 /// Drift of all Models is looked at this often.
 const DRIFT_EVERY: Duration = Duration::from_secs(5);
 
@@ -111,7 +115,14 @@ pub async fn reconcile(
                     return Err(conflict.into());
                 }
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                let Some(why) = error.invalid() else {
+                    return Err(error.into());
+                };
+                let status = refused::status(&status, plan.status, why, now);
+                context.door.status(&*policy, status).await?;
+                return Ok(Some(REFUSED_AGAIN));
+            }
         }
         tracing::info!(target: "audit", namespace, policy = name, run = run.name_any(), reason = run.spec.reason, "a policy started a training");
     }

@@ -1,14 +1,15 @@
 //! A TraceProfile's status, as a pure function of the pods it selects and what agents say.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use vigia_crds::conditions::{self, READY, RECONCILING, STALLED, Wanted};
-use vigia_crds::{KeptMode, TraceProfile, TraceProfileStatus};
+use vigia_crds::{BudgetPer, KeptMode, TraceProfile, TraceProfileStatus};
 
 use super::alerts;
 use super::budget::{overhead, within_budget};
 use super::capture::{self, Unknown};
 use super::observed::{Agents, Selection};
 use crate::events::counted;
+use crate::nodeplan::plan::rounded;
 use crate::select;
 
 /// Beside kstatus' own: whether agents trace what is selected.
@@ -156,6 +157,7 @@ fn problem(profile: &TraceProfile, selection: &Selection, models: &Models) -> Op
         selector(profile),
         filter(profile),
         containers(selection),
+        alert_budget(profile, selection),
         not_there(models, selection),
         unreadable(models, selection),
         overlaps(selection),
@@ -204,6 +206,35 @@ fn containers(selection: &Selection) -> Problem {
         names(&selection.unknown)
     );
     Some(("ContainerNotFound", message))
+}
+
+/// Of a pod's budget the API server asks the same; how many containers share a profile's, it cannot know.
+fn alert_budget(profile: &TraceProfile, selection: &Selection) -> Problem {
+    let budget = &profile.spec.detection.alert_budget;
+    let sharing = match budget.per {
+        BudgetPer::Pod => 1,
+        BudgetPer::Profile => rounded(selection.containers),
+    };
+    if selection.containers == 0 || profile.spec.models.is_empty() {
+        return None;
+    }
+    let [window, every] = [profile.spec.window, budget.every].map(std::time::Duration::from);
+    let windows =
+        every.as_secs_f64() / window.as_secs_f64() * f64::from(sharing) * profile.spec.models.len() as f64;
+    if f64::from(budget.count) < windows {
+        return None;
+    }
+    let message = format!(
+        "spec.detection.alertBudget allows {} in {:#}, no fewer than {} windows in that time: all of them would be \
+         alerts; write a smaller count or a longer every",
+        counted(u64::try_from(budget.count).unwrap_or(0), "alert"),
+        SignedDuration::try_from(every).unwrap_or_default(),
+        match budget.per {
+            BudgetPer::Pod => "a container has",
+            BudgetPer::Profile => "the profile's containers have",
+        },
+    );
+    Some(("BudgetTooLarge", message))
 }
 
 /// What becomes of windows while no Model scores them.

@@ -17,11 +17,11 @@ use crate::apply;
 use crate::context::Context;
 use crate::controller::Error;
 use crate::metrics::ReasonLabels;
-use crate::model::version::{self, MODEL_LABEL, SEQUENCE_LABEL};
+use crate::model::version::{self, MAX_SEQUENCE, MODEL_LABEL, SEQUENCE_LABEL};
 use crate::store::StoreError;
 
 /// Names of versions that are tried one after the other, where those of other Models have them.
-const MAX_TAKEN: u32 = 100;
+const MAX_TAKEN: usize = 100;
 
 /// Checks, signs and stores the output, and makes the ModelVersion.
 pub(super) async fn sign(
@@ -84,7 +84,10 @@ pub(super) async fn sign(
     let digest = context.store.put_artifact(signed).await.map_err(failing)?;
     let samples = checked.map_or(0, |artifact| artifact.metadata.samples);
     let began = Timestamp::now();
-    let version = make_version(run, uid, status, &digest, samples, context).await?;
+    let version = match make_version(run, uid, status, &digest, samples, context).await? {
+        Ok(version) => version,
+        Err(message) => return fail(run, status, "NameTaken", &message, context).await,
+    };
     let times = (began, Timestamp::now());
     context
         .telemetry
@@ -96,7 +99,7 @@ pub(super) async fn sign(
     Ok(Some(Duration::ZERO))
 }
 
-/// The run's ModelVersion, made if it is not there. Answers its name.
+/// The run's ModelVersion, made if it is not there. Answers its name; the inner error is one that the user must mend.
 async fn make_version(
     run: &TrainingRun,
     uid: &str,
@@ -104,7 +107,7 @@ async fn make_version(
     digest: &str,
     samples: u64,
     context: &Context,
-) -> Result<String, Error> {
+) -> Result<Result<String, String>, Error> {
     let namespace = run.namespace().unwrap_or_default();
     let model = &run.spec.model_ref.name;
     // Not the cache: a version that was made a moment ago must not be made twice. Names and labels alone, which can be
@@ -115,14 +118,13 @@ async fn make_version(
         .await?;
     let mine = |v: &&PartialObjectMeta<ModelVersion>| v.labels().get(RUN_UID).is_some_and(|of| of == uid);
     if let Some(version) = all.iter().find(mine) {
-        return Ok(version.name_any());
+        return Ok(Ok(version.name_any()));
     }
     // Nor one of a name that is remembered: what it stood for may have been deleted since.
     let models: Api<Model> = Api::namespaced(context.client.clone(), &namespace);
     let now = models.get(model).await?;
-    let largest = all.iter().filter_map(version::sequence).max().unwrap_or(0);
     let remembered = now.status.as_ref().map_or(0, |s| s.last_sequence);
-    let first = 1 + largest.max(u32::try_from(remembered).unwrap_or(0));
+    let last = version::last_sequence(remembered, all.iter().filter_map(version::sequence));
     let record = context.store.run_json::<Prepared>(uid, Prepared::NAME).await;
     let (window_ms, captures) = record
         .map_err(failing)?
@@ -136,7 +138,7 @@ async fn make_version(
         captures,
         metrics: status.metrics.clone(),
     };
-    for sequence in first..first.saturating_add(MAX_TAKEN) {
+    for sequence in (last + 1..=MAX_SEQUENCE).take(MAX_TAKEN) {
         let mut version = ModelVersion::new(
             &format!("{model}-v{sequence}"),
             ModelVersionSpec {
@@ -165,15 +167,17 @@ async fn make_version(
         match context.door.create(&version).await {
             Ok(()) => {
                 remember(&now, sequence, context).await;
-                return Ok(version.name_any());
+                return Ok(Ok(version.name_any()));
             }
             // The name is taken, as by a version of another Model. It is left alone.
             Err(apply::Error::Conflict(_)) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    Err(Error::Other(format!(
-        "the names {model}-v{first} and the {MAX_TAKEN} after it are taken in namespace {namespace}"
+    Ok(Err(format!(
+        "there is no name for the ModelVersion: {MAX_TAKEN} names after {model}-v{last} are taken in namespace \
+         {namespace}, or {MAX_SEQUENCE} is reached, after which there are none; delete ModelVersions of such names, or \
+         train a Model of another name"
     )))
 }
 
@@ -181,7 +185,7 @@ async fn make_version(
 /// reconcile does it too, so one that was faster is no loss.
 async fn remember(model: &Model, sequence: u32, context: &Context) {
     let mut status = model.status.clone().unwrap_or_default();
-    status.last_sequence = status.last_sequence.max(i64::from(sequence));
+    status.last_sequence = i64::from(version::last_sequence(status.last_sequence, [sequence]));
     if let Err(error) = context.door.status(model, status).await {
         tracing::debug!(model = model.name_any(), %error, "the number of a version is left to its Model to remember");
     }

@@ -41,6 +41,39 @@ fn reason(status: &TraceProfileStatus) -> (String, String) {
 }
 
 #[test]
+fn a_budget_of_all_windows_is_said() {
+    let mut profile = profile("shop", "p", 1);
+    profile.spec.models = vec!["m".into()];
+    let all: Vec<PodView> = ["a", "b", "c", "d"]
+        .map(|name| pod("shop", name, "n", &["app"]))
+        .to_vec();
+    let mut said = |budget: serde_json::Value, pods: &[PodView]| {
+        profile.spec.detection.alert_budget = serde_json::from_value(budget).expect("a budget");
+        let status = look(
+            &profile,
+            &[],
+            pods,
+            u32::try_from(pods.len()).expect("a few"),
+            &[],
+        );
+        let ready = conditions::find(&status.conditions, READY).expect("Ready is always there");
+        (ready.reason.clone(), ready.message.clone())
+    };
+    // Six windows a minute and container.
+    let shared = |count: i32| json!({"count": count, "per": "Profile", "every": "1m"});
+    assert_eq!(said(shared(5), &all[..1]).0, "Traced");
+    let (reason, message) = said(shared(6), &all[..1]);
+    assert_eq!(reason, "BudgetTooLarge");
+    let words = "allows 6 alerts in 1m, no fewer than the profile's containers have windows";
+    assert!(message.contains(words), "{message}");
+    assert_eq!(said(shared(23), &all).0, "Traced");
+    assert_eq!(said(shared(24), &all).0, "BudgetTooLarge");
+    assert_eq!(said(shared(24), &[]).0, "NothingSelected");
+    // From before the API server's rule; the pods do not share it.
+    assert_eq!(said(json!({"count": 6, "every": "1m"}), &all).0, "BudgetTooLarge");
+}
+
+#[test]
 fn what_is_kept_down_is_said_and_told_once() {
     let plan = |node: &str, mode: &str, over: bool, cost: i64| -> NodePlan {
         serde_json::from_value(json!({
