@@ -322,16 +322,20 @@ pub struct Score {
 #[command(after_help = "\
 Examples:
   vigia keygen release.key > release.pub
+  vigia keygen -y release.key > release.pub        the public key once more
   vigia keygen --content content.key
   kubectl create secret generic vigia-signing-key -n vigia-system --from-file=ed25519.seed=release.key")]
 pub struct Keygen {
-    /// File of the private key; must not exist yet. Mode 0600, the base64 of a 32-byte seed behind `vigia-signing-key:`,
-    /// or behind `vigia-content-key:` if it is one to encrypt with.
+    /// File of the private key; without -y it must not exist yet. Mode 0600, the base64 of a 32-byte seed behind
+    /// `vigia-signing-key:`, or behind `vigia-content-key:` if it is one to encrypt with.
     #[arg(value_name = "FILE", default_value = "vigia.key")]
     pub file: PathBuf,
     /// Make a key to encrypt models with instead (see `vigia encrypt`); its id is printed, and is no secret.
     #[arg(long)]
     pub content: bool,
+    /// Make no key: print again the public one of the private key in FILE, or the id of one to encrypt with.
+    #[arg(short = 'y', long)]
+    pub public: bool,
     /// How to answer.
     #[arg(short = 'o', long = "format", value_name = "FORMAT", default_value = "text")]
     pub format: Format,

@@ -1,6 +1,7 @@
 //! What went wrong, where, and what to do next.
 
 use std::fmt::Display;
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -8,14 +9,14 @@ use anstyle::{AnsiColor, Style};
 
 use crate::say;
 
-/// The answer is no: a signature does not hold, a window is odd.
+/// The answer is no: a signature does not hold, or, with `score --fail`, a window is odd.
 pub const NO: u8 = 1;
 /// What was asked for makes no sense; clap answers so too.
-const COMMAND_LINE: u8 = 2;
+pub const COMMAND_LINE: u8 = 2;
 /// What was given cannot be read, or makes no sense.
 const INPUT: u8 = 3;
 /// The result cannot be written.
-const OUTPUT: u8 = 4;
+pub const OUTPUT: u8 = 4;
 /// This machine, or this user, cannot trace.
 const TRACING: u8 = 5;
 
@@ -78,12 +79,13 @@ impl Failure {
         &self.what
     }
 
-    /// Says it on standard error.
+    /// Says it on standard error. If that cannot be written either, the exit code is what is left to say it.
     pub fn report(&self) -> ExitCode {
         let red = Style::new().fg_color(Some(AnsiColor::Red.into())).bold();
-        anstream::eprintln!("{red}error:{red:#} {}", say::plain(&self.what));
+        let mut err = anstream::stderr().lock();
+        let _ = writeln!(err, "{red}error:{red:#} {}", say::plain(&self.what));
         if let Some(next) = &self.next {
-            anstream::eprintln!(" next: {}", say::plain(next));
+            let _ = writeln!(err, " next: {}", say::plain(next));
         }
         ExitCode::from(self.code)
     }

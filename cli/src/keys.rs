@@ -1,6 +1,6 @@
 //! `vigia keygen`, `vigia sign`, `vigia encrypt` and `vigia decrypt`.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -13,57 +13,99 @@ use crate::args::{Decrypt, Encrypt, Format, Keygen, Sign};
 use crate::error::Failure;
 use crate::{input, say};
 
-/// Writes a new private key, prints the public one.
+/// What of a key is no secret.
+struct Shown {
+    id: String,
+    /// Of one to sign with.
+    public: Option<String>,
+}
+
+impl From<SigningKey> for Shown {
+    fn from(key: SigningKey) -> Self {
+        Self {
+            id: key.id().to_string(),
+            public: Some(key.public().to_base64()),
+        }
+    }
+}
+
+impl From<ContentKey> for Shown {
+    fn from(key: ContentKey) -> Self {
+        Self {
+            id: key.id().to_string(),
+            public: None,
+        }
+    }
+}
+
+/// Writes a new private key, prints the public one; or prints that of a key that is there.
 pub fn keygen(args: &Keygen) -> Result<u8, Failure> {
+    let key = match (args.public, args.content) {
+        (true, false) => signing_key(&args.file)?.into(),
+        (true, true) => content_key(&args.file)?.into(),
+        (false, is_content) => new_key(&args.file, is_content)?,
+    };
+    show(args, &key);
+    if !args.public && say::is_unsaid() {
+        let content = if args.content { "--content " } else { "" };
+        say::Out::Stderr.line(&format!(
+            "the key is in {file}; `vigia keygen {content}-y {file}` prints again what was to be printed of it",
+            file = args.file.display()
+        ));
+    }
+    Ok(0)
+}
+
+fn new_key(path: &Path, is_content: bool) -> Result<Shown, Failure> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed)
         .map_err(|error| Failure::input(format!("no randomness from the system: {error}")))?;
-    let write = || {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&args.file)?;
-        if args.content {
-            writeln!(file, "{}", ContentKey::to_text(&seed))?;
-        } else {
-            writeln!(file, "{}", SigningKey::to_text(&seed))?;
-        }
-        file.sync_all()
+    let (text, key) = if is_content {
+        (ContentKey::to_text(&seed), ContentKey::from_bytes(&seed).into())
+    } else {
+        (SigningKey::to_text(&seed), SigningKey::from_seed(seed).into())
     };
-    write().map_err(|error| match error.kind() {
-        ErrorKind::AlreadyExists => {
-            Failure::write(&args.file, "is there already, and a key that is lost is lost")
-                .next("write to another file, or remove that one if you are sure")
-        }
-        _ => Failure::write(&args.file, error),
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => {
+                Failure::write(path, "is there already, and a key that is lost is lost")
+                    .next("write to another file, or remove that one if you are sure")
+            }
+            _ => Failure::write(path, error),
+        })?;
+    let written = writeln!(file, "{text}").and_then(|()| file.sync_all());
+    written.map_err(|error| {
+        // Half a key is none, and what is there would only be in the way of the next try.
+        let _ = fs::remove_file(path);
+        Failure::write(path, error)
     })?;
-    if args.content {
-        let id = ContentKey::from_bytes(&seed).id().to_string();
-        match args.format {
-            Format::Text => say::Out::Stdout.line(&id),
-            Format::Json => say::json(&json!({"file": args.file, "keyId": id})),
+    Ok(key)
+}
+
+fn show(args: &Keygen, key: &Shown) {
+    match (&key.public, args.format) {
+        (None, Format::Text) => say::Out::Stdout.line(&key.id),
+        (None, Format::Json) => say::json(&json!({"file": args.file, "keyId": key.id})),
+        (Some(public), Format::Text) => {
+            say::Out::Stdout.line(public);
+            if !args.public {
+                say::Out::Stderr.line(&format!(
+                    "private key in {}, key id {}",
+                    args.file.display(),
+                    key.id
+                ));
+            }
         }
-        return Ok(0);
-    }
-    let key = SigningKey::from_seed(seed);
-    let public = key.public().to_base64();
-    match args.format {
-        Format::Text => {
-            say::Out::Stdout.line(&public);
-            say::Out::Stderr.line(&format!(
-                "private key in {}, key id {}",
-                args.file.display(),
-                key.id()
-            ));
-        }
-        Format::Json => say::json(&json!({
+        (Some(public), Format::Json) => say::json(&json!({
             "file": args.file,
             "publicKey": public,
-            "keyId": key.id().to_string(),
+            "keyId": key.id,
         })),
     }
-    Ok(0)
 }
 
 /// Signs a model, in place or into another file.

@@ -25,17 +25,23 @@ mod trace;
 mod train;
 mod vector;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use args::{Command, Vigia};
+use error::{COMMAND_LINE, OUTPUT};
+use say::Out;
 
 /// Parses the command line, does what it says, and explains itself on standard error if that fails.
 pub fn main() -> ExitCode {
     restore_sigpipe();
-    let vigia = Vigia::try_parse().unwrap_or_else(|error| hinted(error).exit());
+    let vigia = match Vigia::try_parse() {
+        Ok(vigia) => vigia,
+        Err(error) => return explained(&hinted(error)),
+    };
     let outcome = match vigia.command {
         Command::Trace(args) => trace::run(&args),
         Command::Train(args) => train::run(&args),
@@ -52,9 +58,25 @@ pub fn main() -> ExitCode {
         Command::Man(args) => shell::man(&args),
     };
     match outcome {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => ended(code),
         Err(failure) => failure.report(),
     }
+}
+
+/// Done, but for what could not be written.
+fn ended(code: u8) -> ExitCode {
+    ExitCode::from(if say::is_unsaid() { OUTPUT } else { code })
+}
+
+/// The help that was asked for, or what is wrong with the command line.
+fn explained(error: &clap::Error) -> ExitCode {
+    let printed = error.print().and_then(|()| std::io::stdout().flush());
+    let code = u8::try_from(error.exit_code()).unwrap_or(COMMAND_LINE);
+    if error.use_stderr() {
+        return ExitCode::from(code);
+    }
+    Out::Stdout.noted(printed);
+    ended(code)
 }
 
 /// `vigia trace ls` lacks what says where the command begins.

@@ -1,13 +1,22 @@
 //! How the command speaks: tables for people, JSON for programs, colour on a terminal only, progress on long work.
+//!
+//! What cannot be written is told once, at once, and makes the exit code; the work goes on: a trace must not end, nor a
+//! recording be lost, because a disk is full that something else is written to.
 
 use std::borrow::Cow;
-use std::io::{IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use vigia_model::calibration::Severity;
+
+use crate::error::Failure;
+
+/// Something that was to be said could not be written.
+static UNSAID: AtomicBool = AtomicBool::new(false);
 
 /// Where a report goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,11 +30,48 @@ pub enum Out {
 impl Out {
     /// One line; colour goes where it is shown.
     pub fn line(self, text: &str) {
-        match self {
-            Self::Stdout => anstream::println!("{text}"),
-            Self::Stderr => anstream::eprintln!("{text}"),
-        }
+        self.noted(match self {
+            Self::Stdout => writeln!(anstream::stdout().lock(), "{text}"),
+            Self::Stderr => writeln!(anstream::stderr().lock(), "{text}"),
+        });
     }
+
+    /// Text as it is, a part of a line perhaps, which is seen at once.
+    pub fn text(self, text: &str) {
+        self.noted(match self {
+            Self::Stdout => {
+                let mut out = io::stdout().lock();
+                out.write_all(text.as_bytes()).and_then(|()| out.flush())
+            }
+            Self::Stderr => io::stderr().lock().write_all(text.as_bytes()),
+        });
+    }
+
+    /// Takes note of how writing went.
+    pub fn noted(self, outcome: io::Result<()>) {
+        // Who has gone wants no more.
+        let Some(error) = outcome
+            .err()
+            .filter(|error| error.kind() != ErrorKind::BrokenPipe)
+        else {
+            return;
+        };
+        if UNSAID.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let stream = match self {
+            Self::Stdout => "standard output",
+            Self::Stderr => "standard error",
+        };
+        Failure::write(stream.as_ref(), error)
+            .next("what is there is not all of it: make room, or write it elsewhere")
+            .report();
+    }
+}
+
+/// Whether something that was to be said could not be written.
+pub fn is_unsaid() -> bool {
+    UNSAID.load(Ordering::Relaxed)
 }
 
 /// Text from a file or a model, fit for a terminal: what would move its cursor, retitle its window or turn the
@@ -51,18 +97,18 @@ pub fn plain(text: &str) -> Cow<'_, str> {
 
 /// A document on standard output, for people to read too.
 pub fn json(document: &impl Serialize) {
-    match serde_json::to_string_pretty(document) {
-        Ok(text) => anstream::println!("{text}"),
-        Err(error) => anstream::eprintln!("error: {error}"),
-    }
+    document_of(serde_json::to_string_pretty(document));
 }
 
 /// A document as one line of standard output, which is seen at once.
 pub fn json_line(document: &impl Serialize) {
-    if let Ok(text) = serde_json::to_string(document) {
-        let mut out = std::io::stdout().lock();
-        let _ = writeln!(out, "{text}");
-        let _ = out.flush();
+    document_of(serde_json::to_string(document));
+}
+
+fn document_of(text: serde_json::Result<String>) {
+    match text {
+        Ok(text) => Out::Stdout.text(&(text + "\n")),
+        Err(error) => Out::Stdout.noted(Err(error.into())),
     }
 }
 

@@ -1,19 +1,16 @@
 //! Completions and manual pages, made from the command line's own definition.
 
-use std::io::Write;
-
 use clap::CommandFactory;
 
 use crate::args::{Completions, Man, Vigia};
 use crate::error::Failure;
+use crate::say::Out;
 
 /// Prints completions.
 pub fn completions(args: &Completions) -> Result<u8, Failure> {
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut Vigia::command(), "vigia", &mut text);
-    std::io::stdout()
-        .write_all(&text)
-        .map_err(|error| Failure::write("standard output".as_ref(), error))?;
+    Out::Stdout.text(&String::from_utf8_lossy(&text));
     Ok(0)
 }
 

@@ -4,7 +4,6 @@
 //! follows when it returns. Where another task has something to say in between, the line is broken and resumed.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::time::Duration;
 
 use serde_json::json;
@@ -58,14 +57,7 @@ impl Lines {
 
     fn write(&mut self, text: &str) {
         self.column += text.chars().count();
-        // Nobody to read it is no reason to stop what is traced.
-        let _ = match self.odd.0 {
-            Out::Stdout => {
-                let mut out = std::io::stdout().lock();
-                out.write_all(text.as_bytes()).and_then(|()| out.flush())
-            }
-            Out::Stderr => std::io::stderr().lock().write_all(text.as_bytes()),
-        };
+        self.odd.0.text(text);
     }
 
     fn end_line(&mut self, text: &str) {
