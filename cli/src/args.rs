@@ -86,8 +86,9 @@ pub struct Trusted {
 /// instead, in the kernel by eBPF: nothing is stopped, and little is slowed down. That needs CAP_BPF and CAP_PERFMON:
 /// run it as root. Where it may not be, commands and processes are counted by ptrace, and that is said.
 ///
-/// A first SIGTERM is passed on to the command, which gets a terminal's Ctrl-C itself. A second signal, or a second Ctrl-C
-/// within two seconds, ends the trace: the command goes on untraced, if it goes on, and the exit code is 130 or 143.
+/// A first SIGTERM or SIGHUP is passed on to the command, which gets a terminal's Ctrl-C itself. A second signal, or a second
+/// Ctrl-C within two seconds, ends the trace: the command goes on untraced, if it goes on, and the exit code is 128 and the
+/// signal's number. Where there is no command, the first one ends it, and what was seen is kept.
 ///
 /// With a command, the report goes to standard error, as strace's does; with --format json it goes to standard output,
 /// and what the command prints goes to standard error. Times are wall-clock time between a call's begin and its return.
@@ -191,7 +192,7 @@ pub struct Ml {
     #[arg(long)]
     pub ml_compare: bool,
     /// Say at once when a system call takes unusually long or short: 3 (low), 4 (medium), 5 (high) standard deviations
-    /// from the last hundred times.
+    /// from the last hundred times. Where each call is a line: counting sees no single times.
     #[arg(long)]
     pub anomaly_realtime: bool,
 }
@@ -230,7 +231,7 @@ impl Trace {
 
     /// Whether it matters how long calls take.
     pub fn wants_times(&self) -> bool {
-        let compared = self.baseline.is_some() || self.ml.is_wanted() || self.ml.anomaly_realtime;
+        let compared = self.baseline.is_some() || self.ml.is_wanted();
         self.summary || self.times || compared
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -415,4 +416,138 @@ fn what_a_command_leaves_behind_does_not_outlast_the_duration() {
         .spawn();
     let mut group = Group(child.expect("starts"));
     assert_eq!(group.0.wait().expect("ends").code(), Some(143));
+}
+
+#[test]
+fn arguments_mean_what_the_call_was_given() {
+    let (_folder, program) = compiled(
+        "#include <sys/stat.h>\n#include <sys/socket.h>\n#include <sys/prctl.h>\n#include <sys/inotify.h>\n\
+         #include <sys/syscall.h>\n#include <sys/sysmacros.h>\n#include <fcntl.h>\n#include <time.h>\n#include <unistd.h>\n\
+         int main(void) { mknod(\"/no/x\", S_IFIFO | 0600, 0); mknod(\"/no/x\", S_IFBLK | 0640, makedev(8, 1));\n\
+         struct timespec s = {0, 1000}, left = {7, 7}; clock_nanosleep(CLOCK_MONOTONIC, 0, &s, &left);\n\
+         socket(99, SOCK_STREAM, 1); socket(AF_INET, SOCK_STREAM, 6); prctl(PR_SET_NAME, \"worker\"); inotify_init1(0);\n\
+         long how[3] = {O_RDONLY | O_CLOEXEC, 0, 4}; syscall(SYS_openat2, AT_FDCWD, \"/no/y\", how, 24); return 0; }",
+    );
+    let (_, lines) = lines_of(&["--", &program]);
+    for expected in [
+        "mknodat(AT_FDCWD, \"/no/x\", S_IFIFO|0600) = ",
+        "mknodat(AT_FDCWD, \"/no/x\", S_IFBLK|0640, makedev(0x8, 0x1)) = ",
+        "socket(0x63, SOCK_STREAM, 1) ",
+        "socket(AF_INET, SOCK_STREAM, IPPROTO_TCP) ",
+        "prctl(PR_SET_NAME, \"worker\") ",
+        "inotify_init1(0) ",
+        "openat2(AT_FDCWD, \"/no/y\", {flags=O_RDONLY|O_CLOEXEC, resolve=RESOLVE_NO_SYMLINKS}, 24) = ",
+    ] {
+        assert!(
+            lines.iter().any(|line| line.starts_with(expected)),
+            "{expected} in {lines:#?}"
+        );
+    }
+    let slept = lines.iter().find(|line| line.starts_with("clock_nanosleep("));
+    let slept = slept.expect("it slept");
+    assert!(
+        slept.contains("{tv_sec=0, tv_nsec=1000}, 0x") && !slept.contains("tv_nsec=7"),
+        "{slept}"
+    );
+}
+
+/// Waits until one of a process's threads is in a write that takes its time.
+fn until_held_up(process: u32) {
+    let write = format!("{} ", libc::SYS_write);
+    let writes = || {
+        let tasks = fs::read_dir(format!("/proc/{process}/task")).expect("tasks");
+        tasks.flatten().any(|task| {
+            let now = fs::read_to_string(task.path().join("syscall")).unwrap_or_default();
+            now.starts_with(&write)
+        })
+    };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut seen = 0;
+    while seen < 5 {
+        assert!(Instant::now() < deadline, "it is never held up");
+        std::thread::park_timeout(Duration::from_millis(50));
+        seen = if writes() { seen + 1 } else { 0 };
+    }
+}
+
+/// The code of a process that ends by itself, if need be after further signals.
+fn ended(group: &mut Group, signal: &str) -> Option<i32> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut next = Instant::now();
+    loop {
+        if let Some(status) = group.0.try_wait().expect("ours") {
+            return status.code();
+        }
+        assert!(Instant::now() < deadline, "no signal ends it");
+        if next <= Instant::now() {
+            group.signal(signal);
+            next = Instant::now() + Duration::from_secs(1);
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn who_does_not_read_holds_nobody_up_for_longer_than_two_signals() {
+    use std::os::unix::process::CommandExt;
+    let busy = "trap '' TERM; exec yes >/dev/null";
+    let mut target = Command::new("sh").args(["-c", busy]).spawn().expect("starts");
+    let pid = target.id().to_string();
+    let running = ["-p", pid.as_str()];
+    let windows = ["-p", pid.as_str(), "--window", "100ms", "-o", "json"];
+    for (options, code) in [
+        (&["--", "sh", "-c", busy][..], 143),
+        (&running, 143),
+        (&windows, 143),
+    ] {
+        let child = vigia()
+            .args(options)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn();
+        let mut group = Group(child.expect("starts"));
+        // A reader that has gone to sleep: what is written is less than a page.
+        let (stdout, stderr) = (
+            group.0.stdout.take().expect("piped"),
+            group.0.stderr.take().expect("piped"),
+        );
+        for pipe in [stdout.as_raw_fd(), stderr.as_raw_fd()] {
+            // SAFETY: takes two integers and a descriptor that is open.
+            let size = unsafe { libc::fcntl(pipe, libc::F_SETPIPE_SZ, 4096) };
+            assert!(size > 0);
+        }
+        until_held_up(group.0.id());
+        assert_eq!(ended(&mut group, "-TERM"), Some(code), "{options:?}");
+        drop((stdout, stderr));
+        assert!(target.try_wait().expect("ours").is_none(), "{options:?}");
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it goes on");
+        assert!(status.contains("TracerPid:\t0"), "{options:?} {status}");
+    }
+    target.kill().expect("killed");
+    target.wait().expect("ended");
+}
+
+#[test]
+fn the_end_of_the_terminal_keeps_what_was_recorded() {
+    let mut target = Command::new("sleep").arg("1000").spawn().expect("starts");
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("x.jsonl");
+    let mut tracer = vigia()
+        .args(["-p", &target.id().to_string(), "--window", "100ms", "--output"])
+        .arg(&file)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut said = [0];
+    let mut stdout = tracer.stdout.take().expect("piped");
+    stdout.read_exact(&mut said).expect("a window");
+    let tracer = Group(tracer);
+    tracer.signal("-HUP");
+    let mut tracer = tracer;
+    assert_eq!(tracer.0.wait().expect("ends").code(), Some(0));
+    let lines = fs::read_to_string(&file).expect("recorded");
+    assert!(!lines.is_empty() && lines.ends_with('\n'), "{lines}");
+    target.kill().expect("killed");
+    target.wait().expect("ended");
 }

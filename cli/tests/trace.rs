@@ -1033,4 +1033,8 @@ fn wrong_options_are_said() {
     fails(&["-e", "trace=read,opne"], "did you mean open?");
     fails(&["-e", "trace=%netwrok"], "did you mean %network?");
     fails(&["-e", "signal=all"], "\"signal\" cannot be filtered by");
+    for counted in [&["-c"][..], &["--window", "1s"], &["--output", "/no/such.jsonl"]] {
+        let args = [&["--anomaly-realtime"], counted].concat();
+        fails(&args, "--anomaly-realtime is about the time of each single call");
+    }
 }

@@ -94,14 +94,16 @@ impl Session {
         !self.thread.is_finished()
     }
 
-    /// Lets every task go, as it was before.
-    pub fn release(self) {
+    /// Lets every task go, as it was before. False where that takes too long, and our end does it.
+    pub fn release(self) -> bool {
         self.stop.store(true, Ordering::Release);
         sys::announce_change();
-        // A task that cannot be stopped, such as one that waits for a dead disk, is let go by our end.
-        if self.done.recv_timeout(PATIENCE).is_ok() {
+        // A task cannot be stopped, such as one that waits for a dead disk, or nobody reads what is written of it.
+        let is_done = self.done.recv_timeout(PATIENCE).is_ok();
+        if is_done {
             let _ = self.thread.join();
         }
+        is_done
     }
 }
 

@@ -83,11 +83,6 @@ impl Reader {
             Self::Ptrace(_) => Ok(false),
         }
     }
-
-    /// Whether anomalies are seen here, or by the tracer as they happen.
-    pub fn is_kernel(&self) -> bool {
-        matches!(self, Self::Kernel(_))
-    }
 }
 
 /// The probe, with room that is used again.

@@ -3,6 +3,7 @@
 mod by_ptrace;
 mod engine;
 mod lesson;
+mod signals;
 mod sink;
 pub mod spawn;
 mod table;
@@ -15,22 +16,19 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use signal_hook::consts::{SIGINT, SIGKILL, SIGTERM};
-use signal_hook::iterator::Signals;
 use vigia_agent::probe::ProbeError;
 use vigia_agent::window::{Closed, Now, Totals, Windows};
 use vigia_model::artifact::Artifact;
-use vigia_model::syscalls::Arch;
 
 use crate::alike::{Calls, Learnt};
-use crate::analysis::realtime::{Odd, Realtime};
 use crate::args::{Format, Trace};
 use crate::error::Failure;
 use crate::input;
 use crate::ptrace;
-use crate::record::name_of;
 use crate::say::Out;
 use crate::times::{self, Times};
 use engine::Reader;
+use signals::Pending;
 use sink::Sink;
 use target::Traced;
 
@@ -45,7 +43,7 @@ const WINDOW: Duration = Duration::from_secs(2);
 /// How long a command takes to start where nothing is said: as long as a window then is. Imports of an interpreter take
 /// .4 s, on a busy machine three times as long.
 const WARM_UP: Duration = Duration::from_secs(2);
-/// How often times are looked at for --anomaly-realtime.
+/// How often those are looked for that outlive what was named.
 const TICK: Duration = Duration::from_millis(100);
 /// How often sequences of calls are taken, for which the kernel side has little room.
 const BEAT: Duration = Duration::from_secs(1);
@@ -57,6 +55,14 @@ enum Event {
     Signal(i32),
     /// Tracing has failed, or the command could not be run.
     Failed(Failure),
+}
+
+/// Where events come in.
+struct Post {
+    events: Sender<Event>,
+    inbox: Receiver<Event>,
+    /// Whether a signal has been heeded.
+    pending: Pending,
 }
 
 /// Traces until the target ends, the time is over, or a signal says so.
@@ -75,22 +81,34 @@ pub fn run(args: &Trace) -> Result<u8, Failure> {
     // Before the target starts: a Ctrl-C meant for it must not end us without a report.
     // The thread that waits for them must not swallow what the tracer waits for.
     ptrace::hold_changes();
-    watch_signals(events.clone())?;
+    let told = events.clone();
+    let pending = signals::watch(move |signal| {
+        // Nobody listens any more only where we end.
+        let _ = told.send(Event::Signal(signal));
+    })?;
     ptrace::let_changes_through();
     let clock = Clock(Instant::now());
     let (mut reader, traced) = target::start(args, sink.wanted(), &clock, &events)?;
-    let end = follow(args, &clock, &mut reader, &traced, &mut sink, &events, &inbox)?;
-    traced.release();
-    if matches!(end, End::Left(_)) {
+    let post = Post {
+        events,
+        inbox,
+        pending,
+    };
+    let end = follow(args, &clock, &mut reader, &traced, &mut sink, &post)?;
+    let is_over = traced.release();
+    if is_over && matches!(end, End::Left(_)) {
         // Now that no line is half written.
         Out::Stderr.line("vigia: a second signal: the command goes on untraced, if it goes on");
     }
-    sink.finish()?;
+    // Where the tracer waits for a reader of its lines, so would we.
+    if is_over || !args.prints_lines() {
+        sink.finish()?;
+    }
     Ok(match end {
         End::Over(status) => status.map_or(0, exit_code),
         End::Left(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
         End::OutOfTime => {
-            let said = said_meanwhile(&inbox)?.flatten();
+            let said = said_meanwhile(&post.inbox)?.flatten();
             exit_code(said.unwrap_or(ExitStatus::from_raw(SIGKILL)))
         }
     })
@@ -109,6 +127,15 @@ fn makes_sense(args: &Trace) -> Result<(), Failure> {
             "--sequences: nothing says or records which calls come after which",
         )
         .next("add --output FILE or --save-model FILE, or --format json without -c"));
+    }
+    if args.ml.anomaly_realtime && !args.prints_lines() {
+        return Err(Failure::command_line(
+            "--anomaly-realtime is about the time of each single call, which is not seen where calls are counted",
+        )
+        .next(
+            "trace a command or processes without -c, --window, --output and whatever else counts, for a line for each \
+             call; or leave it out: -c --ml-anomaly finds slow calls by their mean times",
+        ));
     }
     if args.warm_up.is_some() && args.command.is_empty() {
         return Err(Failure::command_line(
@@ -161,7 +188,7 @@ enum End {
 struct Asked {
     /// When the one before came.
     before: Option<Duration>,
-    /// One was a SIGTERM.
+    /// One was not a Ctrl-C.
     told: bool,
 }
 
@@ -174,12 +201,12 @@ impl Asked {
             if since <= ECHO {
                 return false;
             }
-            if since <= IN_A_ROW || (self.told && signal == SIGTERM) {
+            if since <= IN_A_ROW || (self.told && signal != SIGINT) {
                 return true;
             }
         }
         self.before = Some(now);
-        self.told |= signal == SIGTERM;
+        self.told |= signal != SIGINT;
         false
     }
 }
@@ -190,17 +217,15 @@ fn follow(
     reader: &mut Reader,
     traced: &Traced,
     sink: &mut Sink<'_>,
-    events: &Sender<Event>,
-    inbox: &Receiver<Event>,
+    post: &Post,
 ) -> Result<End, Failure> {
     let mut times = Times::new();
-    let mut live = (args.ml.anomaly_realtime && reader.is_kernel()).then(Live::default);
     let length = args.window.unwrap_or(WINDOW);
     let mut windows = Windows::default();
     let begin = traced.since;
     // A slot is new: its counters began with nothing, whatever a command has done by now.
     windows.open((), traced.slot, length, begin, &Totals::default());
-    traced.watch(events.clone())?;
+    traced.watch(post.events.clone())?;
     let mut until = args.duration.map(|d| begin.mono + d);
     let (mut told, mut killed) = (false, false);
     // The end of the command, or of what was named, where what they have started is still looked at.
@@ -213,13 +238,12 @@ fn follow(
             .next_due()
             .into_iter()
             .chain(until)
-            .chain(live.is_some().then(|| now + TICK))
             .chain(beat)
             .min()
             .unwrap_or(length);
         let next = if gone.is_some() { due.min(now + TICK) } else { due };
         // We hold a sender ourselves, so that an error can only be the end of the wait.
-        let event = inbox.recv_timeout(next.saturating_sub(now)).ok();
+        let event = post.inbox.recv_timeout(next.saturating_sub(now)).ok();
         let ended = match event {
             Some(Event::Ended(status)) => {
                 gone = Some(status);
@@ -232,7 +256,11 @@ fn follow(
                 if signal != SIGINT {
                     traced.signal(signal);
                 }
-                asked.again(signal, clock.now().mono).then_some(End::Left(signal))
+                let again = asked.again(signal, clock.now().mono);
+                if !again {
+                    post.pending.answered();
+                }
+                again.then_some(End::Left(signal))
             }
             Some(Event::Signal(_)) => Some(End::Over(gone.flatten())),
             None if until.is_some_and(|until| clock.now().mono >= until) => {
@@ -249,7 +277,7 @@ fn follow(
                     None
                 }
             }
-            None if !traced.is_there() => match said_meanwhile(inbox)? {
+            None if !traced.is_there() => match said_meanwhile(&post.inbox)? {
                 None if traced.is_command() => {
                     return Err(Failure::tracing("the tracer died before the command did"));
                 }
@@ -271,9 +299,6 @@ fn follow(
         beat = beat.map(|_| now + BEAT);
         let snapshot = reader.read()?;
         sink.unkept(windows.follow(&snapshot.grams));
-        if let Some(live) = &mut live {
-            live.take(&snapshot.times).iter().for_each(|odd| sink.odd(odd));
-        }
         // The window in which the target ended is its last, also where it is due; one that is left to itself has none.
         let closed = if let Some(end) = &ended {
             let last = !matches!(end, End::Left(_));
@@ -305,27 +330,6 @@ fn said_meanwhile(inbox: &Receiver<Event>) -> Result<Option<Option<ExitStatus>>,
     Ok(None)
 }
 
-/// Judges mean times between two readings, as single calls are not seen.
-#[derive(Default)]
-struct Live {
-    before: Times,
-    realtime: Realtime,
-}
-
-impl Live {
-    fn take(&mut self, now: &Times) -> Vec<Odd> {
-        let odd = times::since(&self.before, now)
-            .iter()
-            .filter_map(|(&number, time)| {
-                self.realtime
-                    .take(number, time.mean_us()?, || name_of(Arch::NATIVE, number))
-            })
-            .collect();
-        self.before.clone_from(now);
-        odd
-    }
-}
-
 struct Clock(Instant);
 
 impl Clock {
@@ -336,18 +340,6 @@ impl Clock {
             wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
         }
     }
-}
-
-fn watch_signals(events: Sender<Event>) -> Result<(), Failure> {
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::tracing)?;
-    std::thread::spawn(move || {
-        for signal in signals.forever() {
-            if events.send(Event::Signal(signal)).is_err() {
-                return;
-            }
-        }
-    });
-    Ok(())
 }
 
 /// As a shell says it.

@@ -18,7 +18,6 @@ use super::lesson::{self, Lesson};
 use super::target::{self, Keep};
 use super::{WARM_UP, table};
 use crate::analysis::baseline::{self, Difference, Run};
-use crate::analysis::realtime::Odd;
 use crate::analysis::{self, Analysis};
 use crate::args::{Format, Trace};
 use crate::error::Failure;
@@ -188,14 +187,6 @@ impl<'a> Sink<'a> {
             // With a model, verdicts are what was asked for, and a partial window has none.
             (Format::Text, None) if self.model.is_some() => {}
             (Format::Text, None) => table::window(record).iter().for_each(|line| self.out.line(line)),
-        }
-    }
-
-    /// Says that a time is odd.
-    pub fn odd(&self, odd: &Odd) {
-        match self.args.format {
-            Format::Json => say::json_line(&json!({"anomaly": odd})),
-            Format::Text => self.out.line(&odd.line()),
         }
     }
 

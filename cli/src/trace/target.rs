@@ -343,10 +343,12 @@ impl Traced {
         Ok(())
     }
 
-    /// Ends the tracing; who is traced goes on as before.
-    pub fn release(self) {
-        if let Who::Ptrace(session) = self.who {
-            session.release();
+    /// Ends the tracing; who is traced goes on as before. False where the tracer is held up: whoever reads its lines may
+    /// read no more of them.
+    pub fn release(self) -> bool {
+        match self.who {
+            Who::Ptrace(session) => session.release(),
+            _ => true,
         }
     }
 }

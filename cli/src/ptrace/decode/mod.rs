@@ -53,13 +53,23 @@ pub fn at_exit(call: &Call, from: usize, memory: Memory, value: i64) -> Vec<Stri
         .enumerate()
         .skip(from)
         .map(|(at, arg)| {
-            if value < 0 && arg.is_result() {
+            if is_unwritten(*arg, value) {
                 text::pointer(call.args[at])
             } else {
                 show(*arg, at, call, memory, value)
             }
         })
         .collect()
+}
+
+/// Whether the kernel has left it as it was.
+fn is_unwritten(arg: Arg, result: i64) -> bool {
+    // The kernel's own number for a sleep that is begun again if the signal has no handler.
+    const RESTARTED: i64 = -516;
+    match arg {
+        Arg::Remaining => result != RESTARTED && result != -i64::from(libc::EINTR),
+        _ => result < 0 && arg.is_result(),
+    }
 }
 
 /// What comes after the equals sign.
@@ -120,7 +130,7 @@ fn show(arg: Arg, at: usize, call: &Call, memory: Memory, result: i64) -> String
         Arg::Environment => structs::environment(value, memory),
         Arg::Stat => structs::stat(value, memory),
         Arg::Statx => structs::statx(value, memory),
-        Arg::Time | Arg::TimeOut => structs::time(value, memory),
+        Arg::Time | Arg::TimeOut | Arg::Remaining => structs::time(value, memory),
         Arg::Address(size) => structs::address(value, length(size), memory),
         Arg::AddressOut(size) => structs::address_out(value, call.args[size], memory),
         Arg::IntPointer | Arg::IntOut => structs::number(value, memory),
@@ -132,7 +142,9 @@ fn show(arg: Arg, at: usize, call: &Call, memory: Memory, result: i64) -> String
         Arg::Status => structs::status(value, result, memory),
         Arg::Limit | Arg::LimitOut => structs::limit(value, memory),
         Arg::Polled(count) => structs::polled(value, length(count), memory),
-        Arg::Device => format!("{value:#x}"),
+        Arg::Device => structs::device(value),
+        Arg::Node => structs::mode(value as u32),
+        Arg::How => structs::how(value, memory),
         Arg::Event => structs::event(value, memory),
         Arg::AtStatx => flags::statx(value),
         Arg::Entries => structs::entries(value, result, memory),

@@ -33,6 +33,14 @@ pub const OPEN: Table = &[
     (libc::O_TMPFILE as i64 as u64, "O_TMPFILE"),
     (libc::O_DIRECTORY as i64 as u64, "O_DIRECTORY"),
 ];
+pub const RESOLVE: Table = &[
+    (libc::RESOLVE_NO_XDEV, "RESOLVE_NO_XDEV"),
+    (libc::RESOLVE_NO_MAGICLINKS, "RESOLVE_NO_MAGICLINKS"),
+    (libc::RESOLVE_NO_SYMLINKS, "RESOLVE_NO_SYMLINKS"),
+    (libc::RESOLVE_BENEATH, "RESOLVE_BENEATH"),
+    (libc::RESOLVE_IN_ROOT, "RESOLVE_IN_ROOT"),
+    (libc::RESOLVE_CACHED, "RESOLVE_CACHED"),
+];
 pub const PROTECTION: Table = &[
     (libc::PROT_READ as i64 as u64, "PROT_READ"),
     (libc::PROT_WRITE as i64 as u64, "PROT_WRITE"),

@@ -53,6 +53,11 @@ pub enum Arg {
     LimitOut,
     Polled(usize),
     Device,
+    /// Permissions, with the kind of file.
+    Node,
+    /// What is left of a sleep, written where it was interrupted.
+    Remaining,
+    How,
     Event,
     /// Flags of statx, whose 0 has a name.
     AtStatx,
@@ -72,6 +77,7 @@ impl Arg {
                 | Self::Stat
                 | Self::Statx
                 | Self::TimeOut
+                | Self::Remaining
                 | Self::AddressOut(_)
                 | Self::IntOut
                 | Self::VectorsOut(_)
@@ -125,6 +131,13 @@ fn args(name: &str, values: &[u64; 6]) -> &'static [Arg] {
         "open" if !creates(values[1]) => &[Path, Open],
         "fcntl" => fcntl(values[1] as i32),
         "futex" => futex(values[1]),
+        "mknod" if is_device(values[1]) => &[Path, Node, Device],
+        "mknodat" if is_device(values[2]) => &[DirFd, Path, Node, Device],
+        "prctl" if values[0] as i32 == libc::PR_SET_NAME => &[One(n::PRCTL), Path],
+        // Numbers of protocols are the family's own.
+        "socket" if [libc::AF_INET, libc::AF_INET6].contains(&(values[0] as i32)) => {
+            &[One(n::DOMAIN), Socket, One(n::PROTOCOL)]
+        }
         "setsockopt" if values[1] as i32 == libc::IPPROTO_TCP => {
             &[Fd, One(n::LEVEL), One(n::TCP_OPTION), IntPointer, Int]
         }
@@ -136,8 +149,54 @@ fn args(name: &str, values: &[u64; 6]) -> &'static [Arg] {
         _ => files(name)
             .or_else(|| processes(name))
             .or_else(|| others(name))
-            .unwrap_or(&[Hex; 6]),
+            .unwrap_or_else(|| undecoded(name)),
     }
+}
+
+fn is_device(mode: u64) -> bool {
+    matches!(mode as u32 & libc::S_IFMT, libc::S_IFCHR | libc::S_IFBLK)
+}
+
+/// Registers as they are: so many as the call takes, where that is known to be few.
+fn undecoded(name: &str) -> &'static [Arg] {
+    const ALL: &[Arg] = &[Arg::Hex; 6];
+    let count = match name {
+        "inotify_init" | "vhangup" => 0,
+        "eventfd"
+        | "fsopen"
+        | "inotify_init1"
+        | "io_destroy"
+        | "iopl"
+        | "memfd_secret"
+        | "mlockall"
+        | "mq_unlink"
+        | "personality"
+        | "pkey_free"
+        | "sched_get_priority_max"
+        | "sched_get_priority_min"
+        | "sched_getscheduler"
+        | "setfsgid"
+        | "setfsuid"
+        | "shmdt"
+        | "time"
+        | "timer_delete"
+        | "timer_getoverrun"
+        | "userfaultfd" => 1,
+        "delete_module"
+        | "fanotify_init"
+        | "getitimer"
+        | "getpriority"
+        | "io_setup"
+        | "landlock_restrict_self"
+        | "pkey_alloc"
+        | "sched_getparam"
+        | "sched_setparam"
+        | "timerfd_gettime"
+        | "utime"
+        | "utimes" => 2,
+        _ => ALL.len(),
+    };
+    &ALL[..count]
 }
 
 fn fcntl(command: i32) -> &'static [Arg] {
@@ -169,6 +228,8 @@ fn files(name: &str) -> Option<&'static [Arg]> {
     Some(match name {
         "openat" => &[DirFd, Path, Open, Mode],
         "open" => &[Path, Open, Mode],
+        "fsopen" => &[Path, Hex],
+        "openat2" => &[DirFd, Path, How, Size],
         "creat" | "mkdir" | "chmod" => &[Path, Mode],
         "read" => &[Fd, Out, Size],
         "write" => &[Fd, In(2), Size],
@@ -212,8 +273,8 @@ fn files(name: &str) -> Option<&'static [Arg]> {
         "utimensat" => &[DirFd, Path, Pointer, Bits(n::AT)],
         "mount" => &[Path, Path, Path, Bits(n::MOUNT), Pointer],
         "umount2" => &[Path, Hex],
-        "mknod" => &[Path, Mode, Device],
-        "mknodat" => &[DirFd, Path, Mode, Device],
+        "mknod" => &[Path, Node],
+        "mknodat" => &[DirFd, Path, Node],
         "getxattr" | "lgetxattr" => &[Path, Path, PointerOut, Size],
         "fgetxattr" => &[Fd, Path, PointerOut, Size],
         "listxattr" | "llistxattr" => &[Path, PointerOut, Size],
@@ -301,7 +362,7 @@ fn processes(name: &str) -> Option<&'static [Arg]> {
 fn others(name: &str) -> Option<&'static [Arg]> {
     use Arg::*;
     Some(match name {
-        "socket" => &[One(n::DOMAIN), Socket, One(n::PROTOCOL)],
+        "socket" => &[One(n::DOMAIN), Socket, Int],
         "socketpair" => &[One(n::DOMAIN), Socket, Int, Pair],
         "connect" | "bind" => &[Fd, Address(2), Int],
         "accept" => &[Fd, AddressOut(2), IntOut],
@@ -315,8 +376,8 @@ fn others(name: &str) -> Option<&'static [Arg]> {
         "recvmsg" => &[Fd, PointerOut, Bits(n::MESSAGE)],
         "setsockopt" => &[Fd, One(n::LEVEL), One(n::OPTION), IntPointer, Int],
         "getsockopt" => &[Fd, One(n::LEVEL), One(n::OPTION), IntOut, IntOut],
-        "nanosleep" => &[Time, TimeOut],
-        "clock_nanosleep" => &[One(n::CLOCK), Hex, Time, TimeOut],
+        "nanosleep" => &[Time, Remaining],
+        "clock_nanosleep" => &[One(n::CLOCK), Hex, Time, Remaining],
         "clock_gettime" | "clock_getres" => &[One(n::CLOCK), TimeOut],
         "gettimeofday" => &[PointerOut, Pointer],
         "getrandom" => &[Out, Size, Bits(n::RANDOM)],

@@ -3,7 +3,7 @@
 use super::super::memory::Memory;
 use super::signals;
 use super::text::{bits, hex, path, pointer, quoted};
-use super::{int, names};
+use super::{flags, int, names};
 
 /// Items of a list that are shown.
 const SHOWN: usize = 32;
@@ -94,7 +94,8 @@ pub fn action(address: u64, memory: Memory) -> String {
     )
 }
 
-fn mode(mode: u32) -> String {
+/// Kind of file and permissions.
+pub fn mode(mode: u32) -> String {
     let kind = match mode & 0o170_000 {
         0o100_000 => "S_IFREG|",
         0o040_000 => "S_IFDIR|",
@@ -112,6 +113,27 @@ fn mode(mode: u32) -> String {
         }
     }
     format!("{text}0{:0>3o}", mode & 0o777)
+}
+
+/// A device's number.
+pub fn device(number: u64) -> String {
+    let (major, minor) = (libc::major(number), libc::minor(number));
+    format!("makedev({major:#x}, {minor:#x})")
+}
+
+/// struct open_how.
+pub fn how(address: u64, memory: Memory) -> String {
+    let Some([flags, permissions, resolve]) = memory.words::<3>(address) else {
+        return pointer(address);
+    };
+    let mut text = format!("{{flags={}", flags::open(flags));
+    if permissions != 0 {
+        text.push_str(&format!(", mode=0{permissions:0>3o}"));
+    }
+    if resolve != 0 {
+        text.push_str(&format!(", resolve={}", bits(resolve, names::RESOLVE, "0")));
+    }
+    text + "}"
 }
 
 /// struct stat: type, permissions, and size or device.
@@ -134,10 +156,10 @@ pub fn stat(address: u64, memory: Memory) -> String {
     };
     let kind = bits & 0o170_000;
     if kind == 0o020_000 || kind == 0o060_000 {
-        let (major, minor) = (libc::major(device), libc::minor(device));
         return format!(
-            "{{st_mode={}, st_rdev=makedev({major:#x}, {minor:#x}), ...}}",
-            mode(bits)
+            "{{st_mode={}, st_rdev={}, ...}}",
+            mode(bits),
+            self::device(device)
         );
     }
     format!("{{st_mode={}, st_size={size}, ...}}", mode(bits))
