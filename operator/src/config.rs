@@ -68,6 +68,10 @@ pub struct Config {
     #[arg(long, env = "VIGIA_STORE_MAX_BYTES", default_value_t = 0)]
     pub store_max_bytes: u64,
 
+    /// Trainings at the same time, of all namespaces.
+    #[arg(long, env = "VIGIA_MAX_TRAININGS", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub max_trainings: u16,
+
     /// Bytes of the volume that samples leave free, for artifacts and training.
     #[arg(long, env = "VIGIA_STORE_RESERVE_BYTES", default_value_t = 64 << 20)]
     pub store_reserve_bytes: u64,

@@ -28,6 +28,7 @@ use crate::store::Store;
 use crate::telemetry::Telemetry;
 use crate::traceprofile::Shares;
 use crate::traceprofile::observed::{Source, sources};
+use crate::trainingrun::turn::Turns;
 use crate::watch::Unreadable;
 
 /// What every controller and the gRPC server are given.
@@ -68,6 +69,8 @@ pub struct Context {
     pub shares: Shares,
     /// The right to choose a run's windows, which takes memory: one run at a time.
     pub preparing: Semaphore,
+    /// Whose turn it is to train.
+    pub turns: Turns,
     /// Cancelled when the operator ends or is no longer the leader.
     pub shutdown: CancellationToken,
 }

@@ -142,6 +142,7 @@ pub async fn assemble(
         artifacts: Default::default(),
         shares: Default::default(),
         preparing: Semaphore::new(1),
+        turns: trainingrun::turn::Turns::new(jiff::Timestamp::now()),
         shutdown,
     };
     Ok((Arc::new(context), writers))

@@ -42,6 +42,7 @@ fn wrong_values_are_refused() {
         ("images.pullPolicy=Sometimes", "pullPolicy"),
         ("operator.store.type=nfs", "store"),
         ("operator.retention=5", "retention"),
+        ("operator.maxTrainings=0", "maxTrainings"),
         ("agent.log=verbose", "/agent/log"),
         ("operator.log=info\\,nonsense", "/operator/log"),
         ("agent.resources.limits.memory=lots", "memory"),

@@ -11,6 +11,7 @@ mod rollouts;
 mod scale;
 mod traces;
 mod training;
+mod turns;
 mod unreadable;
 mod versions;
 mod world;

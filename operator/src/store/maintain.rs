@@ -32,7 +32,7 @@ impl Store {
         let compacted = self.compact(now_ms).await?;
         let merged = self.merge().await?;
         let summed = self.merge_summary_files(now_ms).await?;
-        if self.health.borrow().full.is_some() && self.check_reserve().is_ok() {
+        if self.health.borrow().full.is_some() && self.check_reserve(0).is_ok() {
             self.set_health(super::Health::default());
         }
         Ok(removed || compacted || merged || summed)

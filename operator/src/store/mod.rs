@@ -187,7 +187,7 @@ impl Store {
     }
 
     async fn write_segment(&self, number: u64, segment: Segment) -> Result<(), StoreError> {
-        self.check_reserve()?;
+        self.check_reserve(0)?;
         let (bytes, meta) = blocking(move || segment.encode()).await?;
         let range = Range {
             first: number,
@@ -209,10 +209,10 @@ impl Store {
         Ok(())
     }
 
-    /// Refuses samples while less than the reserve is free.
-    fn check_reserve(&self) -> Result<(), StoreError> {
+    /// Refuses samples, or so many bytes of them, where less than the reserve would be free.
+    fn check_reserve(&self, bytes: u64) -> Result<(), StoreError> {
         let Space { free, .. } = self.disk.space()?;
-        if free < self.options.reserve {
+        if free.saturating_sub(bytes) < self.options.reserve {
             return Err(StoreError::Full(format!(
                 "{free} bytes are free, and {} are kept for artifacts",
                 self.options.reserve

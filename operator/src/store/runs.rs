@@ -41,10 +41,11 @@ impl Store {
     /// Writes rows as a Parquet file of a run.
     ///
     /// # Errors
-    /// The volume.
+    /// [`StoreError::Full`], also where the reserve for artifacts would be touched, or another one of the volume.
     pub async fn put_run_rows(&self, uid: &str, name: &str, rows: Vec<Row>) -> Result<(), StoreError> {
         let path = format!("{}/{name}.parquet", folder(uid)?);
         let bytes = blocking(move || rows::encode(&rows, vec![])).await?;
+        self.check_reserve(bytes.len() as u64)?;
         self.disk.put(&path, bytes).await
     }
 

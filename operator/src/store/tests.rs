@@ -350,6 +350,8 @@ async fn the_reserve_is_kept_for_artifacts() {
     assert!(matches!(store.commit(segment(1)).await, Err(StoreError::Full(_))));
     assert!(health.borrow().full.is_some());
     assert_eq!(store.mark("n", "i"), 0);
+    let shard = store.put_run_rows("u-1", "shard-0", vec![row("a", 1, 1)]).await;
+    assert!(matches!(shard, Err(StoreError::Full(_))), "{shard:?}");
     store.put_artifact(Bytes::from_static(b"x")).await.unwrap();
 }
 

@@ -9,7 +9,7 @@
 //! shards, then the Job exists, then the store has the output, then the signed artifact, then
 //! there is the ModelVersion. All of it is found again by the run's UID and made from the same
 //! inputs to the same bytes, so the operator may be killed between any two writes and goes on
-//! where it was.
+//! where it was. So many train at once ([`turn`]); the others wait in Preparing.
 
 pub mod data;
 mod gates;
@@ -22,6 +22,7 @@ mod sign;
 mod silent;
 mod status;
 pub mod trace;
+pub mod turn;
 pub mod windows;
 mod words;
 

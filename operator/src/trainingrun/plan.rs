@@ -6,13 +6,14 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
-use vigia_crds::conditions::{self, READY, RECONCILING};
+use vigia_crds::conditions::{self, READY};
 use vigia_crds::{RunPhase, TrainingRunSpec, TrainingRunStatus};
 
 use super::data::Prepared;
 use super::gates;
 use super::job::{self, ACCOUNT_UID};
 use super::status::{fail, k8s_time, say, say_scored, training, workers};
+use crate::events::counted;
 
 /// How often a run that waits for its workers is looked at, beside the changes of its Job.
 const WATCH: Duration = Duration::from_secs(5);
@@ -22,6 +23,9 @@ const GRACE: SignedDuration = SignedDuration::from_secs(30);
 /// was made anew under way has a later one, and is taken away after this.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(job::BACKSTOP_SECONDS + 10);
 
+/// What a run does that has its turn.
+const CHOOSING: &str = "choosing windows";
+
 /// Reason of a run that was not done in time.
 const TIMEOUT: &str = "Timeout";
 
@@ -30,6 +34,8 @@ const TIMEOUT: &str = "Timeout";
 pub(super) struct Observed {
     /// The prepared run, where its shards are whole.
     pub record: Option<Prepared>,
+    /// How many may train at once, where it is not the run's turn.
+    pub waits_for: Option<u16>,
     /// Its Job.
     pub job: Option<JobView>,
     /// Digest and metrics of what the trainer submitted.
@@ -100,6 +106,8 @@ impl JobView {
 pub(super) enum Next {
     /// Choose windows and write shards.
     Prepare,
+    /// Ask again later whether it is its turn.
+    Queue,
     /// Make the Job and what belongs to it.
     Train,
     /// Take the Job away, to be made again.
@@ -135,11 +143,29 @@ pub(super) fn next(
     let next = match status.phase {
         None => {
             to.phase = Some(RunPhase::Preparing);
-            say(&mut to, generation, now, "Preparing", "choosing windows");
+            say(&mut to, generation, now, "Preparing", CHOOSING);
             Next::Report
         }
         Some(RunPhase::Preparing) => match &observed.record {
-            None => Next::Prepare,
+            None => match observed.waits_for {
+                Some(most) => {
+                    let message = format!(
+                        "waits for its turn: at most {} at once in the cluster (operator.maxTrainings of the chart); \
+                         the oldest run is next, and no namespace takes more than half while another waits",
+                        counted(u64::from(most), "training")
+                    );
+                    say(&mut to, generation, now, "Queued", &message);
+                    Next::Queue
+                }
+                None => {
+                    say(&mut to, generation, now, "Preparing", CHOOSING);
+                    // It waited: what it does now is written first, so that its end can be.
+                    match to.conditions == status.conditions {
+                        true => Next::Prepare,
+                        false => Next::Report,
+                    }
+                }
+            },
             Some(record) => {
                 to.phase = Some(RunPhase::Training);
                 to.windows = i64::try_from(record.windows).unwrap_or(i64::MAX);
@@ -182,11 +208,10 @@ pub(super) fn next(
     (to, next)
 }
 
-/// Whether a run that cannot be prepared is past its time.
-pub(super) fn is_overdue(spec: &TrainingRunSpec, status: &TrainingRunStatus, now: Timestamp) -> bool {
+/// Whether a run that cannot be prepared, though it had its turn at a time, is past its own.
+pub(super) fn is_overdue(spec: &TrainingRunSpec, begun: Timestamp, now: Timestamp) -> bool {
     let timeout = SignedDuration::try_from(Duration::from(spec.timeout)).unwrap_or(SignedDuration::MAX);
-    conditions::find(&status.conditions, RECONCILING)
-        .is_some_and(|begun| now.duration_since(begun.last_transition_time.0) > timeout)
+    now.duration_since(begun) > timeout
 }
 
 /// Whether a training is past its time, and this much more.

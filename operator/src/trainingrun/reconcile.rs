@@ -24,11 +24,13 @@ use crate::events::{Note, Severity, counted, listed};
 use crate::store::{Output, StoreError};
 use crate::telemetry::TraceParent;
 
-/// One run is prepared at a time; the others ask again after this.
+/// One run is prepared at a time; the others whose turn it is ask again after this.
 const TURN: Duration = Duration::from_secs(1);
+/// Whose turn it is not asks again after this, if no other run's end asks for it before.
+pub(super) const ASK: Duration = Duration::from_secs(10);
 /// Holds a TrainingRun that is under way until its Job and its files are gone. One that is over is not held:
 /// nothing of it runs, and its namespace must be deletable where there is no operator any more.
-const FINALIZER: &str = "vigia.dev/training";
+pub(super) const FINALIZER: &str = "vigia.dev/training";
 
 /// Brings a run one step further.
 pub(super) async fn reconcile(
@@ -56,11 +58,14 @@ pub(super) async fn reconcile(
         }
         _ => None,
     };
+    let record = store
+        .run_json::<Prepared>(&uid, Prepared::NAME)
+        .await
+        .map_err(failing)?;
+    let waits = status.phase == Some(RunPhase::Preparing) && record.is_none() && !is_due(&uid, &context);
     let observed = Observed {
-        record: store
-            .run_json::<Prepared>(&uid, Prepared::NAME)
-            .await
-            .map_err(failing)?,
+        record,
+        waits_for: waits.then_some(context.config.max_trainings),
         account,
         job,
         last_words,
@@ -75,19 +80,35 @@ pub(super) async fn reconcile(
     write(&run, &status, to, &context).await?;
     match next {
         Next::Report => Ok(Some(Duration::ZERO)),
+        Next::Queue => Ok(Some(ASK)),
         Next::Prepare => {
             // Each holds its windows in memory.
-            let Ok(_turn) = context.preparing.try_acquire() else {
+            let Ok(_one) = context.preparing.try_acquire() else {
                 return Ok(Some(TURN));
             };
-            match prepare(&run, &uid, &context).await {
+            // Another one may have been chosen since it was asked for.
+            if !is_due(&uid, &context) {
+                return Ok(Some(TURN));
+            }
+            let begun = context
+                .turns
+                .begin(&uid, &context.caches.runs.state(), Timestamp::now());
+            let prepared = prepare(&run, &uid, &context).await;
+            if !matches!(prepared, Ok(Ok(()))) {
+                context.turns.give_up(&uid);
+            }
+            match prepared {
                 Ok(Ok(())) => Ok(Some(Duration::ZERO)),
                 Ok(Err((reason, message))) => fail(&run, &status, reason, &message, &context).await,
-                Err(error) if plan::is_overdue(&run.spec, &status, Timestamp::now()) => {
+                Err(error) if plan::is_overdue(&run.spec, begun, Timestamp::now()) => {
                     let message = format!("its windows could not be chosen within its timeout: {error}");
                     fail(&run, &status, "StoreFailed", &message, &context).await
                 }
-                Err(error) => Err(error),
+                Err(error) => {
+                    // On a full volume a part of them would only be in the way.
+                    store.delete_run_data(&uid).await.map_err(failing)?;
+                    Err(error)
+                }
             }
         }
         Next::Train => {
@@ -114,6 +135,12 @@ pub(super) async fn reconcile(
             Ok(again)
         }
     }
+}
+
+fn is_due(uid: &str, context: &Context) -> bool {
+    let most = usize::from(context.config.max_trainings);
+    let runs = context.caches.runs.state();
+    context.turns.is_due(uid, &runs, most, Timestamp::now())
 }
 
 pub(super) fn failing(error: StoreError) -> Error {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -13,6 +14,7 @@ use crate::context::{Context, Names};
 use crate::pods::PodView;
 use crate::select::Ready;
 use crate::traceprofile::told_here;
+use crate::trainingrun::turn::is_live;
 
 /// A pod concerns its node, the profiles that select it, their Models, and its training.
 pub(super) fn pod(context: &Context, old: Option<&PodView>, new: Option<&PodView>) {
@@ -215,7 +217,7 @@ pub(super) fn policy(context: &Context, change: &Change<'_, RetrainingPolicy>) {
     }
 }
 
-/// A run concerns itself and the policies of its Model.
+/// A run concerns itself and the policies of its Model, and one that ends those whose turn it is then.
 pub(super) fn run(context: &Context, change: &Change<'_, TrainingRun>) {
     for run in change.each() {
         let Some(namespace) = run.namespace() else {
@@ -228,6 +230,12 @@ pub(super) fn run(context: &Context, change: &Change<'_, TrainingRun>) {
             .of(&namespace, &run.spec.model_ref.name)
         {
             context.triggers.policies.namespaced(&namespace, &policy);
+        }
+    }
+    if change.old.is_some_and(is_live) && !change.new.is_some_and(is_live) {
+        let (runs, most) = (context.caches.runs.state(), context.config.max_trainings);
+        for (namespace, name) in context.turns.next(&runs, usize::from(most), Timestamp::now()) {
+            context.triggers.runs.namespaced(&namespace, &name);
         }
     }
 }

@@ -96,16 +96,48 @@ fn a_run_goes_through_its_phases() {
 
 #[test]
 fn a_run_that_cannot_be_prepared_has_its_time() {
+    assert!(!is_overdue(&spec(), at(100), at(160)));
+    assert!(is_overdue(&spec(), at(100), at(161)));
+}
+
+#[test]
+fn a_run_waits_for_its_turn_says_so_and_keeps_what_it_has() {
     let (status, _) = next(
         &spec(),
         &TrainingRunStatus::default(),
         1,
         &Observed::default(),
-        at(100),
+        at(0),
     );
-    assert!(!is_overdue(&spec(), &status, at(160)));
-    assert!(is_overdue(&spec(), &status, at(161)));
-    assert!(!is_overdue(&spec(), &TrainingRunStatus::default(), at(9999)));
+    let mut observed = Observed {
+        waits_for: Some(4),
+        ..Observed::default()
+    };
+    let ready = |status: &TrainingRunStatus| {
+        let ready = conditions::find(&status.conditions, READY).expect("a condition");
+        (ready.reason.clone(), ready.message.clone())
+    };
+    let (waits, step) = next(&spec(), &status, 1, &observed, at(1));
+    assert_eq!((waits.phase, step), (Some(RunPhase::Preparing), Next::Queue));
+    let (reason, message) = ready(&waits);
+    assert!(
+        reason == "Queued" && message.contains("at most 4 trainings at once"),
+        "{message}"
+    );
+    let (again, _) = next(&spec(), &waits, 1, &observed, at(60));
+    assert_eq!(again, waits, "it writes nothing while it waits");
+    // Prepared before the operator was killed, it goes on whoever waits.
+    observed.record = Some(record());
+    assert_eq!(
+        next(&spec(), &waits, 1, &observed, at(61)).0.phase,
+        Some(RunPhase::Training)
+    );
+    let (turn, step) = next(&spec(), &waits, 1, &Observed::default(), at(61));
+    assert_eq!((ready(&turn).0.as_str(), step), ("Preparing", Next::Report));
+    assert_eq!(
+        next(&spec(), &turn, 1, &Observed::default(), at(62)).1,
+        Next::Prepare
+    );
 }
 
 #[test]
@@ -218,12 +250,13 @@ proptest! {
     // A kill between a write and the next step is a second call with the same observation.
     #[test]
     fn the_same_observation_twice_writes_nothing_the_second_time(
-        with_record: bool, with_output: bool, exceedance in 0.0f64..0.2, succeeded in 0i32..3, with_job: bool, now in 0i64..200,
+        with_record: bool, with_output: bool, waits: bool, exceedance in 0.0f64..0.2, succeeded in 0i32..3, with_job: bool, now in 0i64..200,
         start in prop::sample::select(vec![RunPhase::Preparing, RunPhase::Training, RunPhase::Validating, RunPhase::Signing]),
     ) {
         let observed = Observed {
             record: with_record.then(record),
             job: with_job.then(|| JobView { succeeded, ..JobView::default() }),
+            waits_for: waits.then_some(4),
             output: with_output.then(|| output(exceedance)),
             account: None,
             last_words: None,
