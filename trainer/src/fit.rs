@@ -16,6 +16,7 @@ use vigia_model::artifact::{self, ArtifactError, Metadata, Task};
 use vigia_model::calibration::MIN_HOLDOUT;
 use vigia_model::context::GramCounts;
 use vigia_model::deviation::{Deviation, DeviationError, Moments};
+use vigia_model::estimators::rate::LEAST_PAST;
 use vigia_model::estimators::table::Table;
 use vigia_model::forest::{ForestError, ForestSpec};
 use vigia_model::pipeline::{EstimatorKind, EstimatorSpec, PipelineError, PipelineSpec};
@@ -172,12 +173,63 @@ pub enum FitError {
         least = MIN_HOLDOUT
     )]
     Holdout(usize),
+    /// Too few held-out windows carry what an estimator looks at beside counts, or they are all of one time.
+    #[error(
+        "{kind}: {known} of the {of} held-out windows carry what it looks at, and {least} must, spread over all of their time: {more}",
+        least = MIN_HOLDOUT,
+        more = more(*kind)
+    )]
+    Silent {
+        /// Which estimator.
+        kind: EstimatorKind,
+        /// How many do.
+        known: usize,
+        /// Of how many.
+        of: usize,
+    },
     /// The estimators make no pipeline.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
     /// The pipeline cannot be written.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
+}
+
+/// What must be done for more windows to carry what an estimator looks at.
+const fn more(kind: EstimatorKind) -> &'static str {
+    if kind.is_order() {
+        "trace with capture.mode Sampled or Full, which count sequences of calls"
+    } else {
+        "collect more windows of containers that run for longer"
+    }
+}
+
+/// How many windows carry what an estimator looks at.
+fn known(kind: EstimatorKind, windows: &Rows) -> usize {
+    if kind.is_order() {
+        let contexts = windows.contexts().iter();
+        contexts.filter(|context| !context.grams().is_empty()).count()
+    } else if kind.is_rate() {
+        let contexts = windows.contexts().iter();
+        contexts
+            .filter(|context| context.past().len() >= LEAST_PAST)
+            .count()
+    } else {
+        windows.len()
+    }
+}
+
+/// What is wrong with these held-out windows, where it is that an estimator has too few that it can be calibrated on.
+fn silent(error: PipelineError, params: &Params, holdout: &Rows) -> FitError {
+    let which = |kind: &EstimatorKind| matches!(&error, PipelineError::Silent { estimator, .. } if *estimator == kind.as_str());
+    match params.estimators.iter().copied().find(which) {
+        Some(kind) => FitError::Silent {
+            kind,
+            known: known(kind, holdout),
+            of: holdout.len(),
+        },
+        None => error.into(),
+    }
 }
 
 /// Sums over a shard.
@@ -292,6 +344,12 @@ pub fn combine(mut parts: Vec<Partial>, params: &Params, holdout: &Rows) -> Resu
     if holdout.len() < MIN_HOLDOUT {
         return Err(FitError::Holdout(holdout.len()));
     }
+    for &kind in &params.estimators {
+        let (known, of) = (known(kind, holdout), holdout.len());
+        if known < MIN_HOLDOUT {
+            return Err(FitError::Silent { kind, known, of });
+        }
+    }
     let mut sums = Moments::new(holdout.width());
     for part in &parts {
         sums.merge(&part.moments)?;
@@ -307,7 +365,8 @@ pub fn combine(mut parts: Vec<Partial>, params: &Params, holdout: &Rows) -> Resu
     };
     let (estimators, found) = estimators(parts, &sums, params, &sample, schema)?;
 
-    let exceedance = validate::exceedance(&deviation, &estimators, holdout, &left_out)?;
+    let exceedance = validate::exceedance(&deviation, &estimators, holdout, &left_out)
+        .map_err(|error| silent(error, params, holdout))?;
     let spec = PipelineSpec::calibrate_beside(schema, deviation, estimators, holdout.observed(), &left_out)?;
     let recall = validate::injection_recall(&spec.compile(schema)?, &sums, holdout);
 
@@ -372,7 +431,7 @@ type Found = Vec<(&'static str, f64)>;
 
 /// The estimators in the order of the parameters, and what their fits found.
 fn estimators(
-    parts: Vec<Partial>,
+    mut parts: Vec<Partial>,
     sums: &Moments,
     params: &Params,
     sample: &Table,
@@ -387,9 +446,9 @@ fn estimators(
         .iter()
         .filter_map(|p| p.share.rates.as_ref().map(|(rows, rates)| (p.rank, *rows, rates)));
     let rates = united(rates, (params.seed, 1 << 50), rate::EXAMPLE);
-    let counts: Vec<GramCounts> = parts.iter().filter_map(|p| p.share.grams.clone()).collect();
-    let grams = |kind: EstimatorKind| order::united(kind.as_str(), counts.iter());
-    let lone: Vec<Vec<Lone>> = parts.iter().filter_map(|p| p.share.lone.clone()).collect();
+    let counts = order::united(parts.iter().filter_map(|p| p.share.grams.as_ref()));
+    let grams = |kind: EstimatorKind| order::learnt(kind.as_str(), &counts);
+    let lone: Vec<Vec<Lone>> = parts.iter_mut().filter_map(|p| p.share.lone.take()).collect();
     let mut forests = Some(parts.into_iter().filter_map(|p| p.share.forest));
     let (mut specs, mut found) = (Vec::new(), Vec::new());
     for &kind in kinds {

@@ -23,6 +23,7 @@ pub mod reconstruction;
 pub mod repertoire;
 pub mod sequence;
 pub mod stream;
+pub mod surprises;
 pub mod table;
 pub mod tracked;
 pub mod trees;

@@ -24,6 +24,7 @@ use std::collections::HashMap;
 
 use super::ngram::{self, EMPTY, History, NgramModel, followed, further};
 use super::oddest::{OddSequence, oddest};
+use super::surprises::Surprises;
 use super::{Refused, rule};
 use crate::context::{Context, Gram, GramCounts, ORDER};
 
@@ -74,21 +75,14 @@ impl Ngrams {
         }
     }
 
-    /// Mean surprise of a window's sequences, in nats; 0 where they weigh less than [`LEAST`], and none without any.
+    /// Mean surprise of a window's sequences; see [`Surprises::mean`].
     pub fn score(&self, context: &Context) -> Option<f32> {
-        let (mut sum, mut weights) = (0.0f64, 0.0f64);
-        for &Gram { id, count } in context.grams() {
-            let weight = weight(count);
-            sum += weight * f64::from(self.surprise(id));
-            weights += weight;
-        }
-        (weights > 0.0).then(|| {
-            if weights < LEAST {
-                0.0
-            } else {
-                (sum / weights) as f32
-            }
-        })
+        Surprises::of(context).mean(self)
+    }
+
+    /// Mean surprise of its oddest calls; see [`Surprises::peak`].
+    pub fn peak(&self, context: &Context) -> Option<f32> {
+        Surprises::of(context).peak(self)
     }
 
     /// The most surprising of a window's sequences.
@@ -106,27 +100,10 @@ impl Ngrams {
         });
         oddest(all, is_new)
     }
-
-    /// Mean surprise of the [`PEAK`] calls of a window that are the oddest after those before them, in nats; those that it
-    /// has not are as expected. None without any.
-    pub fn peak(&self, context: &Context) -> Option<f32> {
-        // Ascending.
-        let mut oddest = [0.0f32; PEAK];
-        for &Gram { id, count } in context.grams() {
-            let surprise = self.surprise(id);
-            for _ in 0..count.min(PEAK as u32) {
-                let above = oddest.partition_point(|&known| known < surprise);
-                let Some(place) = above.checked_sub(1) else { break };
-                oddest.copy_within(1..above, 0);
-                oddest[place] = surprise;
-            }
-        }
-        (!context.grams().is_empty()).then(|| oddest.iter().sum::<f32>() / PEAK as f32)
-    }
 }
 
 /// What so many of a sequence weigh in a window.
-fn weight(count: u32) -> f64 {
+pub(super) fn weight(count: u32) -> f64 {
     f64::from(count).ln_1p()
 }
 

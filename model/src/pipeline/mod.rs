@@ -30,6 +30,7 @@ use crate::deviation::Deviation;
 use crate::estimators::novelty::Novelty;
 use crate::estimators::order::{Ngrams, Stide};
 use crate::estimators::rate::Forecast;
+use crate::estimators::surprises::Surprises;
 use crate::estimators::vector::Staged;
 use crate::forest::Forest;
 use crate::histogram::ScoreHistogram;
@@ -115,14 +116,21 @@ impl std::fmt::Debug for Pipeline {
 }
 
 impl Estimator {
-    /// None where nothing is known that it looks at.
-    fn score(&self, deviation: &Deviation, vector: &[f32], context: &Context) -> Option<f32> {
+    /// None where nothing is known that it looks at. `surprises` are those of the context, and what another estimator that
+    /// has the same model made of them.
+    fn score<'a>(
+        &'a self,
+        deviation: &Deviation,
+        vector: &[f32],
+        context: &Context,
+        surprises: &mut Surprises<'a>,
+    ) -> Option<f32> {
         match self {
             Self::Deviation => Some(deviation.score(vector)),
             Self::IsolationForest(forest) => Some(forest.score(vector)),
             Self::Vector(staged) => Some(staged.score(vector)),
-            Self::Ngrams(ngrams) => ngrams.score(context),
-            Self::NgramPeak(ngrams) => ngrams.peak(context),
+            Self::Ngrams(ngrams) => surprises.mean(ngrams),
+            Self::NgramPeak(ngrams) => surprises.peak(ngrams),
             Self::Stide(stide) => stide.score(context),
             Self::Forecast(forecast, place) => forecast.score(vector[*place], context),
             Self::Novelty(novelty) => Some(novelty.score(vector)),
@@ -146,7 +154,8 @@ impl Estimator {
         let vectors = rows.vectors.chunks_exact(deviation.normals.len());
         for (row, (vector, score)) in vectors.zip(scores).enumerate() {
             let context = rows.contexts.get(row).unwrap_or(Context::NONE);
-            *score = self.score(deviation, vector, context).unwrap_or(f32::NAN);
+            let told = self.score(deviation, vector, context, &mut Surprises::of(context));
+            *score = told.unwrap_or(f32::NAN);
         }
     }
 }
@@ -288,10 +297,12 @@ impl Pipeline {
             return Err(ScoreError::NotFinite(bad));
         }
         let (mut member, mut raw, mut p, mut told) = (0, 0.0, f64::INFINITY, 0);
+        let mut surprises = Surprises::of(context);
         for (index, m) in self.members.iter().enumerate() {
-            let Some(score) = m.estimator.score(&self.deviation, vector, context) else {
-                continue;
-            };
+            let score = m
+                .estimator
+                .score(&self.deviation, vector, context, &mut surprises);
+            let Some(score) = score else { continue };
             told += 1;
             let value = m.calibration.p_value(score);
             if value < p {

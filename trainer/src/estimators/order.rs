@@ -16,15 +16,16 @@ pub fn count(rows: &Rows) -> GramCounts {
     sums(grams.map(|gram| (gram.id, u64::from(gram.count))))
 }
 
-/// All shards' counts as one.
+/// All shards' counts as one; without any, there is no sequence in it.
+pub fn united<'a>(shards: impl Iterator<Item = &'a GramCounts>) -> GramCounts {
+    sums(shards.flat_map(|shard| shard.seen.iter().copied()))
+}
+
+/// What an estimator learns from counts.
 ///
 /// # Errors
-/// No shard counted any.
-pub fn united<'a>(
-    estimator: &'static str,
-    shards: impl Iterator<Item = &'a GramCounts>,
-) -> Result<GramCounts, EstimatorError> {
-    let counts = sums(shards.flat_map(|shard| shard.seen.iter().copied()));
+/// Nothing was counted.
+pub fn learnt(estimator: &'static str, counts: &GramCounts) -> Result<GramCounts, EstimatorError> {
     if counts.seen.is_empty() {
         return Err(EstimatorError::TooFew {
             estimator,
@@ -33,7 +34,7 @@ pub fn united<'a>(
             got: 0,
         });
     }
-    Ok(counts)
+    Ok(counts.clone())
 }
 
 /// Of too many, the most frequent.

@@ -186,7 +186,8 @@ fn windows_that_carry_nothing_are_refused_with_what_to_do() {
     let holdout = error(EstimatorKind::Stide, &full, &bare);
     assert!(
         holdout.starts_with(
-            "stide: 0 of the held-out windows carry what it looks at, 20 must: trace with capture.mode"
+            "stide: 0 of the 300 held-out windows carry what it looks at, and 25 must, spread over all of their time: trace with \
+             capture.mode"
         ),
         "{holdout}"
     );
