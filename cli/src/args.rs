@@ -1,5 +1,6 @@
 //! The command line, as people read it in `--help`.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use vigia_model::estimators::quantized::Precision;
 use vigia_model::pipeline::EstimatorKind;
 use vigia_model::syscalls::{Arch, Fingerprint};
 
+use crate::error::Failure;
 use crate::filter::{Filter, FilterError};
 use crate::say::Out;
 
@@ -162,8 +164,10 @@ pub struct Trace {
     /// `vigia train` does; 50 are the least.
     #[arg(long, value_name = "FILE")]
     pub save_model: Option<PathBuf>,
-    /// At the end, compare with a recorded run: rates, times, new system calls. A file that `--output run.jsonl` wrote, or
-    /// `-c --format json > run.json`, which has times. Runs are compared whole, with how they begin and end.
+    /// At the end, compare this run with a recorded one, each as a whole, with how it begins and ends: calls a second over
+    /// its length, the mean time of a call, and which system calls are new or gone. So runs of different lengths compare
+    /// where they do the same all the time; what a command does once, as it starts, is rarer a second in a longer run. The
+    /// recorded run is what `-c --format json > run.json` wrote, or --output run.jsonl, which has times only with -T.
     #[arg(long, value_name = "FILE")]
     pub baseline: Option<PathBuf>,
     /// Score each whole window with this model and say what is odd. A command's start is odd to it, and is shown as its
@@ -508,6 +512,17 @@ pub struct Completions {
 pub struct Man {
     /// Folder that they are written to.
     pub folder: PathBuf,
+}
+
+/// Refuses a list that names one twice.
+///
+/// # Errors
+/// Which it is.
+pub fn once<T: PartialEq + Display>(option: &str, list: &[T]) -> Result<(), Failure> {
+    let again = (1..list.len()).find(|&at| list[..at].contains(&list[at]));
+    again.map_or(Ok(()), |at| {
+        Err(Failure::command_line(format!("{option}: {} twice", list[at])).next("name each once"))
+    })
 }
 
 fn filter(text: &str) -> Result<Filter, FilterError> {

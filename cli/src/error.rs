@@ -67,6 +67,12 @@ impl Failure {
         Self::new(TRACING, what)
     }
 
+    /// The same, where what was asked is whether it holds: the answer is no.
+    #[must_use]
+    pub fn answering_no(self) -> Self {
+        Self { code: NO, ..self }
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn next(mut self, next: impl Display) -> Self {

@@ -410,7 +410,19 @@ fn is_own(file: &File) -> bool {
 
 /// Why a model is not used, and what to do.
 pub fn refused(path: &Path, error: &ArtifactError) -> Failure {
-    let failure = Failure::no(format!("{}: {error} ({})", path.display(), error.reason()));
+    let why = format!("{error} ({})", error.reason());
+    let failure = match error {
+        // A model that is not the one that is asked for, or not to be believed.
+        ArtifactError::Unsigned
+        | ArtifactError::Signed
+        | ArtifactError::UntrustedKey(_)
+        | ArtifactError::BadSignature(_)
+        | ArtifactError::Encrypted(_)
+        | ArtifactError::WrongContentKey { .. }
+        | ArtifactError::Undecryptable => Failure::no(format!("{}: {why}", path.display())),
+        // No model, or none that this build reads.
+        _ => Failure::read(path, why),
+    };
     match error {
         ArtifactError::Unsigned => {
             failure.next("sign it with `vigia sign`, or say --unsigned if it is your own")

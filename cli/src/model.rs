@@ -33,7 +33,7 @@ pub fn verify(args: &Verify) -> Result<u8, Failure> {
         return Ok(if outcome.is_ok() { 0 } else { NO });
     }
     let model = outcome.map_err(|error| {
-        let failure = input::refused(&args.file, &error);
+        let failure = input::refused(&args.file, &error).answering_no();
         let signer = match error {
             ArtifactError::UntrustedKey(signer) => signer,
             // Whoever verifies has asked whose it is, so that it is one's own is no way out.

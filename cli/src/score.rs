@@ -6,7 +6,7 @@ use vigia_model::pipeline::{ScoreError, Scratch, ToldSequence, Verdict};
 use vigia_model::syscalls::Arch;
 
 use crate::alike::{Calls, Learnt};
-use crate::args::{Format, Score};
+use crate::args::{self, Format, Score};
 use crate::error::{Failure, NO};
 use crate::input::{self, Pasts, Windows};
 use crate::record::{Edge, Opinion};
@@ -47,6 +47,9 @@ struct Tally {
 
 /// Scores files of windows.
 pub fn run(args: &Score) -> Result<u8, Failure> {
+    // Each window would be told and counted twice.
+    let files: Vec<String> = args.input.iter().map(|path| path.display().to_string()).collect();
+    args::once("--input", &files)?;
     let model = input::model(&args.model, &args.trusted)?;
     let pipeline = &model.pipeline;
     let mut tally = Tally::default();

@@ -4,16 +4,21 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use vigia_model::artifact;
 use vigia_model::calibration::MIN_HOLDOUT;
+use vigia_model::estimators::rate::LEAST_PAST;
 use vigia_model::pipeline::{EstimatorKind, MAX_MEMBERS};
 use vigia_model::schema::Schema;
 use vigia_trainer::data::Rows;
-use vigia_trainer::fit::{self, Params, Trained};
+use vigia_trainer::estimators::EstimatorError;
+use vigia_trainer::fit::{self, FitError, Params, Trained};
 
 use crate::alike::{self, FEW};
-use crate::args::{Format, Train};
+use crate::args::{self, Format, Train};
 use crate::error::Failure;
 use crate::say::Out;
 use crate::{input, say};
+
+const MORE_SEQUENCES: &str = "record more windows with `vigia trace --sequences`, or by an agent that traces in mode Sampled or \
+    Full, or leave it out of --estimator";
 
 /// Of all windows, this share is held out, or as many as are needed.
 const HOLDOUT: f64 = 0.2;
@@ -21,6 +26,7 @@ const HOLDOUT: f64 = 0.2;
 /// Reads windows, fits, writes a model.
 pub fn run(args: &Train) -> Result<u8, Failure> {
     // Before the work, so that what is wrong costs none.
+    args::once("--estimator", &args.estimators)?;
     let count = args.estimators.len();
     if count > MAX_MEMBERS {
         return Err(
@@ -124,8 +130,42 @@ pub fn fit_rows(rows: Rows, mut params: Params) -> Result<Fitted, Failure> {
     params.data_digest = data_digest(&rows);
     let (shard, holdout) = rows.hold_out(held, params.seed);
     let part = fit::fit(&shard, &params, 0).map_err(Failure::input)?;
-    let trained = fit::combine(vec![part], &params, &holdout).map_err(Failure::input)?;
+    let trained = fit::combine(vec![part], &params, &holdout).map_err(|error| unfit(&error))?;
     Ok(Fitted { trained, held })
+}
+
+/// Why windows make no model, in words of who recorded them here.
+fn unfit(error: &FitError) -> Failure {
+    let (kind, what) = match error {
+        FitError::Silent { kind, known, of } if kind.is_order() => (
+            *kind,
+            format!(
+                "{known} of the {of} windows held out carry sequences of calls, and {MIN_HOLDOUT} must, spread over all of their time"
+            ),
+        ),
+        FitError::Silent { kind, known, of } => (
+            *kind,
+            format!(
+                "{known} of the {of} windows held out have {LEAST_PAST} others before them, and {MIN_HOLDOUT} must, spread \
+                 over all of their time"
+            ),
+        ),
+        FitError::Estimator(EstimatorError::TooFew { estimator, .. }) => {
+            match estimator.parse::<EstimatorKind>() {
+                Ok(kind) if kind.is_order() => {
+                    (kind, "no sequence of calls in the windows to train on".to_owned())
+                }
+                _ => return Failure::input(error),
+            }
+        }
+        _ => return Failure::input(error),
+    };
+    let more = if kind.is_order() {
+        MORE_SEQUENCES
+    } else {
+        "trace for longer at a time, or leave it out of --estimator"
+    };
+    Failure::input(format!("{kind}: {what}")).next(more)
 }
 
 /// What looks at sequences of calls cannot be trained on windows that were recorded without them. Where some were, what
@@ -156,10 +196,7 @@ fn can_learn(estimators: &[EstimatorKind], rows: &Rows) -> Result<Option<String>
     Err(Failure::input(format!(
         "{names}: no sequence of calls in these windows, which is what that looks at"
     ))
-    .next(
-        "record them with `vigia trace --sequences`, or by an agent that traces in mode Sampled or Full, or leave it out of \
-         --estimator",
-    ))
+    .next(MORE_SEQUENCES))
 }
 
 /// How many of so many windows are held out of training.

@@ -479,6 +479,118 @@ fn with_sequences(folder: &Path, from: &str, to: &str) {
     fs::write(folder.join(to), lines.collect::<String>()).expect("a file");
 }
 
+#[test]
+fn too_few_windows_with_sequences_are_told_in_words_of_the_command_line() {
+    let folder = trained();
+    let at = folder.path();
+    with_sequences(at, "normal.jsonl", "all.jsonl");
+    let all = fs::read_to_string(at.join("all.jsonl")).expect("vectors");
+    let part = |with: usize| {
+        let lines = all.lines().enumerate().map(|(i, line)| {
+            let mut vector: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            if i >= with {
+                vector.as_object_mut().expect("a vector").remove("sequences");
+            }
+            format!("{vector}\n")
+        });
+        fs::write(at.join("part.jsonl"), lines.collect::<String>()).expect("a file");
+        let train = [
+            "train",
+            "--input",
+            "part.jsonl",
+            "--estimator",
+            "novelty,n-gram-peak",
+        ];
+        fails(at, 3, &train)
+    };
+    // Fewer than enough, and enough of one part of the time alone.
+    for with in [10, all.lines().count() / 2] {
+        let said = part(with);
+        assert!(
+            said.contains("n-gram-peak: ")
+                && said.contains("windows held out carry sequences of calls, and 25 must"),
+            "{said}"
+        );
+        assert!(said.contains("vigia trace --sequences"), "{said}");
+        assert!(
+            !said.contains("capture.mode") && !said.contains("20 must"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn what_a_list_names_twice_is_refused_before_any_work() {
+    let folder = TempDir::new().expect("a folder");
+    let at = folder.path();
+    let said = fails(
+        at,
+        2,
+        &[
+            "train",
+            "--input",
+            "none.jsonl",
+            "--estimator",
+            "n-gram-peak,n-gram-peak",
+        ],
+    );
+    assert!(said.contains("--estimator: n-gram-peak twice"), "{said}");
+    let said = fails(
+        at,
+        2,
+        &[
+            "score", "--model", "none.apr", "--input", "a.jsonl", "b.jsonl", "a.jsonl",
+        ],
+    );
+    assert!(said.contains("--input: a.jsonl twice"), "{said}");
+    let said = fails(at, 2, &["trace", "-c", "-p", "4711,1,4711"]);
+    assert!(said.contains("-p: 4711 twice"), "{said}");
+}
+
+#[test]
+fn what_is_no_model_is_wrong_input_and_to_verify_it_the_answer_is_no() {
+    let folder = trained();
+    let at = folder.path();
+    fs::write(at.join("no.apr"), "no model").expect("a file");
+    let good = fs::read(at.join("model.apr")).expect("a model");
+    fs::write(at.join("half.apr"), &good[..good.len() / 2]).expect("a file");
+    for file in ["no.apr", "half.apr"] {
+        for wrong in [
+            &["inspect", file][..],
+            &[
+                "score",
+                "--model",
+                file,
+                "--key",
+                "release.pub",
+                "--input",
+                "normal.jsonl",
+            ],
+            &["convert", file, "out.json"],
+        ] {
+            let said = fails(at, 3, wrong);
+            assert!(said.contains(file), "{said}");
+        }
+        fails(at, 1, &["verify", "--key", "release.pub", file]);
+    }
+    // Whose a model is, is another question.
+    ok(at, &["keygen", "another.key"]);
+    let key = ok(at, &["keygen", "third.key"]);
+    fails(
+        at,
+        1,
+        &[
+            "score",
+            "--model",
+            "model.apr",
+            "--key",
+            key.trim(),
+            "--input",
+            "normal.jsonl",
+        ],
+    );
+}
+
 /// What a refusal says, whatever its code.
 fn fails_with(folder: &Path, args: &[&str]) -> String {
     let output = vigia(folder, args);

@@ -21,7 +21,7 @@ use vigia_agent::window::{Closed, Now, Totals, Windows};
 use vigia_model::artifact::Artifact;
 
 use crate::alike::{Calls, Learnt};
-use crate::args::{Format, Trace};
+use crate::args::{self, Format, Trace};
 use crate::error::Failure;
 use crate::input;
 use crate::ptrace;
@@ -120,6 +120,7 @@ fn makes_sense(args: &Trace) -> Result<(), Failure> {
         return Err(Failure::command_line("what should be traced?")
             .next("give a command (vigia trace -- CMD), processes (-p PID) or a cgroup (--cgroup PATH)"));
     }
+    args::once("-p", &args.pids)?;
     let is_recorded = args.output.is_some() || args.save_model.is_some();
     let is_printed = args.format == Format::Json && !args.summary;
     if args.sequences && !is_recorded && !is_printed {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::json;
-use vigia_agent::window::{Closed, Sequences};
+use vigia_agent::window::{Closed, Detail, Sequences};
 use vigia_model::artifact::Artifact;
 use vigia_model::calibration::Severity;
 use vigia_model::context::Context;
@@ -161,11 +161,14 @@ impl<'a> Sink<'a> {
         if !self.sequences {
             return Sequences::new();
         }
-        let mut detail = closed.detail.clone();
+        let mut kept = Detail {
+            durations: Vec::new(),
+            sequences: closed.detail.sequences.clone(),
+        };
         if let Some(filter) = &self.args.filter {
-            detail.retain(|nr| filter.has(nr));
+            kept.retain(|nr| filter.has(nr));
         }
-        detail.sequences
+        kept.sequences
     }
 
     fn compares_only(&self) -> bool {
