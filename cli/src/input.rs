@@ -149,7 +149,17 @@ fn json_lines(
                 "a window after vectors: a file holds one or the other".to_owned()
             ));
         }
-        let record: Record = serde_json::from_slice(&line).map_err(|error| at(error.to_string()))?;
+        let record: Record = match serde_json::from_slice(&line) {
+            Ok(record) => record,
+            Err(error) if error.is_eof() && has_windows && !line.ends_with(b"\n") => {
+                Out::Stderr.line(&format!(
+                    "warning: {}: line {number} is cut short, as where a recording was broken off, and left out",
+                    path.display()
+                ));
+                break;
+            }
+            Err(error) => return Err(at(error.to_string())),
+        };
         if record.partial {
             continue;
         }

@@ -24,6 +24,7 @@ mod times;
 mod trace;
 mod train;
 mod vector;
+mod worth;
 
 use std::io::Write;
 use std::process::ExitCode;

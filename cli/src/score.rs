@@ -11,6 +11,7 @@ use crate::error::{Failure, NO};
 use crate::input::{self, Pasts, Windows};
 use crate::record::{Edge, Opinion};
 use crate::say::{self, Out};
+use crate::worth;
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -51,6 +52,7 @@ pub fn run(args: &Score) -> Result<u8, Failure> {
     let files: Vec<String> = args.input.iter().map(|path| path.display().to_string()).collect();
     args::once("--input", &files)?;
     let model = input::model(&args.model, &args.trusted)?;
+    worth::warn_of(&args.model, &model.metadata);
     let pipeline = &model.pipeline;
     let mut tally = Tally::default();
     let learnt = Learnt::of(&model.metadata);

@@ -15,6 +15,7 @@ use crate::alike::{self, FEW};
 use crate::args::{self, Format, Train};
 use crate::error::Failure;
 use crate::say::Out;
+use crate::worth::{self, Short};
 use crate::{input, say};
 
 const MORE_SEQUENCES: &str = "record more windows with `vigia trace --sequences`, or by an agent that traces in mode Sampled or \
@@ -58,7 +59,12 @@ pub fn run(args: &Train) -> Result<u8, Failure> {
     };
     let windows = rows.len();
     bar.set_message(format!("training on {}", say::windows(windows)));
-    let Fitted { trained, held } = fit_rows(rows, params)?;
+    let Fitted {
+        trained,
+        held,
+        short,
+        odd,
+    } = fit_rows(rows, params)?;
     bar.finish_and_clear();
 
     let bytes = match &key {
@@ -76,6 +82,8 @@ pub fn run(args: &Train) -> Result<u8, Failure> {
             "windows": windows,
             "heldOut": held,
             "metrics": trained.metrics,
+            "failedGates": short,
+            "oddestStartedMs": odd,
         })),
         Format::Text => {
             let signed = signer.map_or_else(|| "unsigned".to_owned(), |id| format!("signed by key {id}"));
@@ -95,6 +103,7 @@ pub fn run(args: &Train) -> Result<u8, Failure> {
             }
         }
     }
+    worth::warn(&args.output, &short, &args.estimators, &odd);
     Ok(0)
 }
 
@@ -104,6 +113,10 @@ pub struct Fitted {
     pub trained: Trained,
     /// Windows that were held out.
     pub held: usize,
+    /// Metrics that speak against it.
+    pub short: Vec<Short>,
+    /// Where there are any: when the windows began that it finds the oddest.
+    pub odd: Vec<i64>,
 }
 
 /// What is trained where nothing is said.
@@ -131,7 +144,17 @@ pub fn fit_rows(rows: Rows, mut params: Params) -> Result<Fitted, Failure> {
     let (shard, holdout) = rows.hold_out(held, params.seed);
     let part = fit::fit(&shard, &params, 0).map_err(Failure::input)?;
     let trained = fit::combine(vec![part], &params, &holdout).map_err(|error| unfit(&error))?;
-    Ok(Fitted { trained, held })
+    let short = worth::short(&trained.metrics);
+    let odd = match short.is_empty() {
+        true => Vec::new(),
+        false => worth::oddest(&trained, [&shard, &holdout]).map_err(Failure::input)?,
+    };
+    Ok(Fitted {
+        trained,
+        held,
+        short,
+        odd,
+    })
 }
 
 /// Why windows make no model, in words of who recorded them here.

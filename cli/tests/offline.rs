@@ -1020,3 +1020,77 @@ fn a_network_in_few_bits_is_smaller_and_says_what_that_costs() {
     );
     assert!(said.contains("nothing quantizes"), "{said}");
 }
+
+#[test]
+fn a_model_that_sees_little_says_so_and_names_what_stands_out() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    // Steady, but for three bursts of what is loaded.
+    let lines = (0..240u64).map(|i| {
+        let started = 1_795_255_200_000 + 100 * i;
+        let wander = (i * 37) % 41;
+        let burst = match i {
+            33 | 93 | 150 => format!(
+                r#",{{"name":"openat","calls":{}}},{{"name":"mmap","calls":{}}},{{"name":"lseek","calls":200}}"#,
+                100 + i,
+                3 * i
+            ),
+            _ => String::new(),
+        };
+        format!(
+            r#"{{"started_ms":{started},"duration_ms":100,"arch":"x86_64","calls":0,"errors":0,"syscalls":[{{"name":"read","calls":{}}}{burst}]}}"#,
+            600 + wander
+        ) + "\n"
+    });
+    fs::write(at.join("w.jsonl"), lines.collect::<String>()).expect("a file");
+    let train = |estimators: &str| {
+        let args = "train --input w.jsonl -o m.apr --format json --estimator";
+        let args: Vec<&str> = args.split(' ').chain([estimators]).collect();
+        let output = vigia(at, &args);
+        let told: serde_json::Value = serde_json::from_slice(&output.stdout).expect("json");
+        (told, String::from_utf8(output.stderr).expect("text"))
+    };
+    // A forest sees no new calls, by how it works.
+    let (told, said) = train("isolation-forest");
+    assert!(
+        said.contains("warning: m.apr: InjectionRecall is ") && said.contains("add novelty"),
+        "{said} {told}"
+    );
+    assert_eq!(told["failedGates"][0]["metric"], "InjectionRecall", "{told}");
+    assert_eq!(told["failedGates"][0]["atLeast"], 0.9, "{told}");
+    let odd = told["oddestStartedMs"].as_array().expect("windows").iter();
+    let mut odd: Vec<u64> = odd
+        .filter_map(|ms| Some((ms.as_u64()? - 1_795_255_200_000) / 100))
+        .collect();
+    odd.sort_unstable();
+    assert_eq!(odd, [33, 93, 150], "{told}");
+    let scored = vigia(at, &["score", "--model", "m.apr", "--input", "w.jsonl"]);
+    let said = String::from_utf8_lossy(&scored.stderr);
+    assert_eq!(
+        said.matches("warning: m.apr: InjectionRecall is ").count(),
+        1,
+        "{said}"
+    );
+
+    // What it advises helps.
+    let (told, said) = train("isolation-forest,novelty");
+    assert_eq!(told["failedGates"], serde_json::json!([]), "{told}");
+    assert_eq!(said, "");
+}
+
+#[test]
+fn a_recording_that_was_broken_off_is_good_for_its_whole_lines() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let whole = windows(120, None);
+    let path = folder.path().join("w.jsonl");
+    fs::write(&path, &whole[..whole.len() - 40]).expect("a file");
+    let output = vigia(folder.path(), &["train", "--input", "w.jsonl"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("w.jsonl: line 120 is cut short"), "{said}");
+    // In the middle it is no recording any more, and a file of nothing else is none.
+    fs::write(&path, format!("{}\n{whole}", &whole[..40])).expect("a file");
+    assert!(fails(folder.path(), 3, &["train", "--input", "w.jsonl"]).contains("line 1"));
+    fs::write(&path, &whole[..40]).expect("a file");
+    assert!(fails(folder.path(), 3, &["train", "--input", "w.jsonl"]).contains("line 1"));
+}

@@ -13,6 +13,7 @@ use std::time::Duration;
 use vigia_agent::window::Closed;
 use vigia_model::artifact::write_atomic;
 use vigia_model::context::Context;
+use vigia_model::pipeline::EstimatorKind;
 use vigia_model::schema::Schema;
 use vigia_trainer::data::Rows;
 use vigia_trainer::fit::Params;
@@ -26,6 +27,7 @@ use crate::input::{self, Seen};
 use crate::record::{Edge, Record};
 use crate::say::{self, Out};
 use crate::train;
+use crate::worth;
 
 /// What of a command is in a window beside its work: nothing, where those that are traced ran before and after. The window
 /// began so long after the command, which takes `warm_up` to start.
@@ -207,6 +209,7 @@ fn learn(rows: Rows, path: &Path, target: &str) -> Result<(), Failure> {
     bar.finish_and_clear();
     write_atomic(path, &fitted.trained.artifact).map_err(|error| Failure::write(path, error))?;
     Out::Stderr.line(&format!("{}: a model of {windows}, unsigned", path.display(),));
+    worth::warn(path, &fitted.short, &EstimatorKind::DEFAULT, &fitted.odd);
     Ok(())
 }
 

@@ -27,6 +27,7 @@ use crate::input;
 use crate::ptrace;
 use crate::say::Out;
 use crate::times::{self, Times};
+use crate::worth;
 use engine::Reader;
 use signals::Pending;
 use sink::Sink;
@@ -168,6 +169,7 @@ fn is_for_these(path: &Path, model: &Artifact, args: &Trace) -> Result<(), Failu
         }
         _ => {}
     }
+    worth::warn_of(path, &model.metadata);
     if let Some(other) = learnt.other_length(path, args.window.unwrap_or(WINDOW)) {
         Out::Stderr.line(&other);
     }
