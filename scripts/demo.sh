@@ -13,7 +13,6 @@ export PATH="$PWD/.vigia/bin:$PATH"
 registry=${IMAGE_REGISTRY:-localhost/vigia}
 tag=${IMAGE_TAG:-dev}
 kept=target/demo
-triple=$(rustc -vV | awk '/^host:/ { print $2 }')
 started=$SECONDS
 step=0
 
@@ -87,11 +86,9 @@ at_least() { [[ $(get "$1" "$2" "$3") -ge $4 ]] 2>/dev/null; }
 
 title 'A cluster'
 cluster=${CARGO_TARGET_DIR:-target}/debug/vigia-cluster
-# The path that `make cluster-up` and an earlier demo told to export is of a cluster of ours.
+# The path that `make cluster-up` and an earlier demo told to export is of a cluster of ours, be it down by now.
 ours=yes
-if [[ -n ${KUBECONFIG:-} && ! (-x $cluster && $("$cluster" kubeconfig 2>/dev/null) == "$KUBECONFIG") ]]; then
-    ours=''
-fi
+if [[ -n ${KUBECONFIG:-} && $KUBECONFIG != /var/lib/vigia-clusters/vigia/kubeconfig ]]; then ours=''; fi
 if [[ -z $ours ]]; then
     say "KUBECONFIG is set: that cluster is used. Its nodes must be able to pull $registry/{agent,operator,trainer,demo-workload}:$tag"
     say '(IMAGE_REGISTRY and IMAGE_TAG name others; make images builds them). Namespaces: vigia-system and shop.'
@@ -118,11 +115,14 @@ for namespace in shop vigia-system; do
 Use another cluster; or, if nobody misses it, say kubectl label namespace $namespace vigia.dev/demo=true, and the demo deletes it." ;;
     esac
 done
-for namespace in $(kubectl get deployments -A -l app.kubernetes.io/name=vigia -o jsonpath='{.items[*].metadata.namespace}'); do
+others=$(kubectl get deployments -A -l app.kubernetes.io/name=vigia -o jsonpath='{.items[*].metadata.namespace}') ||
+    fail 'whether another Vigía runs in the cluster cannot be told (see above): nothing was changed'
+for namespace in $others; do
     [[ $namespace == vigia-system ]] || fail "a Vigía is installed in the namespace $namespace, and the demo would change \
 the API and the NodePlans that are its: nothing was changed. Use another cluster."
 done
 [[ -n $ours ]] || scripts/build-images.sh cli
+triple=$(rustc -vV | awk '/^host:/ { print $2 }')
 PATH="$PWD/${CARGO_TARGET_DIR:-target}/$triple/release:$PATH"
 changed_something=yes
 # While the operator lives it clears its finalizers; then it may go.
@@ -313,4 +313,4 @@ say ''
 say "From helm install to here: $((SECONDS - installed)) s. The cluster is left as it is to look around:"
 say "    export KUBECONFIG=$KUBECONFIG"
 say "    kubectl get vigia -n shop; kubectl -n shop get events; kubectl explain model.spec.rollout"
-say "    make cluster-down        # when done"
+if [[ -n $ours ]]; then say '    make cluster-down        # when done'; fi

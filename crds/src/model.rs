@@ -216,7 +216,7 @@ pub enum StepMode {
 #[x_kube(validation = Rule::new("!self.atMost.matches('^[0.]+x$')")
     .message("a multiple of nothing lets no version through: write for example \"2x\", or \"0\" for none at all"))]
 #[x_kube(validation = Rule::new("!self.atMost.matches('^[0-9]+([.][0-9]+)?x$') || double(self.atMost.replace('x', '')) < 100.0")
-    .message("no gate of a hundred times and more can fail, since a multiple is of 0.01 at least: write for example \"2x\""))]
+    .message("a multiple of a hundred and more is as good as no gate, since it is of 0.01 at least: write for example \"2x\""))]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutGate {
     /// What is measured.

@@ -153,7 +153,7 @@ fn fewer_alerts_than_windows() -> kube::core::Rule {
         ms(window),
         ms(&every),
     ))
-    .message("detection.alertBudget allows an alert for every window, and all of them would be alerts: write a smaller count or a longer every, for example {count: 1, per: Pod, every: 24h}")
+    .message("detection.alertBudget allows a pod as many alerts as a container has windows in that time, or more, and nearly all of them would be alerts: write a smaller count or a longer every, for example {count: 1, per: Pod, every: 24h}")
 }
 
 /// A label selector whose keys and values are bounded, or the cost of rules on them would not be.

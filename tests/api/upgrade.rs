@@ -1,5 +1,5 @@
 //! Objects from before a rule: the API server lets be what it would refuse today, as long as that part stays as it is. So
-//! the operator can still write their status, and people can mend the rest of them, after an upgrade of the CRDs.
+//! the operator can still write their status, and people can change what such a rule does not look at, after an upgrade of the CRDs.
 
 use std::time::Duration;
 

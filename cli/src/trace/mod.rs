@@ -101,6 +101,8 @@ pub fn run(args: &Trace) -> Result<u8, Failure> {
         // Now that no line is half written.
         Out::Stderr.line("vigia: a second signal: the command goes on untraced, if it goes on");
     }
+    // What is being saved now is not ended by one signal more, as where a terminal goes and says it twice.
+    post.pending.answered();
     // Where the tracer waits for a reader of its lines, so would we.
     if is_over || !args.prints_lines() {
         sink.finish()?;

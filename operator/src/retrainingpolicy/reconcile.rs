@@ -121,6 +121,7 @@ pub async fn reconcile(
                 };
                 let status = refused::status(&status, plan.status, why, now);
                 context.door.status(&*policy, status).await?;
+                history::tidy(&policy, &context).await?;
                 return Ok(Some(REFUSED_AGAIN));
             }
         }

@@ -12,7 +12,9 @@ pub(super) fn status(
     why: &str,
     now: Timestamp,
 ) -> RetrainingPolicyStatus {
-    let message = format!("no training can be started until spec.training is corrected: {why}");
+    let message = format!(
+        "no training can be started; correct spec.training, or what else refuses the TrainingRun: {why}"
+    );
     let wanted = [
         Wanted::new(READY, false, "RunRefused", message.clone()),
         Wanted::new(RECONCILING, false, "RunRefused", ""),
@@ -52,6 +54,10 @@ mod tests {
             (ready.status.as_str(), ready.reason.as_str()),
             ("False", "RunRefused")
         );
-        assert!(ready.message.ends_with("spec.training is corrected: atMost is 1"));
+        assert!(
+            ready
+                .message
+                .ends_with("what else refuses the TrainingRun: atMost is 1")
+        );
     }
 }

@@ -214,7 +214,7 @@ impl Store {
         let Space { free, .. } = self.disk.space()?;
         if free.saturating_sub(bytes) < self.options.reserve {
             return Err(StoreError::Full(format!(
-                "{free} bytes are free, and {} are kept for artifacts",
+                "{free} bytes are free, {bytes} are asked for, and {} are kept for artifacts",
                 self.options.reserve
             )));
         }

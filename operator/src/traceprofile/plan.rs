@@ -212,21 +212,20 @@ fn containers(selection: &Selection) -> Problem {
 fn alert_budget(profile: &TraceProfile, selection: &Selection) -> Problem {
     let budget = &profile.spec.detection.alert_budget;
     let sharing = match budget.per {
-        BudgetPer::Pod => 1,
-        BudgetPer::Profile => rounded(selection.containers),
+        BudgetPer::Pod => 1.0,
+        BudgetPer::Profile => f64::from(rounded(selection.containers)) * profile.spec.models.len() as f64,
     };
     if selection.containers == 0 || profile.spec.models.is_empty() {
         return None;
     }
     let [window, every] = [profile.spec.window, budget.every].map(std::time::Duration::from);
-    let windows =
-        every.as_secs_f64() / window.as_secs_f64() * f64::from(sharing) * profile.spec.models.len() as f64;
+    let windows = every.as_secs_f64() / window.as_secs_f64() * sharing;
     if f64::from(budget.count) < windows {
         return None;
     }
     let message = format!(
-        "spec.detection.alertBudget allows {} in {:#}, no fewer than {} windows in that time: all of them would be \
-         alerts; write a smaller count or a longer every",
+        "spec.detection.alertBudget allows {} in {:#}, no fewer than {} windows in that time: nearly all of them \
+         would be alerts; write a smaller count or a longer every",
         counted(u64::try_from(budget.count).unwrap_or(0), "alert"),
         SignedDuration::try_from(every).unwrap_or_default(),
         match budget.per {

@@ -151,7 +151,7 @@ pub(super) fn next(
                 Some(most) => {
                     let message = format!(
                         "waits for its turn: at most {} at once in the cluster (operator.maxTrainings of the chart); \
-                         the oldest run is next, and no namespace takes more than half while another waits",
+                         the next place is for the namespace that has the fewest, and there for its oldest run",
                         counted(u64::from(most), "training")
                     );
                     say(&mut to, generation, now, "Queued", &message);
