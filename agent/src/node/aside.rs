@@ -2,17 +2,20 @@
 //!
 //! Who has read the alerts that were told wants to know what the others were: an intruder who has spent a container's
 //! budget is seen nowhere else. While what a container does stays odd each of its windows is one, and says what the one
-//! before said. So the log has a line where there is something else to say, and one a minute where there is not.
+//! before said. So the log has a line where there is something else to say, and one a minute where there is not. The call
+//! that stands out most is the same of all that begins with a new process: a call is news that no line of the minute named.
 
 use vigia_model::calibration::Severity;
 use vigia_model::pipeline::EstimatorKind;
 use vigia_proto::v1;
 
+/// Calls that a line names.
+pub const DRIVERS: usize = 3;
 /// Lines of one container and Model at once.
 const BURST: f64 = 4.0;
 /// One more after this, in milliseconds.
 const REFILL_MS: f64 = 20_000.0;
-/// A line that says what the one before said comes this much later, in milliseconds.
+/// A line that says what was said before comes this much later, in milliseconds.
 const AGAIN_MS: u64 = 60_000;
 
 /// What a line is about. What says the same is no news.
@@ -22,8 +25,8 @@ pub struct About {
     pub estimator: EstimatorKind,
     /// How loud.
     pub severity: Severity,
-    /// The call that stands out most.
-    pub call: Option<&'static str>,
+    /// The calls that it would name.
+    pub calls: [Option<&'static str>; DRIVERS],
 }
 
 /// A window that is said in full.
@@ -36,11 +39,13 @@ pub struct Aside {
 }
 
 /// The lines of one container and Model.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Lines {
     room: f64,
     at_ms: u64,
-    last: Option<(u64, About)>,
+    last: Option<(u64, EstimatorKind, Severity)>,
+    /// What lines have named since a time, which is no minute ago: no more than a minute's lines can name.
+    named: (u64, Vec<&'static str>),
     unsaid: u32,
 }
 
@@ -50,6 +55,7 @@ impl Default for Lines {
             room: BURST,
             at_ms: 0,
             last: None,
+            named: (0, Vec::new()),
             unsaid: 0,
         }
     }
@@ -61,15 +67,27 @@ impl Lines {
     pub fn window(&mut self, at_ms: u64, about: About) -> Option<u32> {
         self.room = (self.room + at_ms.abs_diff(self.at_ms) as f64 / REFILL_MS).min(BURST);
         self.at_ms = at_ms;
-        let is_news = self
-            .last
-            .is_none_or(|(said, last)| last != about || at_ms.abs_diff(said) >= AGAIN_MS);
-        if !is_news || self.room < 1.0 {
+        if at_ms.abs_diff(self.named.0) >= AGAIN_MS {
+            self.named = (at_ms, Vec::new());
+        }
+        let named = &mut self.named.1;
+        let is_news = self.last.is_none_or(|(said, estimator, severity)| {
+            (estimator, severity) != (about.estimator, about.severity) || at_ms.abs_diff(said) >= AGAIN_MS
+        });
+        let mut new_calls = about
+            .calls
+            .iter()
+            .flatten()
+            .filter(|call| !named.contains(call))
+            .peekable();
+        if (!is_news && new_calls.peek().is_none()) || self.room < 1.0 {
             self.unsaid = self.unsaid.saturating_add(1);
             return None;
         }
+        let new_calls: Vec<&'static str> = new_calls.copied().collect();
+        named.extend(new_calls);
         self.room -= 1.0;
-        self.last = Some((at_ms, about));
+        self.last = Some((at_ms, about.estimator, about.severity));
         Some(std::mem::take(&mut self.unsaid))
     }
 }
@@ -83,7 +101,7 @@ mod tests {
         About {
             estimator: EstimatorKind::Deviation,
             severity: Severity::High,
-            call: Some(call),
+            calls: [Some("execve"), Some(call), None],
         }
     }
 
@@ -98,7 +116,21 @@ mod tests {
         assert_eq!(said(60, "read"), Some(29));
         assert_eq!(said(62, "read"), None);
         assert_eq!(said(64, "connect"), Some(1), "it is another");
-        assert_eq!(said(66, "read"), Some(0));
+        assert_eq!(said(66, "read"), None, "it was said in this minute");
+        assert_eq!(said(120, "read"), Some(1));
+    }
+
+    #[test]
+    fn what_follows_a_dull_beginning_is_said_too() {
+        let mut lines = Lines::default();
+        let mut said = |second: u64, calls: [&'static str; 2]| {
+            let calls = [Some("execve"), Some(calls[0]), Some(calls[1])];
+            lines.window(second * 1000, About { calls, ..about("") })
+        };
+        assert_eq!(said(0, ["setuid", "capget"]), Some(0), "exec cat");
+        assert_eq!(said(27, ["setuid", "capget"]), None);
+        assert_eq!(said(28, ["connect", "socket"]), Some(1), "exec nc");
+        assert_eq!(said(32, ["dup2", "connect"]), Some(0), "and a shell at its end");
     }
 
     #[test]

@@ -438,10 +438,11 @@ impl Scorer {
         let unsaid = (told == Told::Withheld)
             .then(|| {
                 let lines = self.lines.entry((key.clone(), model.clone())).or_default();
+                let mut drivers = verdict.drivers.iter().map(|driver| driver.syscall);
                 let about = About {
                     estimator: verdict.estimator,
                     severity: verdict.severity,
-                    call: verdict.drivers.iter().next().map(|driver| driver.syscall),
+                    calls: std::array::from_fn(|_| drivers.next()),
                 };
                 lines.window(window.started_ms, about)
             })
