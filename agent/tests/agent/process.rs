@@ -15,6 +15,21 @@ use crate::world::World;
 const WINDOW_MS: i64 = 200;
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
+/// Four fifths of windows, those whose features sum up to about the median: where the machine is busy with other tests a
+/// window of 200 ms may find the container asleep, and a model of fifty would call nothing odder than that.
+fn steady(windows: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
+    let sums: Vec<f32> = windows.iter().map(|window| window.iter().sum()).collect();
+    let middle = |mut of: Vec<f32>, share: usize| {
+        of.sort_by(f32::total_cmp);
+        of[of.len() * share / 10]
+    };
+    let median = middle(sums.clone(), 5);
+    let off: Vec<f32> = sums.iter().map(|sum| (sum - median).abs()).collect();
+    let most = middle(off.clone(), 8);
+    let kept = windows.into_iter().zip(off).filter(|(_, off)| *off <= most);
+    kept.map(|(window, _)| window).collect()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn from_a_plan_to_an_alert_through_every_absence() {
     let ground = grounds().remove(0);
@@ -39,7 +54,7 @@ async fn from_a_plan_to_an_alert_through_every_absence() {
     assert!(is_true(&status.conditions, "Ready"), "{:?}", status.conditions);
 
     // A model comes, and a bad one beside it.
-    let vectors = world.samples();
+    let vectors = steady(world.samples());
     let good = signed("m", &vectors, &key());
     let foreign = signed("m", &vectors, &vigia_model::keys::SigningKey::from_seed([9; 32]));
     world.setup.fake.with(|seen| {
