@@ -56,7 +56,16 @@ fn a_run_that_is_traced_is_told_of_stage_by_stage_and_no_other() {
     ground.round(&[]);
     let mut traces = ground.traces();
     traces.sort_by_key(|trace| trace.rank);
-    let stages = |rank: usize| -> Vec<_> { traces[rank].stages.iter().map(|s| s.stage()).collect() };
+    // Who waits for another worker asks for the plan again, as often as that one is slow.
+    let stages = |rank: usize| {
+        let mut first = Vec::new();
+        for stage in traces[rank].stages.iter().map(|s| s.stage()) {
+            if !first.contains(&stage) {
+                first.push(stage);
+            }
+        }
+        first
+    };
     use vigia_proto::v1::Stage::{Combine, Contribute, Fit, Moments, Plan, Shard, Submit};
     assert_eq!(
         stages(0),
