@@ -115,7 +115,9 @@ setup_test() {
 
 setup_cluster() {
     need_cargo
-    packages libc6-dev libseccomp-dev pkg-config iproute2 util-linux nftables iptables conntrack socat kmod busybox-static
+    packages libc6-dev iproute2 util-linux nftables iptables conntrack socat kmod busybox-static
+    # Not beside that of another package, which the two would not share.
+    command -v runc >/dev/null || packages runc
     part kubernetes kubectl helm
     e2e/parts/build.sh
 }

@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 cache="${VIGIA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/vigia}"
-default=(init etcd kubernetes containerd runc cni)
+default=(init etcd kubernetes containerd cni)
 short_of_disk_gib=20
 
 say() { printf 'parts: %s\n' "$*" >&2; }
@@ -44,7 +44,6 @@ compile() {
             -o "$out/" tool ./coredns
         ;;
     etcd) go build "${flags[@]}" -ldflags '-s -w' -o "$out/etcd" go.etcd.io/etcd/server/v3 ;;
-    runc) CGO_ENABLED=1 go build "${flags[@]}" -tags seccomp -ldflags '-s -w' -o "$out/" tool ;;
     *) go build "${flags[@]}" -ldflags '-s -w' -o "$out/" tool ;;
     esac
 }

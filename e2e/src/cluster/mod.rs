@@ -29,7 +29,7 @@ use state::{Claim, Found, State};
 pub(crate) use wait::ready;
 
 /// The parts that a cluster is made of.
-const PARTS: &[&str] = &["init", "etcd", "kubernetes", "containerd", "runc", "cni"];
+const PARTS: &[&str] = &["init", "etcd", "kubernetes", "containerd", "cni"];
 /// How long a cluster may take to come up: seconds on an idle machine, more where everything is built at once.
 const UP: Duration = Duration::from_secs(240);
 

@@ -32,10 +32,7 @@ pub fn write_files(layout: &Layout, node: &NodeLayout, parts: &Parts, authority:
         },
     )?;
     for (file, text) in [
-        (
-            "containerd.toml",
-            containerd(node, &parts.program("runc")?, &parts.folder_of("ptp")?),
-        ),
+        ("containerd.toml", containerd(node, &parts.folder_of("ptp")?)),
         ("kubelet.yaml", format!("{:#}\n", kubelet(layout, node))),
         ("kube-proxy.yaml", format!("{:#}\n", kube_proxy(layout, node))),
         ("cni/10-vigia.conflist", format!("{:#}\n", cni(node))),
@@ -60,7 +57,7 @@ pub fn start(layout: &Layout, space: &Space, node: &NodeLayout, parts: &Parts) -
             &node.pod_cidr(),
         ],
     )?;
-    let path = ["containerd", "kubelet", "runc", "init"]
+    let path = ["containerd", "kubelet", "init"]
         .iter()
         .map(|program| parts.folder_of(program))
         .collect::<Result<Vec<_>>>()?
@@ -135,7 +132,7 @@ pub fn set_link(space: &Space, node: &NodeLayout, up: bool) -> Result<()> {
         .map(drop)
 }
 
-fn containerd(node: &NodeLayout, runc: &str, cni: &str) -> String {
+fn containerd(node: &NodeLayout, cni: &str) -> String {
     format!(
         r#"version = 3
 root = "/var/lib/containerd"
@@ -164,7 +161,6 @@ default_runtime_name = "runc"
 runtime_type = "io.containerd.runc.v2"
 
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
-BinaryName = "{runc}"
 SystemdCgroup = false
 "#,
         socket = node.containerd(),
