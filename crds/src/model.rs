@@ -113,19 +113,20 @@ pub enum PromotionMode {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Rollout {
-    /// Steps, in order. The last one must be Active on 100 % of the nodes. A step takes no node from the version: after
-    /// "50%" of ten nodes, a step of 2 stays on five.
+    /// Steps, in order. The last one must be Active on 100 % of the nodes. A step takes no node from the version that the
+    /// one before it with the same mode gave it: after "50%" of ten nodes, a step of 2 stays on five. After a Shadow on
+    /// all nodes it may be Active on few.
     #[serde(default = "default_steps")]
     #[schemars(length(max = 10))]
     #[x_kube(validation = Rule::new("size(self) > 0")
         .message("steps has none: write at least {nodes: \"100%\", mode: Active}, or leave steps out for a shadow on one node, then one, then all"))]
-    #[x_kube(validation = Rule::new("[0, 1, 2, 3, 4, 5, 6, 7, 8].all(i, i + 1 >= size(self) || (type(self[i].nodes) == int ? type(self[i+1].nodes) != int || int(self[i].nodes) <= int(self[i+1].nodes) : type(self[i+1].nodes) != string || size(string(self[i].nodes)) < size(string(self[i+1].nodes)) || size(string(self[i].nodes)) == size(string(self[i+1].nodes)) && string(self[i].nodes) <= string(self[i+1].nodes)))")
-        .message("steps must not shrink: write each step for as many nodes as the one before it, or more"))]
+    #[x_kube(validation = Rule::new("[0, 1, 2, 3, 4, 5, 6, 7, 8].all(i, i + 1 >= size(self) || self[i].mode != self[i+1].mode || (type(self[i].nodes) == int ? type(self[i+1].nodes) != int || int(self[i].nodes) <= int(self[i+1].nodes) : type(self[i+1].nodes) != string || size(string(self[i].nodes)) < size(string(self[i+1].nodes)) || size(string(self[i].nodes)) == size(string(self[i+1].nodes)) && string(self[i].nodes) <= string(self[i+1].nodes)))")
+        .message("steps of one mode must not shrink: write each step for as many nodes as the one before it, or more"))]
     #[x_kube(validation = Rule::new("[0, 1, 2, 3, 4, 5, 6, 7, 8].all(i, i + 1 >= size(self) || self[i].mode != 'Active' || self[i+1].mode == 'Active')")
         .message("a step that is Shadow comes after one that is Active, and would take the version back: write the Shadow steps first"))]
-    #[x_kube(validation = Rule::new("[0, 1, 2, 3, 4, 5, 6, 7, 8].all(i, i + 1 >= size(self) || self[i].nodes != '100%' || self[i+1].nodes == '100%' && self[i].mode != self[i+1].mode)")
-        .message("after a step on 100% of the nodes there are no others: write the steps on fewer nodes before it, and one with mode Active on \"100%\" as the last"))]
-    #[x_kube(validation = Rule::new("size(self) == 0 || self[size(self)-1].mode == 'Active' && self[size(self)-1].nodes == '100%'")
+    #[x_kube(validation = Rule::new("[0, 1, 2, 3, 4, 5, 6, 7, 8].all(i, i + 1 >= size(self) || self[i].nodes != '100%' || self[i].mode != self[i+1].mode)")
+        .message("after a step on 100% of the nodes there is no other of its mode: write the steps on fewer nodes before it"))]
+    #[x_kube(validation = Rule::new("size(self) == 0 || self[size(self)-1].mode == 'Active' && self[size(self)-1].nodes == '100%' || self[size(self)-1].mode == 'Shadow' && self.exists(s, s.mode == 'Active')")
         .message("the last step must be {nodes: \"100%\", mode: Active}, or the rollout would never end"))]
     pub steps: Vec<RolloutStep>,
 
@@ -273,6 +274,8 @@ pub struct Trust {
     #[x_kube(validation = Rule::new("self.all(k, k.matches('^[A-Za-z0-9+/]{43}=$'))")
         .message("publicKeys are Ed25519 public keys: base64 of 32 bytes, 44 characters that end in '='"))]
     #[x_kube(validation = small_order())]
+    #[x_kube(validation = Rule::new("self.all(k, self.exists_one(h, h == k))")
+        .message("publicKeys has a key twice: write each key once"))]
     pub public_keys: Vec<String>,
 }
 

@@ -182,6 +182,7 @@ pub struct TrainingTemplate {
     #[schemars(length(max = 8))]
     #[x_kube(validation = Rule::new("self.all(g, self.exists_one(h, h.metric == g.metric && has(h.atMost) == has(g.atMost)))")
         .message("gates bounds a metric twice on the same side: write one gate for each bound"))]
+    #[x_kube(validation = crate::trainingrun::bounds_meet())]
     pub gates: Vec<TrainingGate>,
     /// A run has failed when its training takes longer, and half a minute more in which what is done may
     /// still be handed over. A Go duration between 30s and 24h.

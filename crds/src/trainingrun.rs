@@ -68,6 +68,7 @@ pub struct TrainingRunSpec {
     #[schemars(length(max = 8))]
     #[x_kube(validation = Rule::new("self.all(g, self.exists_one(h, h.metric == g.metric && has(h.atMost) == has(g.atMost)))")
         .message("gates bounds a metric twice on the same side: write one gate for each bound"))]
+    #[x_kube(validation = bounds_meet())]
     pub gates: Vec<TrainingGate>,
     /// It has failed when its training takes longer, and half a minute more in which what is done may
     /// still be handed over. A Go duration between 30s and 24h.
@@ -92,7 +93,7 @@ pub(crate) fn default_timeout() -> Duration {
 
 /// What is fitted.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
-#[x_kube(validation = Rule::new("!has(self.components) || self.types.exists(t, !(t in ['Deviation', 'IsolationForest', 'Novelty', 'ZScore', 'NGram', 'NGramPeak', 'STIDE', 'ETS', 'ARIMA']))")
+#[x_kube(validation = Rule::new("!has(self.components) || size(self.types) == 0 || self.types.exists(t, !(t in ['Deviation', 'IsolationForest', 'Novelty', 'ZScore', 'NGram', 'NGramPeak', 'STIDE', 'ETS', 'ARIMA']))")
     .message("estimator.components stand in front of estimators that measure distances: name one in types, for example KMeans or PCA"))]
 #[serde(rename_all = "camelCase")]
 pub struct Estimator {
@@ -203,10 +204,18 @@ pub enum EstimatorType {
     Novelty,
 }
 
+/// What is asked of gates: that a value can hold both bounds of a metric. What is no decimal is refused by itself.
+pub(crate) fn bounds_meet() -> kube::core::Rule {
+    kube::core::Rule::new(
+        "self.all(g, !has(g.atMost) || !g.atMost.matches('^[0-9]+([.][0-9]+)?$') || self.all(h, h.metric != g.metric || !has(h.atLeast) || !h.atLeast.matches('^[0-9]+([.][0-9]+)?$') || double(h.atLeast) <= double(g.atMost)))",
+    )
+    .message("gates bounds a metric by an atLeast above its atMost, which no value holds: lower atLeast, or raise atMost")
+}
+
 /// What is asked of a spec that has estimators and gates.
 pub(crate) fn sees_injected() -> kube::core::Rule {
     kube::core::Rule::new(
-        "self.estimator.types.exists(t, !(t in ['IsolationForest', 'ETS', 'ARIMA'])) || !self.gates.exists(g, g.metric == 'InjectionRecall')",
+        "size(self.estimator.types) == 0 || self.estimator.types.exists(t, !(t in ['IsolationForest', 'ETS', 'ARIMA'])) || !self.gates.exists(g, g.metric == 'InjectionRecall')",
     )
     .message(
         "IsolationForest, ETS and ARIMA alone see none of the new calls that InjectionRecall injects: add Novelty to estimator.types, or write gates without InjectionRecall",
@@ -399,6 +408,8 @@ pub struct PhaseBegun {
 /// Where a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum RunPhase {
+    /// It waits for its turn; the `Ready` condition says for what.
+    Queued,
     /// Windows are chosen and written as shards.
     Preparing,
     /// The Job's workers train.

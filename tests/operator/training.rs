@@ -506,6 +506,18 @@ async fn workers_whose_account_was_made_anew_are_started_again() -> Result<()> {
         })
     })
     .await?;
+    eventually("its pods are let go", || async {
+        let job = jobs(&world).await?.pop().context("a Job")?;
+        // It was made without them: no kubelet looks for the Secret in vain.
+        ensure!(
+            job.metadata.generation == Some(1) || job.spec.as_ref().and_then(|s| s.suspend) == Some(false)
+        );
+        Ok(match job.metadata.generation {
+            Some(2) => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+    })
+    .await?;
     let accounts: Api<ServiceAccount> = Api::namespaced(world.client.clone(), SYSTEM);
     accounts.delete(TRAINER, &params).await?;
     let account = serde_json::from_value(json!({"metadata": {"name": TRAINER}}))?;

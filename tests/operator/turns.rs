@@ -28,7 +28,7 @@ async fn wait_for(world: &World, trains: &str, queued: &[&str]) -> Result<()> {
             let status = runs.get(name).await?.status.unwrap_or_default();
             let ready = vigia_crds::conditions::find(&status.conditions, "Ready");
             let is_queued = ready.is_some_and(|ready| ready.reason == "Queued");
-            said.push((name, is_queued && status.phase == Some(RunPhase::Preparing)));
+            said.push((name, is_queued && status.phase == Some(RunPhase::Queued)));
         }
         let there = train(world).await?;
         Ok(

@@ -74,10 +74,10 @@ impl Overview {
             section(
                 &mut lines,
                 "TRAININGS UNDER WAY",
-                &["NAMESPACE", "NAME", "MODEL", "PHASE", "WORKERS"],
+                &["NAMESPACE", "NAME", "MODEL", "PHASE", "WORKERS", "MESSAGE"],
                 &self.trainings,
                 |t| {
-                    [&t.namespace, &t.name, &t.model, &t.phase, &t.workers]
+                    [&t.namespace, &t.name, &t.model, &t.phase, &t.workers, &t.message]
                         .map(Clone::clone)
                         .to_vec()
                 },

@@ -88,6 +88,8 @@ pub(super) struct TrainingRow {
     pub(super) model: String,
     pub(super) phase: String,
     pub(super) workers: String,
+    /// What it does, or waits for.
+    pub(super) message: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -286,6 +288,7 @@ fn training(run: &TrainingRun) -> TrainingRow {
         workers: status
             .and_then(|status| status.workers.clone())
             .unwrap_or_else(|| "-".to_owned()),
+        message: ready(status.map(|status| &status.conditions)).1,
     }
 }
 
@@ -454,6 +457,28 @@ LAST ALERTS
         assert_eq!(
             (first.reason.as_str(), first.message.as_str()),
             ("ServingPartly", why)
+        );
+    }
+
+    #[test]
+    fn a_training_that_waits_for_its_turn_says_so() {
+        let mut queued = condition("False", "waits for its turn: at most 4 trainings at once");
+        queued["reason"] = json!("Queued");
+        let run = object(json!({
+            "metadata": {"name": "r", "namespace": "shop"}, "spec": {"modelRef": {"name": "m"}},
+            "status": {"phase": "Queued", "conditions": [queued]},
+        }));
+        let cluster = Cluster {
+            runs: listed(vec![run]),
+            ..cluster()
+        };
+        let lines = Overview::of(&cluster).lines();
+        let line = lines.iter().find(|line| line.contains("Queued"));
+        assert_eq!(
+            line.map(|line| line.as_str()),
+            Some(
+                "  shop       r     m      Queued  -        waits for its turn: at most 4 trainings at once"
+            )
         );
     }
 

@@ -106,11 +106,14 @@ pub fn sort(nodes: &mut [NodeView], model_uid: &str) {
     });
 }
 
-/// How many nodes the step of this index takes: as many as it says, and no fewer than one before it. A number and a share
-/// cannot be compared before it is known of how many nodes.
+/// How many nodes the step of this index takes: as many as it says, and no fewer than one before it of its mode. A number
+/// and a share cannot be compared before it is known of how many nodes.
 pub fn count_at(steps: &[RolloutStep], index: usize, total: usize) -> usize {
-    let so_far = steps.iter().take(index.saturating_add(1));
-    so_far.map(|step| count(&step.nodes, total)).max().unwrap_or(0)
+    let so_far = &steps[..steps.len().min(index.saturating_add(1))];
+    let same = so_far
+        .iter()
+        .filter(|step| Some(step.mode) == so_far.last().map(|last| last.mode));
+    same.map(|step| count(&step.nodes, total)).max().unwrap_or(0)
 }
 
 /// A number, or a share rounded up; at least one.
@@ -195,6 +198,13 @@ mod tests {
         let of = |total| [0, 1, 2].map(|index| count_at(&steps, index, total));
         assert_eq!((of(10), of(2), of(0)), ([5, 5, 10], [1, 2, 2], [0, 0, 0]));
         assert_eq!(count_at(&[], 3, 10), 0);
+        let shadow = RolloutStep {
+            mode: StepMode::Shadow,
+            ..step(IntOrString::String("100%".to_owned()))
+        };
+        let steps = [shadow, steps[1].clone(), steps[2].clone()];
+        let of = [0, 1, 2].map(|index| count_at(&steps, index, 10));
+        assert_eq!(of, [10, 2, 10], "a shadow everywhere, and then a canary");
     }
 
     #[test]

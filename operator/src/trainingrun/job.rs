@@ -153,6 +153,8 @@ pub(super) fn job(
             "ownerReferences": owners,
         },
         "spec": {
+            // Until what its pods mount is there: [`begun`].
+            "suspend": true,
             "completionMode": "Indexed",
             "completions": workers,
             "parallelism": workers,
@@ -191,6 +193,17 @@ pub(super) fn job(
             },
         },
     }))
+}
+
+/// The same Job with its pods let go; nothing where they are.
+pub(super) fn begun(job: &Job) -> Option<Job> {
+    let mut job = job.clone();
+    let spec = job.spec.as_mut().filter(|spec| spec.suspend == Some(true))?;
+    spec.suspend = Some(false);
+    // Its controller writes what it sees of it meanwhile.
+    job.metadata.resource_version = None;
+    job.metadata.managed_fields = None;
+    Some(job)
 }
 
 fn owned(run: &TrainingRun, config: &Config, job: &Job) -> ObjectMeta {
@@ -245,6 +258,7 @@ pub(super) fn secret(run: &TrainingRun, config: &Config, job: &Job, identity: Id
 mod tests {
     use super::*;
     use clap::Parser;
+    use k8s_openapi::api::batch::v1::JobSpec;
 
     fn run() -> TrainingRun {
         serde_json::from_value(json!({
@@ -253,6 +267,23 @@ mod tests {
             "spec": {"modelRef": {"name": "m"}, "workers": 3, "timeout": "10m"},
         }))
         .expect("a TrainingRun")
+    }
+
+    #[test]
+    fn no_pod_is_let_go_before_what_it_mounts_is_there_and_each_once() {
+        let mut made = job(&run(), &Config::parse_from(["vigia-operator"]), None).expect("a Job");
+        assert_eq!(made.spec.as_ref().and_then(|spec| spec.suspend), Some(true));
+        made.metadata.resource_version = Some("7".to_owned());
+        let begun_job = begun(&made).expect("it waits");
+        assert_eq!(begun_job.metadata.resource_version, None);
+        let spec = |job: &Job| {
+            job.spec.clone().map(|spec| JobSpec {
+                suspend: None,
+                ..spec
+            })
+        };
+        assert_eq!(spec(&begun_job), spec(&made), "nothing else changes");
+        assert_eq!(begun(&begun_job), None);
     }
 
     #[test]

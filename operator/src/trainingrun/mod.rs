@@ -1,15 +1,15 @@
 //! TrainingRun: choose windows, run the Job, check the gates, sign, create the ModelVersion.
 //!
 //! ```text
-//! Preparing ──▶ Training ──▶ Validating ──▶ Signing ──▶ Succeeded
-//!     └────────────┴─────────────┴────────────┴───────▶ Failed
+//! Queued ◀──▶ Preparing ──▶ Training ──▶ Validating ──▶ Signing ──▶ Succeeded
+//!                 └────────────┴─────────────┴────────────┴───────▶ Failed
 //! ```
 //!
 //! Each phase leaves something behind before the status says so: the store has the plan and its
 //! shards, then the Job exists, then the store has the output, then the signed artifact, then
 //! there is the ModelVersion. All of it is found again by the run's UID and made from the same
 //! inputs to the same bytes, so the operator may be killed between any two writes and goes on
-//! where it was. So many train at once ([`turn`]); the others wait in Preparing.
+//! where it was. So many train at once ([`turn`]); the others are Queued.
 
 pub mod data;
 mod gates;

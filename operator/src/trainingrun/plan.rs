@@ -23,9 +23,6 @@ const GRACE: SignedDuration = SignedDuration::from_secs(30);
 /// was made anew under way has a later one, and is taken away after this.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(job::BACKSTOP_SECONDS + 10);
 
-/// What a run does that has its turn.
-const CHOOSING: &str = "choosing windows";
-
 /// Reason of a run that was not done in time.
 const TIMEOUT: &str = "Timeout";
 
@@ -141,32 +138,27 @@ pub(super) fn next(
     let mut to = status.clone();
     to.observed_generation = generation;
     let next = match status.phase {
-        None => {
-            to.phase = Some(RunPhase::Preparing);
-            say(&mut to, generation, now, "Preparing", CHOOSING);
-            Next::Report
-        }
-        Some(RunPhase::Preparing) => match &observed.record {
-            None => match observed.waits_for {
-                Some(most) => {
-                    let message = format!(
-                        "waits for its turn: at most {} at once in the cluster (operator.maxTrainings of the chart); \
-                         the next place is for the namespace that has the fewest, and there for its oldest run",
-                        counted(u64::from(most), "training")
-                    );
-                    say(&mut to, generation, now, "Queued", &message);
-                    Next::Queue
+        None | Some(RunPhase::Queued | RunPhase::Preparing) => match (&observed.record, observed.waits_for) {
+            (None, Some(most)) => {
+                let message = format!(
+                    "waits for its turn: at most {} at once in the cluster (operator.maxTrainings of the chart); \
+                     the next place is for the namespace that has the fewest, and there for its oldest run",
+                    counted(u64::from(most), "training")
+                );
+                to.phase = Some(RunPhase::Queued);
+                say(&mut to, generation, now, "Queued", &message);
+                Next::Queue
+            }
+            (None, None) => {
+                to.phase = Some(RunPhase::Preparing);
+                say(&mut to, generation, now, "Preparing", "choosing windows");
+                // What it does now is written first, so that its end can be.
+                match (to.phase, &to.conditions) == (status.phase, &status.conditions) {
+                    true => Next::Prepare,
+                    false => Next::Report,
                 }
-                None => {
-                    say(&mut to, generation, now, "Preparing", CHOOSING);
-                    // It waited: what it does now is written first, so that its end can be.
-                    match to.conditions == status.conditions {
-                        true => Next::Prepare,
-                        false => Next::Report,
-                    }
-                }
-            },
-            Some(record) => {
+            }
+            (Some(record), _) => {
                 to.phase = Some(RunPhase::Training);
                 to.windows = i64::try_from(record.windows).unwrap_or(i64::MAX);
                 to.data_digest = Some(record.data_digest.clone());
@@ -208,10 +200,13 @@ pub(super) fn next(
     (to, next)
 }
 
-/// Whether a run that cannot be prepared, though it had its turn at a time, is past its own.
-pub(super) fn is_overdue(spec: &TrainingRunSpec, begun: Timestamp, now: Timestamp) -> bool {
+/// Whether a run that cannot be prepared is past its time, which began when it had its turn first, be it of another
+/// operator's life.
+pub(super) fn is_overdue(spec: &TrainingRunSpec, status: &TrainingRunStatus, now: Timestamp) -> bool {
     let timeout = SignedDuration::try_from(Duration::from(spec.timeout)).unwrap_or(SignedDuration::MAX);
-    now.duration_since(begun) > timeout
+    let mut phases = status.phases.iter();
+    let begun = phases.find(|begun| begun.phase == RunPhase::Preparing);
+    begun.is_some_and(|begun| now.duration_since(begun.at.0) > timeout)
 }
 
 /// Whether a training is past its time, and this much more.

@@ -62,7 +62,8 @@ pub(super) async fn reconcile(
         .run_json::<Prepared>(&uid, Prepared::NAME)
         .await
         .map_err(failing)?;
-    let waits = status.phase == Some(RunPhase::Preparing) && record.is_none() && !is_due(&uid, &context);
+    let is_early = matches!(status.phase, None | Some(RunPhase::Queued | RunPhase::Preparing));
+    let waits = is_early && record.is_none() && !is_due(&uid, &context);
     let observed = Observed {
         record,
         waits_for: waits.then_some(context.config.max_trainings),
@@ -90,17 +91,15 @@ pub(super) async fn reconcile(
             if !is_due(&uid, &context) {
                 return Ok(Some(TURN));
             }
-            let begun = context
-                .turns
-                .begin(&uid, &context.caches.runs.state(), Timestamp::now());
-            let prepared = prepare(&run, &uid, &context).await;
-            if !matches!(prepared, Ok(Ok(()))) {
-                context.turns.give_up(&uid);
-            }
-            match prepared {
-                Ok(Ok(())) => Ok(Some(Duration::ZERO)),
+            let runs = context.caches.runs.state();
+            let place = context.turns.begin(&uid, &runs, Timestamp::now());
+            match prepare(&run, &uid, &context).await {
+                Ok(Ok(())) => {
+                    place.keep();
+                    Ok(Some(Duration::ZERO))
+                }
                 Ok(Err((reason, message))) => fail(&run, &status, reason, &message, &context).await,
-                Err(error) if plan::is_overdue(&run.spec, begun, Timestamp::now()) => {
+                Err(error) if plan::is_overdue(&run.spec, &status, Timestamp::now()) => {
                     let message = format!("its windows could not be chosen within its timeout: {error}");
                     fail(&run, &status, "StoreFailed", &message, &context).await
                 }
@@ -335,7 +334,7 @@ async fn prepare(
     Ok(Ok(()))
 }
 
-/// Makes the Job, then what its pods wait for.
+/// Makes the Job, then what its pods need and it owns, and lets them go.
 async fn train(run: &TrainingRun, context: &Context) -> Result<(), Error> {
     let (config, client) = (&context.config, &context.client);
     let (name, namespace) = (job::name(run), config.namespace.as_str());
@@ -367,6 +366,9 @@ async fn train(run: &TrainingRun, context: &Context) -> Result<(), Error> {
             .door
             .object(None, &job::secret(run, config, &made, identity))
             .await?;
+    }
+    if let Some(begun) = job::begun(&made) {
+        context.door.object(None, &begun).await?;
     }
     Ok(())
 }

@@ -11,9 +11,6 @@ use vigia_crds::{PhaseBegun, RunPhase, TrainingRun, TrainingRunStatus};
 use super::job;
 use crate::telemetry::{Service, Span, TraceParent};
 
-/// Phases that a status remembers: the bound of the schema.
-const MAX_PHASES: usize = 16;
-
 /// The run's span, as its status has it.
 pub(super) fn of(status: &TrainingRunStatus) -> Option<TraceParent> {
     TraceParent::remembered(status.traceparent.as_deref())
@@ -31,6 +28,7 @@ pub fn of_job(status: &TrainingRunStatus) -> Option<TraceParent> {
 
 const fn name(phase: RunPhase) -> &'static str {
     match phase {
+        RunPhase::Queued => "wait for its turn",
         RunPhase::Preparing => "collect windows",
         RunPhase::Training => "training job",
         RunPhase::Validating => "check gates",
@@ -60,7 +58,8 @@ pub(super) fn note(
     }
     // What is written must equal what is read back.
     let now = Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now);
-    if to.phases.len() < MAX_PHASES {
+    // One that a run comes back to began when it did so first.
+    if to.phases.iter().all(|begun| begun.phase != phase) {
         to.phases.push(PhaseBegun {
             phase,
             at: MicroTime(now),
@@ -250,6 +249,33 @@ mod tests {
             assert_eq!(of(&status), Some(TraceParent::root(&["TrainingRun", "u"])));
             assert_eq!(spans[4].parent, None);
         }
+    }
+
+    #[test]
+    fn a_run_that_waits_again_and_again_remembers_each_phase_once() {
+        let run = run(None);
+        let mut status = TrainingRunStatus::default();
+        let mut spans = vec![];
+        for second in (0..40).step_by(2) {
+            for (phase, at_) in [(RunPhase::Queued, second), (RunPhase::Preparing, second + 1)] {
+                let mut to = TrainingRunStatus {
+                    phase: Some(phase),
+                    ..status.clone()
+                };
+                spans.extend(note(&run, &status, &mut to, true, at(at_)));
+                status = to;
+            }
+        }
+        assert_eq!(status.phases.len(), 2);
+        let mut to = TrainingRunStatus {
+            phase: Some(RunPhase::Training),
+            ..status.clone()
+        };
+        spans.extend(note(&run, &status, &mut to, true, at(40)));
+        let told: Vec<_> = spans.iter().map(|s| (s.name, s.start.as_second())).collect();
+        assert_eq!(told[0], ("wait for its turn", 0));
+        assert_eq!(told.last(), Some(&("collect windows", 1)));
+        assert_eq!(to.phases.len(), 3);
     }
 
     #[test]

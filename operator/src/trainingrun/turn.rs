@@ -89,8 +89,10 @@ fn state(run: &TrainingRun) -> State {
     match run.status.as_ref().and_then(|status| status.phase) {
         Some(RunPhase::Training | RunPhase::Validating | RunPhase::Signing) => State::Placed,
         Some(RunPhase::Succeeded | RunPhase::Failed) => State::Done,
-        None | Some(RunPhase::Preparing) if run.metadata.deletion_timestamp.is_some() => State::Done,
-        None | Some(RunPhase::Preparing) => State::Waits,
+        None | Some(RunPhase::Queued | RunPhase::Preparing) if run.metadata.deletion_timestamp.is_some() => {
+            State::Done
+        }
+        None | Some(RunPhase::Queued | RunPhase::Preparing) => State::Waits,
     }
 }
 
@@ -99,8 +101,6 @@ fn state(run: &TrainingRun) -> State {
 struct Known {
     /// When it asked last whether it is its turn.
     asked: Timestamp,
-    /// When it had its turn first.
-    begun: Option<Timestamp>,
     /// Its windows are chosen or being chosen, and no phase says so yet.
     is_placed: bool,
 }
@@ -209,7 +209,6 @@ impl Turns {
         let mut memory = self.lock();
         let known = memory.known.entry(uid.to_owned()).or_insert(Known {
             asked: now,
-            begun: None,
             is_placed: false,
         });
         known.asked = now;
@@ -230,8 +229,8 @@ impl Turns {
             .collect()
     }
 
-    /// A run takes its place; the time when it did so first.
-    pub fn begin(&self, uid: &str, runs: &[Arc<TrainingRun>], now: Timestamp) -> Timestamp {
+    /// A run takes its place, which it has until it gives it up.
+    pub fn begin<'a>(&'a self, uid: &'a str, runs: &[Arc<TrainingRun>], now: Timestamp) -> Place<'a> {
         let mut memory = self.lock();
         // Of the others their phase says it by now, or they are gone.
         let wait = runs.iter().filter(|run| matches!(state(run), State::Waits));
@@ -249,25 +248,49 @@ impl Turns {
         if let Some(namespace) = wait.get(uid).and_then(|run| run.metadata.namespace.clone()) {
             memory.served.insert(namespace, now);
         }
-        let known = memory.known.entry(uid.to_owned()).or_insert(Known {
+        let known = Known {
             asked: now,
-            begun: None,
             is_placed: true,
-        });
-        known.is_placed = true;
-        *known.begun.get_or_insert(now)
-    }
-
-    /// Its windows could not be chosen now: until it asks again, others have its turn.
-    pub fn give_up(&self, uid: &str) {
-        if let Some(known) = self.lock().known.get_mut(uid) {
-            known.is_placed = false;
-            known.asked = Timestamp::MIN;
+        };
+        memory.known.insert(uid.to_owned(), known);
+        Place {
+            turns: self,
+            uid,
+            is_kept: false,
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The place of a run whose windows are being chosen. Where that came to nothing, be it by a panic, it is given up: until
+/// the run asks again, others have its turn.
+#[derive(Debug)]
+#[must_use]
+pub struct Place<'a> {
+    turns: &'a Turns,
+    uid: &'a str,
+    is_kept: bool,
+}
+
+impl Place<'_> {
+    /// They are chosen: the run has its place until its phase says so.
+    pub fn keep(mut self) {
+        self.is_kept = true;
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if self.is_kept {
+            return;
+        }
+        if let Some(known) = self.turns.lock().known.get_mut(self.uid) {
+            known.is_placed = false;
+            known.asked = Timestamp::MIN;
+        }
     }
 }
 
@@ -366,7 +389,7 @@ mod tests {
             let [(_, name)] = &next[..] else {
                 panic!("one at a time: {next:?}");
             };
-            turns.begin(name, &runs, at(second));
+            turns.begin(name, &runs, at(second)).keep();
             assert!(turns.next(&runs, most, at(second)).is_empty());
             runs.retain(|run| run.name_any() != *name);
             order.push(name.clone());
@@ -422,7 +445,7 @@ mod tests {
         assert_eq!(due(&turns, &runs), ["old"]);
         assert!(turns.is_due("old", &runs, 2, now) && !turns.is_due("young", &runs, 2, now));
         // Its windows are chosen; no phase says so yet.
-        turns.begin("old", &runs, now);
+        turns.begin("old", &runs, now).keep();
         assert!(turns.is_due("old", &runs, 2, now));
         assert!(due(&turns, &runs).is_empty());
         runs[1] = run("old", 2, Some("Training"), false, true);
@@ -441,17 +464,27 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_that_came_to_nothing_is_given_up_and_its_time_is_counted_from_the_first() {
+    fn a_turn_that_came_to_nothing_is_given_up_be_it_by_a_panic() {
         let turns = Turns::new(at(0));
         let runs = [run("a", 1, Some("Preparing"), false, true)];
-        assert_eq!(turns.begin("a", &runs, at(5)), at(5));
-        turns.give_up("a");
-        assert!(turns.next(&runs, 1, at(6)).is_empty(), "until it asks again");
-        assert!(turns.is_due("a", &runs, 1, at(6)));
-        assert_eq!(turns.begin("a", &runs, at(9)), at(5));
+        for second in [5, 15] {
+            let panics = std::panic::AssertUnwindSafe(|| {
+                let _place = turns.begin("a", &runs, at(second));
+                assert!(turns.is_due("a", &runs, 0, at(second)), "it has its place");
+                panic!("its windows cannot be chosen");
+            });
+            std::panic::catch_unwind(panics).expect_err("panics");
+            assert!(
+                turns.next(&runs, 1, at(second + 1)).is_empty(),
+                "until it asks again"
+            );
+            assert!(turns.is_due("a", &runs, 1, at(second + 1)));
+        }
+        turns.begin("a", &runs, at(20)).keep();
+        assert!(turns.is_due("a", &runs, 0, at(21)), "it has its place");
         // What is gone is forgotten.
-        turns.begin("b", &[], at(10));
-        assert_eq!(turns.begin("a", &runs, at(11)), at(11));
+        turns.begin("b", &[], at(22)).keep();
+        assert!(!turns.is_due("a", &runs, 0, at(23)));
     }
 
     #[test]

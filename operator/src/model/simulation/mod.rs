@@ -168,7 +168,7 @@ impl Sim {
             "version": {"digest": "d0"},
             "rollout": {
                 "steps": [
-                    {"nodes": 1, "mode": "Shadow", "hold": "10s"},
+                    {"nodes": if nodes.is_multiple_of(2) { json!("100%") } else { json!(1) }, "mode": "Shadow", "hold": "10s"},
                     {"nodes": "40%", "mode": "Active", "hold": "5s"},
                     {"nodes": "100%", "mode": "Active"}],
                 "gates": [{"metric": "AlertRate", "atMost": "0.05", "minSamples": 20}]},

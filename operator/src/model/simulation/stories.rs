@@ -157,6 +157,22 @@ fn a_first_version_that_failed_is_tried_again_when_the_spec_changes() {
 }
 
 #[test]
+fn a_version_that_failed_by_what_is_over_is_tried_again_when_somebody_pauses_and_goes_on() {
+    let mut sim = settled(&[Nature::Fine, Nature::Noisy], &[0, 1]);
+    assert_eq!(serving(&sim).as_deref(), Some("m-v0"));
+    // What was noise was somebody who is gone.
+    sim.natures.insert("d1".to_owned(), Nature::Fine);
+    sim.settle().expect("comes to rest");
+    assert_eq!(serving(&sim).as_deref(), Some("m-v0"), "not by itself");
+    for paused in [true, false] {
+        sim.apply(&Op::Pause(paused)).expect("a change of the spec");
+    }
+    sim.settle().expect("comes to rest");
+    sim.check_end().expect("rests where the spec says");
+    assert_eq!(serving(&sim).as_deref(), Some("m-v1"), "by the same gates");
+}
+
+#[test]
 fn a_node_that_hangs_while_versions_go_back_stops_no_other_version() {
     let mut sim = settled(&[Nature::Fine, Nature::Noisy, Nature::Fine], &[0]);
     sim.apply(&Op::Name(1)).expect("a change of the spec");

@@ -1,6 +1,8 @@
 use super::*;
 use crate::trainingrun::status::{failed, succeeded};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use proptest::prelude::*;
+use vigia_crds::PhaseBegun;
 use vigia_crds::conditions::READY;
 
 fn at(second: i64) -> Timestamp {
@@ -96,8 +98,19 @@ fn a_run_goes_through_its_phases() {
 
 #[test]
 fn a_run_that_cannot_be_prepared_has_its_time() {
-    assert!(!is_overdue(&spec(), at(100), at(160)));
-    assert!(is_overdue(&spec(), at(100), at(161)));
+    let begun = |phase, second| PhaseBegun {
+        phase,
+        at: MicroTime(at(second)),
+    };
+    let status = TrainingRunStatus {
+        phases: vec![begun(RunPhase::Queued, 10), begun(RunPhase::Preparing, 100)],
+        ..phase(RunPhase::Preparing)
+    };
+    assert!(
+        !is_overdue(&spec(), &status, at(160)),
+        "what it waited does not count"
+    );
+    assert!(is_overdue(&spec(), &status, at(161)));
 }
 
 #[test]
@@ -118,7 +131,7 @@ fn a_run_waits_for_its_turn_says_so_and_keeps_what_it_has() {
         (ready.reason.clone(), ready.message.clone())
     };
     let (waits, step) = next(&spec(), &status, 1, &observed, at(1));
-    assert_eq!((waits.phase, step), (Some(RunPhase::Preparing), Next::Queue));
+    assert_eq!((waits.phase, step), (Some(RunPhase::Queued), Next::Queue));
     let (reason, message) = ready(&waits);
     assert!(
         reason == "Queued" && message.contains("at most 4 trainings at once"),
@@ -134,9 +147,25 @@ fn a_run_waits_for_its_turn_says_so_and_keeps_what_it_has() {
     );
     let (turn, step) = next(&spec(), &waits, 1, &Observed::default(), at(61));
     assert_eq!((ready(&turn).0.as_str(), step), ("Preparing", Next::Report));
+    assert_eq!(turn.phase, Some(RunPhase::Preparing));
     assert_eq!(
         next(&spec(), &turn, 1, &Observed::default(), at(62)).1,
         Next::Prepare
+    );
+    let (new, step) = next(
+        &spec(),
+        &TrainingRunStatus::default(),
+        1,
+        &Observed {
+            record: None,
+            ..observed
+        },
+        at(0),
+    );
+    assert_eq!(
+        (new.phase, step),
+        (Some(RunPhase::Queued), Next::Queue),
+        "it never seems to have a place"
     );
 }
 
