@@ -4,6 +4,7 @@
 //! budget is seen nowhere else. While what a container does stays odd each of its windows is one, and says what the one
 //! before said. So the log has a line where there is something else to say, and one a minute where there is not. The call
 //! that stands out most is the same of all that begins with a new process: a call is news that no line of the minute named.
+//! Where no window was withheld for a minute a last line has how many there were that had none.
 
 use vigia_model::calibration::Severity;
 use vigia_model::pipeline::EstimatorKind;
@@ -38,6 +39,21 @@ pub struct Aside {
     pub unsaid: u32,
 }
 
+/// Windows that were withheld one after another, with less than a minute between two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Burst {
+    /// When the first of them started, in milliseconds since the Unix epoch.
+    pub first_ms: u64,
+    /// When the last of them did.
+    pub last_ms: u64,
+    /// How many they are.
+    pub windows: u32,
+    /// Those of them after the last line.
+    pub unsaid: u32,
+    /// Who spoke last.
+    pub estimator: EstimatorKind,
+}
+
 /// The lines of one container and Model.
 #[derive(Debug, Clone)]
 pub struct Lines {
@@ -46,7 +62,7 @@ pub struct Lines {
     last: Option<(u64, EstimatorKind, Severity)>,
     /// What lines have named since a time, which is no minute ago: no more than a minute's lines can name.
     named: (u64, Vec<&'static str>),
-    unsaid: u32,
+    burst: Option<Burst>,
 }
 
 impl Default for Lines {
@@ -56,7 +72,7 @@ impl Default for Lines {
             at_ms: 0,
             last: None,
             named: (0, Vec::new()),
-            unsaid: 0,
+            burst: None,
         }
     }
 }
@@ -67,6 +83,16 @@ impl Lines {
     pub fn window(&mut self, at_ms: u64, about: About) -> Option<u32> {
         self.room = (self.room + at_ms.abs_diff(self.at_ms) as f64 / REFILL_MS).min(BURST);
         self.at_ms = at_ms;
+        let burst = self.burst.get_or_insert(Burst {
+            first_ms: at_ms,
+            last_ms: at_ms,
+            windows: 0,
+            unsaid: 0,
+            estimator: about.estimator,
+        });
+        burst.last_ms = at_ms;
+        burst.windows = burst.windows.saturating_add(1);
+        burst.estimator = about.estimator;
         if at_ms.abs_diff(self.named.0) >= AGAIN_MS {
             self.named = (at_ms, Vec::new());
         }
@@ -81,14 +107,27 @@ impl Lines {
             .filter(|call| !named.contains(call))
             .peekable();
         if (!is_news && new_calls.peek().is_none()) || self.room < 1.0 {
-            self.unsaid = self.unsaid.saturating_add(1);
+            burst.unsaid = burst.unsaid.saturating_add(1);
             return None;
         }
         let new_calls: Vec<&'static str> = new_calls.copied().collect();
         named.extend(new_calls);
         self.room -= 1.0;
         self.last = Some((at_ms, about.estimator, about.severity));
-        Some(std::mem::take(&mut self.unsaid))
+        Some(std::mem::take(&mut burst.unsaid))
+    }
+
+    /// The windows before a minute without one, where some of them had no line; each burst is told once.
+    pub fn close(&mut self, now_ms: u64) -> Option<Burst> {
+        let burst = self
+            .burst
+            .take_if(|burst| now_ms.abs_diff(burst.last_ms) >= AGAIN_MS)?;
+        (burst.unsaid > 0).then_some(burst)
+    }
+
+    /// Whether there is something that no line has said.
+    pub fn owes(&self) -> bool {
+        self.burst.is_some_and(|burst| burst.unsaid > 0)
     }
 }
 
@@ -134,6 +173,28 @@ mod tests {
     }
 
     #[test]
+    fn a_burst_that_is_over_is_summed_up_once() {
+        let mut lines = Lines::default();
+        for second in 0..5 {
+            lines.window(1000 * second, about("read"));
+        }
+        assert_eq!(lines.close(63_999), None, "it may go on");
+        assert!(lines.owes());
+        let burst = Burst {
+            first_ms: 0,
+            last_ms: 4000,
+            windows: 5,
+            unsaid: 4,
+            estimator: EstimatorKind::Deviation,
+        };
+        assert_eq!(lines.close(64_000), Some(burst));
+        assert_eq!((lines.close(64_000), lines.owes()), (None, false));
+        // What was summed up is in no later line.
+        assert_eq!(lines.window(70_000, about("read")), Some(0));
+        assert_eq!(lines.close(200_000), None, "it had its line");
+    }
+
+    #[test]
     fn who_speaks_and_how_loud_is_news() {
         let mut lines = Lines::default();
         let quiet = About {
@@ -173,6 +234,8 @@ mod tests {
                     None => unsaid += 1,
                 }
             }
+            let left = lines.close(u64::MAX);
+            prop_assert_eq!(left.map_or(0, |burst| burst.unsaid), unsaid);
             for at_ms in &said {
                 let minute = said.iter().filter(|s| (*at_ms..at_ms + 60_000).contains(s)).count();
                 prop_assert!(minute <= 7, "{minute}");

@@ -16,7 +16,7 @@ use super::meter::{Meter, Reading, Usage};
 use super::models::load::Loaded;
 use super::models::shelf::{Refusal, Shelf, Step, VersionKey};
 use super::report::Findings;
-use super::score::{Scored, Scorer, Spent, WindowKey};
+use super::score::{Scored, Scorer, Spent, Unsaid, WindowKey};
 use super::targets::{self, Action, Traced};
 use crate::containers::resources::Resources;
 use crate::containers::{ContainerId, Finder, is_inhabited};
@@ -174,6 +174,11 @@ impl Engine {
         self.scan_at = Duration::ZERO;
         self.dirty = true;
         steps
+    }
+
+    /// Windows that an alert budget held back and of which nothing was said, where the last of them is a minute ago.
+    pub fn unsaid(&mut self, now_ms: u64) -> Vec<Unsaid> {
+        self.scorer.unsaid(now_ms)
     }
 
     /// What is spent of alert budgets at this time of the monotonic clock.

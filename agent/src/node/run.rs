@@ -217,6 +217,8 @@ impl Agent {
         tracing::info!("ending: the last windows are closed and told");
         let last = self.engine.end(self.now());
         self.tell(last);
+        // Whoever comes after knows nothing of them.
+        self.tell_unsaid(u64::MAX);
         self.keep_spent();
         self.keep_withheld(true);
         self.outbox.finish(FAREWELL).await;
@@ -238,6 +240,7 @@ impl Agent {
             self.metrics.verdict.observe(start.elapsed().as_secs_f64());
         }
         self.tell(tick);
+        self.tell_unsaid(wall_ms());
         self.tell_trace();
         if self.clock.elapsed() >= self.sweep_at {
             self.sweep();
@@ -296,6 +299,27 @@ impl Agent {
             .closed(&tick.closed, self.engine.desired());
         self.metrics.containers.measured(tick.signals);
         self.outbox.push(tick.findings, self.engine.stats().lost_calls);
+    }
+
+    /// The end of what an alert budget held back, where not all of it had a line of its own.
+    fn tell_unsaid(&mut self, now_ms: u64) {
+        let time = |ms: u64| told::time(i64::try_from(ms).unwrap_or(i64::MAX));
+        for one in self.engine.unsaid(now_ms) {
+            let burst = one.burst;
+            tracing::info!(
+                namespace = one.profile.namespace,
+                profile = one.profile.name,
+                pod = one.pod,
+                container = one.container,
+                model = one.model.name,
+                estimator = burst.estimator.api_name(),
+                first_window_start = %time(burst.first_ms),
+                last_window_start = %time(burst.last_ms),
+                windows = burst.windows,
+                unsaid = burst.unsaid,
+                "no more for a minute, of what was no alert because the alert budget is spent"
+            );
+        }
     }
 
     /// Tells of versions that have come to do what the plan says.

@@ -24,7 +24,7 @@ use vigia_model::schema::Schema;
 use vigia_proto::v1;
 
 use crate::containers::ContainerId;
-use crate::node::aside::{About, Aside, Lines};
+use crate::node::aside::{About, Aside, Burst, Lines};
 use crate::node::beside::Beside;
 use crate::node::desired::{Desired, Key, Profile, Target};
 use crate::node::grace::{GRACE, Grace};
@@ -99,6 +99,29 @@ impl Scored {
     }
 }
 
+/// Windows that were withheld of a container by a Model, and had no line of their own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsaid {
+    /// The TraceProfile.
+    pub profile: Key,
+    /// The Model.
+    pub model: Key,
+    /// Name of the pod.
+    pub pod: String,
+    /// Name of the container.
+    pub container: String,
+    /// How many, when, and by whom.
+    pub burst: Burst,
+}
+
+/// The log's lines of a container, and its names, which are wanted also where it has gone.
+#[derive(Debug)]
+struct OfContainer {
+    lines: Lines,
+    pod: String,
+    container: String,
+}
+
 /// What is spent of alert budgets, as it is kept for another life.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Spent {
@@ -132,7 +155,7 @@ pub struct Scorer {
     /// By container, profile and Model.
     streams: BTreeMap<(WindowKey, Key), Stream>,
     /// What the log has said of those of which something was withheld.
-    lines: BTreeMap<(WindowKey, Key), Lines>,
+    lines: BTreeMap<(WindowKey, Key), OfContainer>,
     /// By profile and Model.
     pools: BTreeMap<(Key, Key), Pool>,
     /// Those of what has left the plan: whoever can make a pod end must not thereby fill its pool.
@@ -313,6 +336,20 @@ impl Scorer {
         (findings, all)
     }
 
+    /// Windows that were withheld and had no line, where the last of them is a minute ago.
+    pub fn unsaid(&mut self, now_ms: u64) -> Vec<Unsaid> {
+        let close = |((key, model), one): (&(WindowKey, Key), &mut OfContainer)| {
+            Some(Unsaid {
+                burst: one.lines.close(now_ms)?,
+                profile: key.profile.clone(),
+                model: model.clone(),
+                pod: one.pod.clone(),
+                container: one.container.clone(),
+            })
+        };
+        self.lines.iter_mut().filter_map(close).collect()
+    }
+
     /// Forgets what is no longer wanted: containers, profiles of a container, Models of a profile. What containers
     /// share is kept for a while, for those that come after them. Now is by the monotonic clock.
     pub fn retain(&mut self, desired: &Desired, now: Duration) {
@@ -326,7 +363,7 @@ impl Scorer {
             target.is_some_and(|target| target.profiles.contains(&key.profile)) && scores(&key.profile, model)
         };
         self.streams.retain(|key, _| is_wanted(key));
-        self.lines.retain(|key, _| is_wanted(key));
+        self.lines.retain(|key, one| is_wanted(key) || one.lines.owes());
         let (here, gone): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.pools)
             .into_iter()
             .partition(|((profile, model), _)| scores(profile, model));
@@ -437,14 +474,19 @@ impl Scorer {
         };
         let unsaid = (told == Told::Withheld)
             .then(|| {
-                let lines = self.lines.entry((key.clone(), model.clone())).or_default();
+                let lines = self.lines.entry((key.clone(), model.clone()));
+                let lines = lines.or_insert_with(|| OfContainer {
+                    lines: Lines::default(),
+                    pod: target.pod.clone(),
+                    container: target.container.clone(),
+                });
                 let mut drivers = verdict.drivers.iter().map(|driver| driver.syscall);
                 let about = About {
                     estimator: verdict.estimator,
                     severity: verdict.severity,
                     calls: std::array::from_fn(|_| drivers.next()),
                 };
-                lines.window(window.started_ms, about)
+                lines.lines.window(window.started_ms, about)
             })
             .flatten();
         let said = (alert.is_some() || unsaid.is_some()).then(|| {

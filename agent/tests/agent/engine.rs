@@ -176,6 +176,7 @@ fn the_alert_budget_is_held_whatever_comes_and_over_a_restart() {
     let withheld = ten.iter().filter(|one| **one == (0, Told::Withheld)).count();
     assert!((2..=3).contains(&begun) && begun + withheld == 10, "{ten:?}");
 
+    let left = node.engine.unsaid(u64::MAX);
     let spent = node.engine.spent(now(&node));
     let mut scorer = Scorer::new([1; 32], 43);
     scorer.restore(spent.clone(), 0.0, now(&node));
@@ -211,6 +212,17 @@ fn the_alert_budget_is_held_whatever_comes_and_over_a_restart() {
         "{} lines of {withheld} windows and one of another life",
         asides.len()
     );
+    let [left] = &left[..] else {
+        panic!("one sum of what had no line: {left:?}");
+    };
+    assert_eq!((left.pod.as_str(), left.container.as_str()), ("pod-0", "app"));
+    let said: usize = asides.iter().map(|aside| 1 + aside.unsaid as usize).sum();
+    assert_eq!(
+        said + left.burst.unsaid as usize,
+        withheld + 1,
+        "none is forgotten"
+    );
+    assert_eq!(left.burst.windows as usize, withheld);
 }
 
 #[test]
