@@ -79,7 +79,8 @@ pub async fn publish(context: &Context, verdict: &Verdict, node: &str) -> Result
         .into_iter()
         .find(|v| v.spec.digest == verdict.digest)
         .and_then(|v| v.metadata.name.clone());
-    let by = version.unwrap_or_else(|| plain(&verdict.model, 253));
+    let model = plain(&verdict.model, 253);
+    let version = version.unwrap_or_else(|| model.clone());
     let regarding = ObjectReference {
         api_version: Some("v1".to_owned()),
         kind: Some("Pod".to_owned()),
@@ -89,14 +90,14 @@ pub async fn publish(context: &Context, verdict: &Verdict, node: &str) -> Result
         field_path: Some(format!("spec.containers{{{}}}", verdict.container)),
         ..ObjectReference::default()
     };
-    let note = note(verdict, &by);
+    let note = note(verdict, &scored_by(&model, &version));
     if silent {
-        context.telemetry.alert(verdict, &pod, &by, &note.note);
+        context.telemetry.alert(verdict, &pod, &version, &note.note);
         return Ok(());
     }
     let published = context.events.publish(&regarding, &note).await;
     if !comes_again(&published) {
-        context.telemetry.alert(verdict, &pod, &by, &note.note);
+        context.telemetry.alert(verdict, &pod, &version, &note.note);
     }
     match published {
         // A namespace that is being deleted takes no Events any more, and never will: an agent that
@@ -186,6 +187,15 @@ fn pod_of(context: &Context, verdict: &Verdict, node: &str) -> Result<Arc<PodVie
             pod: pod.name.clone(),
             container: plain(&verdict.container, 63),
         })
+    }
+}
+
+/// What scored, such that the alerts of a container's Models are told apart: the version, and where its name does not
+/// begin with its Model's, as those of trainings do, the Model.
+fn scored_by(model: &str, version: &str) -> String {
+    match version.strip_prefix(model) {
+        Some(rest) if rest.is_empty() || rest.starts_with('-') => version.to_owned(),
+        _ => format!("{version} (Model {model})"),
     }
 }
 
@@ -342,6 +352,14 @@ mod tests {
             "container app behaves unusually: score 0.971 (high) by m-v2 in 2 windows of 10 s; \
              openat 120/s (expected 3.25/s), connect 45/s (expected 0/s), execve 0.50/s (expected <0.01/s)"
         );
+    }
+
+    #[test]
+    fn alerts_of_two_models_are_told_apart() {
+        assert_eq!(scored_by("web", "web-v2"), "web-v2");
+        assert_eq!(scored_by("strict", "web-v2"), "web-v2 (Model strict)");
+        assert_eq!(scored_by("web", "website-1"), "website-1 (Model web)");
+        assert_eq!(scored_by("web", "web"), "web", "its version is not known");
     }
 
     fn of_sequences(calls: &[&str], seen: bool) -> Sequence {

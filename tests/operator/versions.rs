@@ -1,6 +1,7 @@
 //! Versions whose bytes are lost, that are too many, and statuses that another hand wrote.
 
 use anyhow::Result;
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -193,6 +194,33 @@ async fn an_artifact_that_is_damaged_under_the_operator_is_said_once_and_replace
     condition("m-v1", ("Stored", "True", "Stored"), of_version).await?;
     assert_eq!(fetch(&world, &digest).await?, None);
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_is_put_right_is_taken_and_said() -> Result<()> {
+    let world = World::new(&["n1"]).await?;
+    shop(&world.client, json!({})).await?;
+    web(&world.client, "n1").await?;
+    let of_version = async || -> Result<_> {
+        let status = world.version(NS, "m-v1").await?.status.unwrap_or_default();
+        Ok(status.conditions)
+    };
+    let (wrong, right) = (artifact::signed(2), artifact::signed(1));
+    objects::version(&world.client, NS, "m", "m-v1", &wrong, &artifact::digest(&right)).await?;
+    condition("m-v1", (READY, "False", "DigestMismatch"), of_version).await?;
+    let refused = world.events(NS, "m-v1", "ArtifactRefused").await?;
+    assert_eq!(refused.len(), 1, "{refused:?}");
+
+    let sources: Api<ConfigMap> = Api::namespaced(world.client.clone(), NS);
+    let mut source = sources.get("m-v1").await?;
+    source.binary_data = Some([("model.apr".to_owned(), ByteString(right))].into());
+    sources.replace("m-v1", &PostParams::default(), &source).await?;
+    condition("m-v1", (READY, "True", "Verified"), of_version).await?;
+    for about in ["m-v1", "m"] {
+        let told = world.events(NS, about, "ArtifactVerified").await?;
+        assert_eq!(told.len(), 1, "{about}: {told:?}");
+    }
+    phase(&world, NS, "m-v1", RolloutPhase::Complete).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

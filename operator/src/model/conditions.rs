@@ -241,7 +241,8 @@ fn progress(status: &ModelStatus, target: &Target, nodes: usize, lost: Option<St
             if choose::is_out(&status.failed, &version.digest, status.observed_generation) =>
         {
             let why = format!(
-                "{} failed and is not tried again under this spec: name another version, or change what it failed by{}",
+                "{} failed and is not tried again under this spec: name another version, or change what it failed by, or where it \
+                 failed by what is over, set spec.rollout.paused to true and back{}",
                 version.name,
                 rollout(status)
             );

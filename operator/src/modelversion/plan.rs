@@ -66,7 +66,7 @@ pub enum Finding {
     },
     /// Withdrawn by `spec.revoked`.
     Revoked,
-    /// The artifact must not be used, and looking again will not change that.
+    /// The artifact must not be used, and looking again will not change that, unless its source is put right.
     Refused {
         /// One of [`REASONS`].
         reason: &'static str,

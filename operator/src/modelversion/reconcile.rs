@@ -21,6 +21,8 @@ use crate::metrics::ReasonLabels;
 use crate::model::{silent, trust};
 use crate::trainingrun::RUN_UID;
 
+/// A source that has other bytes than it should is looked at again this often: it may be put right.
+const SOURCE_AGAIN: Duration = Duration::from_secs(30);
 /// What is not there yet is looked for this often. ConfigMaps are not watched: there may be many,
 /// and only few are artifacts.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -87,8 +89,11 @@ async fn reconcile(version: Arc<ModelVersion>, context: Arc<Context>) -> Result<
     if news {
         audit(&version, &finding, &context);
     }
-    let is_missing = matches!(finding, Finding::Waiting { .. } | Finding::Unstored { .. });
-    Ok(is_missing.then_some(LOOK_AGAIN))
+    Ok(match finding {
+        Finding::Waiting { .. } | Finding::Unstored { .. } => Some(LOOK_AGAIN),
+        Finding::Refused { .. } => version.spec.source.as_ref().map(|_| SOURCE_AGAIN),
+        Finding::Verified { .. } | Finding::Revoked => None,
+    })
 }
 
 async fn look(version: &ModelVersion, context: &Arc<Context>) -> Result<Finding, Error> {

@@ -165,6 +165,13 @@ impl Telemetry {
         told.put(Waiting::Log(record));
     }
 
+    /// Tells that a profile's alerts begin to be held back, in the words of its Event.
+    pub fn withheld(&self, namespace: &str, profile: &str, words: &str) {
+        let Some(told) = &self.0 else { return };
+        let now = jiff::Timestamp::now();
+        told.put(Waiting::Log(record::withheld(namespace, profile, words, now)));
+    }
+
     /// Whether anybody is told.
     pub const fn is_on(&self) -> bool {
         self.0.is_some()

@@ -12,6 +12,8 @@ use crate::pods::PodView;
 
 /// The event's name.
 pub const EVENT: &str = "vigia.syscall.anomaly";
+/// Where alerts begin to be held back.
+pub const WITHHELD: &str = "vigia.alerts.withheld";
 
 /// Who says it.
 pub fn scope() -> InstrumentationScope {
@@ -144,6 +146,28 @@ pub fn alert(
         ],
         ..LogRecord::default()
     };
+    of_resource(about, record)
+}
+
+/// The record of an alert budget that is spent: which profile's, and in the Event's words, on which nodes.
+pub fn withheld(namespace: &str, profile: &str, words: &str, now: Timestamp) -> ResourceLogs {
+    let at = nanos(now.as_millisecond());
+    let record = LogRecord {
+        time_unix_nano: at,
+        observed_time_unix_nano: at,
+        severity_number: SeverityNumber::Warn.into(),
+        severity_text: "WARN".to_owned(),
+        event_name: WITHHELD.to_owned(),
+        body: Some(AnyValue {
+            value: Some(Value::StringValue(words.to_owned())),
+        }),
+        attributes: vec![text("vigia.profile", profile)],
+        ..LogRecord::default()
+    };
+    of_resource(vec![text("k8s.namespace.name", namespace)], record)
+}
+
+fn of_resource(about: Vec<KeyValue>, record: LogRecord) -> ResourceLogs {
     ResourceLogs {
         resource: Some(Resource {
             attributes: about,

@@ -87,6 +87,23 @@ fn word(text: &str) -> Option<Value> {
 }
 
 #[test]
+fn a_budget_that_is_spent_is_a_record_about_its_profile() {
+    let now = jiff::Timestamp::from_second(1_795_255_300).expect("a time");
+    let told = record::withheld("shop", "checkout", "not told on n1", now);
+    let about = told.resource.expect("a resource").attributes;
+    assert_eq!(get(&about, "k8s.namespace.name").cloned(), word("shop"));
+    let record = &told.scope_logs[0].log_records[0];
+    assert_eq!(record.event_name, "vigia.alerts.withheld");
+    assert_eq!(record.time_unix_nano, 1_795_255_300_000_000_000);
+    assert_eq!(
+        get(&record.attributes, "vigia.profile").cloned(),
+        word("checkout")
+    );
+    let body = record.body.clone().and_then(|body| body.value);
+    assert_eq!(body, word("not told on n1"));
+}
+
+#[test]
 fn an_alert_is_a_record_about_its_container() {
     let now = jiff::Timestamp::from_second(1_795_255_300).expect("a time");
     let told = record::alert(

@@ -91,9 +91,12 @@ async fn reconcile(profile: Arc<TraceProfile>, context: Arc<Context>) -> Result<
         }
     }
     let next = status(&profile, &selection, &agents, &models, now);
-    let notes = [told, alerts::told].map(|told| told(profile.status.as_ref(), &next));
+    let [budget, withheld] = [told, alerts::told].map(|told| told(profile.status.as_ref(), &next));
     context.door.status(&*profile, next).await?;
-    for note in notes.iter().flatten() {
+    if let Some(note) = &withheld {
+        context.telemetry.withheld(&namespace, &name, &note.note);
+    }
+    for note in [budget, withheld].iter().flatten() {
         context.events.mention(&profile.object_ref(&()), note).await;
     }
     // What nobody takes back ends by itself.
