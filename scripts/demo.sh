@@ -92,6 +92,8 @@ if [[ -n ${KUBECONFIG:-} && $KUBECONFIG != /var/lib/vigia-clusters/vigia/kubecon
 if [[ -z $ours ]]; then
     say "KUBECONFIG is set: that cluster is used. Its nodes must be able to pull $registry/{agent,operator,trainer,demo-workload}:$tag"
     say '(IMAGE_REGISTRY and IMAGE_TAG name others; make images builds them). Namespaces: vigia-system and shop.'
+    # The kubectl and helm that talk to it already go before ours.
+    PATH="${PATH//"$PWD/.vigia/bin:"/}:$PWD/.vigia/bin"
     scripts/setup.sh elsewhere
     kubectl version >/dev/null || fail "no cluster answers at KUBECONFIG=$KUBECONFIG"
 else

@@ -131,8 +131,12 @@ setup_demo() {
 setup_elsewhere() {
     setup_build
     # Those that the user has talk to the user's cluster.
-    if command -v kubectl >/dev/null && command -v helm >/dev/null; then return; fi
-    part kubernetes kubectl helm
+    local program
+    local -a missing=()
+    for program in kubectl helm; do
+        command -v "$program" >/dev/null || missing+=("$program")
+    done
+    [[ ${#missing[@]} == 0 ]] || part kubernetes "${missing[@]}"
 }
 
 setup_bench() {
