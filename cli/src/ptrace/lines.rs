@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::decode::{self, errno, signals};
+use super::decode::{self, Begun, errno, signals};
 use super::memory::Memory;
 use super::watch::{Call, End};
 use crate::analysis::realtime::Odd;
@@ -26,7 +26,7 @@ pub struct Lines {
     /// Whose line has no end yet.
     open: Option<i32>,
     column: usize,
-    calls: BTreeMap<i32, Vec<String>>,
+    calls: BTreeMap<i32, Begun>,
 }
 
 /// How lines look.
@@ -91,48 +91,47 @@ impl Lines {
     /// The beginning of a call's line.
     pub fn entered(&mut self, task: i32, call: &Call) {
         let Some(style) = self.style else { return };
-        let args = decode::at_entry(call, Memory(task));
+        let begun = decode::at_entry(call, Memory(task));
         if style.format == Format::Text {
             self.start_line(task);
-            let more = if args.len() < decode::count(call) && !args.is_empty() {
-                ", "
-            } else {
-                ""
-            };
+            let first: Vec<&str> = begun.first().collect();
+            let is_all = first.len() == decode::count(call);
+            let more = if is_all || first.is_empty() { "" } else { ", " };
             let name = call.name();
-            self.write(&format!("{name}({}{more}", args.join(", ")));
+            self.write(&format!("{name}({}{more}", first.join(", ")));
             self.open = Some(task);
         }
-        self.calls.insert(task, args);
+        self.calls.insert(task, begun);
     }
 
     /// The end of a call's line.
     pub fn left(&mut self, task: i32, call: &Call, value: i64, took: Duration) {
         let Some(style) = self.style else { return };
-        let mut args = self.calls.remove(&task).unwrap_or_default();
-        let rest = decode::at_exit(call, args.len(), Memory(task), value);
+        let begun = self.calls.remove(&task).unwrap_or_default();
+        let args = decode::at_exit(call, &begun, Memory(task), value);
+        let (result, meaning) = decode::result(call, value, Memory(task));
         if style.format == Format::Json {
-            args.extend(rest);
             let failed = (-4095..0).contains(&value);
             say::json_line(&json!({
                 "pid": task,
                 "syscall": call.name(),
                 "args": args,
                 "result": if failed { -1 } else { value },
+                "meaning": meaning,
                 "error": failed.then(|| errno::name(-value)),
                 "time_us": took.as_nanos() as f64 / 1000.0,
             }));
             return;
         }
         self.resume(task, call);
-        self.write(&format!("{})", rest.join(", ")));
-        let result = decode::result(call, value);
+        self.write(&format!("{})", args[begun.first().count()..].join(", ")));
+        let meaning = meaning.map(|meaning| format!(" ({meaning})")).unwrap_or_default();
         let time = if style.times {
             format!(" <{:.6}>", took.as_secs_f64())
         } else {
             String::new()
         };
-        self.equals(&format!("{result}{time}"));
+        self.equals(&format!("{result}{meaning}{time}"));
     }
 
     fn resume(&mut self, task: i32, call: &Call) {

@@ -40,9 +40,9 @@ const GET_SYSCALL_INFO: u32 = 0x420e;
 const INFO_WORDS: usize = 11;
 
 #[cfg(target_arch = "x86_64")]
-const AUDIT_ARCH: u32 = 0xc000_003e;
+pub const AUDIT_ARCH: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
-const AUDIT_ARCH: u32 = 0xc000_00b7;
+pub const AUDIT_ARCH: u32 = 0xc000_00b7;
 
 /// AUDIT_ARCH_I386: the calls of 32-bit programs, and `int 0x80` of any.
 #[cfg(target_arch = "x86_64")]
@@ -52,7 +52,7 @@ const AUDIT_ARCH_IA32: u32 = 0x4000_0003;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Edge {
     /// It begins.
-    Entry { number: u64, args: [u64; 6] },
+    Entry { number: u64, args: [u64; 6], stack: u64 },
     /// It has returned.
     Exit { value: i64, error: bool },
     /// It is one of another architecture's ABI, such as those of 32-bit programs on aarch64.
@@ -147,11 +147,13 @@ fn read_edge(words: &[u64; INFO_WORDS]) -> Edge {
         1 | 3 if arch == AUDIT_ARCH_IA32 => Edge::Entry {
             number: words[3] | u64::from(IA32),
             args: [words[4], words[5], words[6], words[7], words[8], words[9]],
+            stack: words[2],
         },
         1 | 3 if arch != AUDIT_ARCH => Edge::Foreign,
         1 | 3 => Edge::Entry {
             number: words[3],
             args: [words[4], words[5], words[6], words[7], words[8], words[9]],
+            stack: words[2],
         },
         2 => Edge::Exit {
             value: words[3].cast_signed(),
@@ -264,10 +266,11 @@ mod tests {
     #[test]
     fn edges_are_told_apart() {
         let head = |op: u64, arch: u32| op | u64::from(arch) << 32;
-        let mut words = [head(1, AUDIT_ARCH), 0, 0, 59, 1, 2, 3, 4, 5, 6, 0];
+        let mut words = [head(1, AUDIT_ARCH), 0, 16, 59, 1, 2, 3, 4, 5, 6, 0];
         let entry = Edge::Entry {
             number: 59,
             args: [1, 2, 3, 4, 5, 6],
+            stack: 16,
         };
         assert_eq!(read_edge(&words), entry);
         words[0] = head(1, 0x4000_0028);
@@ -277,7 +280,14 @@ mod tests {
             words[0] = head(1, AUDIT_ARCH_IA32);
             let number = 59 | u64::from(IA32);
             let args = [1, 2, 3, 4, 5, 6];
-            assert_eq!(read_edge(&words), Edge::Entry { number, args });
+            assert_eq!(
+                read_edge(&words),
+                Edge::Entry {
+                    number,
+                    args,
+                    stack: 16
+                }
+            );
         }
         let exit = [
             head(2, AUDIT_ARCH),

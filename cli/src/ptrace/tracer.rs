@@ -243,8 +243,8 @@ impl Tracer {
             return sys::resume(task, 0);
         };
         match edge {
-            Edge::Entry { number, args } => {
-                let call = Call { number, args };
+            Edge::Entry { number, args, stack } => {
+                let call = Call { number, args, stack };
                 self.watch.entered(task, &call);
                 // Last, so that our own work is not in its time.
                 traced.call = Some((call, Instant::now()));

@@ -22,6 +22,8 @@ pub struct Call {
     pub number: u64,
     /// Its registers.
     pub args: [u64; 6],
+    /// Where its task's stack ended.
+    pub stack: u64,
 }
 
 impl Call {
@@ -235,7 +237,11 @@ mod tests {
         let mut watch = Watch::new(Filter::default(), Arc::clone(&counts), true, lines).with_sequences(true);
         let made_up = (100_000..140_000).chain([1 << 40, u64::MAX]);
         for number in made_up.clone().chain([0]) {
-            let call = Call { number, args: [0; 6] };
+            let call = Call {
+                number,
+                args: [0; 6],
+                stack: 0,
+            };
             watch.entered(1, &call);
             watch.left(1, &call, -38, Duration::from_nanos(10));
         }
@@ -263,7 +269,11 @@ mod tests {
         let mut watch = Watch::new(Filter::default(), Arc::clone(&counts), false, lines).with_sequences(true);
         for (task, pair) in (0..SEQUENCES as u64 + 5).enumerate() {
             for number in [pair / 100, pair % 100] {
-                let call = Call { number, args: [0; 6] };
+                let call = Call {
+                    number,
+                    args: [0; 6],
+                    stack: 0,
+                };
                 watch.left(task as i32, &call, 0, Duration::from_nanos(10));
             }
         }
@@ -277,7 +287,11 @@ mod tests {
         let lines = Lines::new(Out::Stderr, Format::Text, None);
         let mut watch = Watch::new(Filter::default(), Arc::clone(&counts), false, lines);
         for number in [0, 1, 0] {
-            let call = Call { number, args: [0; 6] };
+            let call = Call {
+                number,
+                args: [0; 6],
+                stack: 0,
+            };
             watch.left(1, &call, 0, Duration::from_nanos(10));
         }
         let counts = counts.lock().expect("not poisoned");

@@ -1,5 +1,9 @@
 //! Signals by name, and where they come from.
 
+use vigia_model::syscalls::Arch;
+
+use crate::record::name_of;
+
 const NAMES: &[(i32, &str)] = &[
     (libc::SIGHUP, "HUP"),
     (libc::SIGINT, "INT"),
@@ -93,13 +97,62 @@ pub fn describe(info: &libc::siginfo_t) -> String {
             "{{{head}, si_pid={pid}, si_uid={uid}, si_status={status}, si_utime={user}, si_stime={system}}}"
         );
     }
+    let queued = || {
+        // SAFETY: as above.
+        let value = unsafe { info.si_value().sival_ptr } as u64;
+        format!(
+            "si_int={}, si_ptr={}",
+            super::int(value),
+            super::text::pointer(value)
+        )
+    };
+    let sender = format!("si_pid={pid}, si_uid={uid}");
+    if signal == libc::SIGSYS && info.si_code > 0 {
+        return format!("{{{head}, {}}}", refused(info));
+    }
+    match info.si_code {
+        libc::SI_TIMER => {
+            // SAFETY: as above. Where others have who sent it, a timer has its number and how often it was late.
+            return format!(
+                "{{{head}, si_timerid={}, si_overrun={}, {}}}",
+                pid,
+                uid.cast_signed(),
+                queued()
+            );
+        }
+        libc::SI_QUEUE | libc::SI_MESGQ => return format!("{{{head}, {sender}, {}}}", queued()),
+        _ => {}
+    }
     if info.si_code > 0 && faults.contains(&signal) {
         return format!("{{{head}, si_addr={}}}", super::text::pointer(address));
     }
     if info.si_code <= 0 {
-        return format!("{{{head}, si_pid={pid}, si_uid={uid}}}");
+        return format!("{{{head}, {sender}}}");
     }
     format!("{{{head}}}")
+}
+
+/// Which call a filter has refused, and where it was made.
+fn refused(info: &libc::siginfo_t) -> String {
+    // SAFETY: a siginfo_t is larger than the four words that are read, and all of them are plain numbers.
+    let [_, _, address, call] = unsafe { std::ptr::from_ref(info).cast::<[u64; 4]>().read_unaligned() };
+    let (number, arch) = (call as u32, (call >> 32) as u32);
+    let native = arch == super::super::sys::AUDIT_ARCH;
+    let number = if native {
+        format!("__NR_{}", name_of(Arch::NATIVE, number))
+    } else {
+        number.to_string()
+    };
+    let arch = match arch {
+        0xc000_003e => "AUDIT_ARCH_X86_64".to_owned(),
+        0xc000_00b7 => "AUDIT_ARCH_AARCH64".to_owned(),
+        0x4000_0003 => "AUDIT_ARCH_I386".to_owned(),
+        other => format!("{other:#x}"),
+    };
+    format!(
+        "si_call_addr={}, si_syscall={number}, si_arch={arch}",
+        super::text::pointer(address)
+    )
 }
 
 fn code(signal: i32, code: i32) -> String {
@@ -108,6 +161,9 @@ fn code(signal: i32, code: i32) -> String {
         (_, 0x80) => "SI_KERNEL",
         (_, -1) => "SI_QUEUE",
         (_, -2) => "SI_TIMER",
+        (_, -3) => "SI_MESGQ",
+        (_, -4) => "SI_ASYNCIO",
+        (_, -5) => "SI_SIGIO",
         (_, -6) => "SI_TKILL",
         (libc::SIGCHLD, 1) => "CLD_EXITED",
         (libc::SIGCHLD, 2) => "CLD_KILLED",
@@ -117,10 +173,22 @@ fn code(signal: i32, code: i32) -> String {
         (libc::SIGCHLD, 6) => "CLD_CONTINUED",
         (libc::SIGSEGV, 1) => "SEGV_MAPERR",
         (libc::SIGSEGV, 2) => "SEGV_ACCERR",
+        (libc::SIGSEGV, 4) => "SEGV_PKUERR",
         (libc::SIGBUS, 1) => "BUS_ADRALN",
         (libc::SIGBUS, 2) => "BUS_ADRERR",
+        (libc::SIGBUS, 3) => "BUS_OBJERR",
         (libc::SIGFPE, 1) => "FPE_INTDIV",
+        (libc::SIGFPE, 2) => "FPE_INTOVF",
+        (libc::SIGFPE, 3) => "FPE_FLTDIV",
+        (libc::SIGFPE, 7) => "FPE_FLTINV",
+        (libc::SIGILL, 1) => "ILL_ILLOPC",
         (libc::SIGILL, 2) => "ILL_ILLOPN",
+        (libc::SIGTRAP, 1) => "TRAP_BRKPT",
+        (libc::SIGTRAP, 2) => "TRAP_TRACE",
+        (libc::SIGIO, 1) => "POLL_IN",
+        (libc::SIGIO, 2) => "POLL_OUT",
+        (libc::SIGIO, 6) => "POLL_HUP",
+        (libc::SIGSYS, 1) => "SYS_SECCOMP",
         _ => return code.to_string(),
     };
     name.to_owned()

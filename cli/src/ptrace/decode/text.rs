@@ -6,7 +6,21 @@ use super::super::memory::Memory;
 const SHOWN: usize = 32;
 
 /// Names of values or of bits.
-pub type Table = &'static [(u64, &'static str)];
+#[derive(Debug, Clone, Copy)]
+pub struct Table {
+    /// What they all begin with, for those that are not known; empty where they begin with nothing of their own.
+    pub prefix: &'static str,
+    pub rows: &'static [(u64, &'static str)],
+}
+
+impl Table {
+    fn unknown(self, value: u64) -> String {
+        if self.prefix.is_empty() {
+            return hex(value);
+        }
+        format!("{} /* {}_??? */", hex(value), self.prefix)
+    }
+}
 
 /// In hexadecimal, 0 as it is.
 pub fn hex(value: u64) -> String {
@@ -26,41 +40,37 @@ pub fn pointer(value: u64) -> String {
     }
 }
 
-/// A number in a base and, in parentheses, what it means.
-pub fn prefixed(value: u64, base: u32, means: impl Fn(u64) -> String) -> String {
-    let number = if base == 16 {
-        format!("{value:#x}")
-    } else {
-        value.to_string()
-    };
-    format!("{number} (flags {})", means(value))
+/// Permissions.
+pub fn octal(value: u64) -> String {
+    format!("0{value:0>2o}")
 }
 
 /// Bits by their names, what is left in hexadecimal, and `none` for 0.
 pub fn bits(value: u64, table: Table, none: &str) -> String {
     let (mut names, mut left) = (Vec::new(), value);
-    for (bit, name) in table {
+    for (bit, name) in table.rows {
         if *bit != 0 && left & bit == *bit {
             names.push((*name).to_owned());
             left &= !bit;
         }
     }
-    if left != 0 {
-        names.push(format!("{left:#x}"));
-    }
-    if names.is_empty() {
-        none.to_owned()
-    } else {
-        names.join("|")
+    match (names.is_empty(), left) {
+        (true, 0) => none.to_owned(),
+        (true, left) => table.unknown(left),
+        (false, 0) => names.join("|"),
+        (false, left) => format!("{}|{left:#x}", names.join("|")),
     }
 }
 
+/// Bits that come after something else: nothing for 0, and only a number for what is not known.
+pub fn further_bits(value: u64, table: Table) -> String {
+    bits(value, Table { prefix: "", ..table }, "")
+}
+
 /// A value by its name, or as a number.
-pub fn one(value: i64, table: Table) -> String {
-    table
-        .iter()
-        .find(|(known, _)| known.cast_signed() == value)
-        .map_or_else(|| value.to_string(), |(_, name)| (*name).to_owned())
+pub fn one(value: u32, table: Table) -> String {
+    let known = table.rows.iter().find(|(known, _)| *known == u64::from(value));
+    known.map_or_else(|| table.unknown(value.into()), |(_, name)| (*name).to_owned())
 }
 
 /// A path, whole.
@@ -124,11 +134,24 @@ mod tests {
 
     #[test]
     fn flags_have_names_and_the_rest_is_a_number() {
-        const TABLE: Table = &[(1, "A"), (4, "B")];
-        assert_eq!(bits(5, TABLE, "0"), "A|B");
-        assert_eq!(bits(13, TABLE, "0"), "A|B|0x8");
+        const TABLE: Table = Table {
+            prefix: "X",
+            rows: &[(1, "X_A"), (4, "X_B"), (0x8000_0000, "X_HIGH")],
+        };
+        assert_eq!(bits(5, TABLE, "0"), "X_A|X_B");
+        assert_eq!(bits(13, TABLE, "0"), "X_A|X_B|0x8");
+        assert_eq!(bits(8, TABLE, "0"), "0x8 /* X_??? */");
+        assert_eq!(bits(0x8000_0000, TABLE, "0"), "X_HIGH");
+        assert_eq!(
+            [0, 1, 8].map(|value| further_bits(value, TABLE)),
+            ["", "X_A", "0x8"]
+        );
         assert_eq!(bits(0, TABLE, "NONE"), "NONE");
-        assert_eq!((one(4, TABLE), one(-2, TABLE)), ("B".to_owned(), "-2".to_owned()));
+        assert_eq!(
+            [4, 0x8000_0000, 0xffff_fffe].map(|value| one(value, TABLE)),
+            ["X_B", "X_HIGH", "0xfffffffe /* X_??? */"]
+        );
+        assert_eq!([0, 5, 0o644, 0o1777].map(octal), ["000", "005", "0644", "01777"]);
     }
 
     #[test]
