@@ -1,6 +1,6 @@
 //! What is shown of a cluster. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::events::v1::Event;
@@ -204,7 +204,8 @@ impl Overview {
             let key = (model.namespace().unwrap_or_default(), model.name_any());
             versions.get(&key).copied().unwrap_or(0)
         };
-        let mut trainings = part(&cluster.runs, training);
+        let queues = queues(&cluster.runs);
+        let mut trainings = part(&cluster.runs, |run| training(run, &queues));
         let over = [RunPhase::Succeeded, RunPhase::Failed].map(|phase| format!("{phase:?}"));
         trainings.items.retain(|run| !over.contains(&run.phase));
         Self {
@@ -277,9 +278,39 @@ fn profile(profile: &TraceProfile) -> ProfileRow {
     }
 }
 
-fn training(run: &TrainingRun) -> TrainingRow {
+/// The runs of each namespace that wait for their turn, in the order in which they get it: by age.
+type Queues = BTreeMap<String, BTreeSet<(Option<Timestamp>, String)>>;
+
+fn queues(runs: &Seen<TrainingRun>) -> Queues {
+    let mut queues = Queues::new();
+    let waits =
+        |run: &&TrainingRun| run.status.as_ref().and_then(|status| status.phase) == Some(RunPhase::Queued);
+    for run in all(runs).filter(waits) {
+        let queue = queues.entry(run.namespace().unwrap_or_default()).or_default();
+        queue.insert(in_queue(run));
+    }
+    queues
+}
+
+fn in_queue(run: &TrainingRun) -> (Option<Timestamp>, String) {
+    (run.creation_timestamp().map(|at| at.0), run.name_any())
+}
+
+fn training(run: &TrainingRun, queues: &Queues) -> TrainingRow {
     let status = run.status.as_ref();
     let phase = status.and_then(|status| status.phase);
+    let message = ready(status.map(|status| &status.conditions)).1;
+    let queue = queues.get(&run.namespace().unwrap_or_default());
+    let place = queue.and_then(|queue| {
+        Some((
+            queue.iter().position(|one| *one == in_queue(run))? + 1,
+            queue.len(),
+        ))
+    });
+    let message = match place {
+        Some((place, of)) => format!("{place} of {of} in its namespace {message}"),
+        None => message,
+    };
     TrainingRow {
         namespace: run.namespace().unwrap_or_default(),
         name: run.name_any(),
@@ -288,7 +319,7 @@ fn training(run: &TrainingRun) -> TrainingRow {
         workers: status
             .and_then(|status| status.workers.clone())
             .unwrap_or_else(|| "-".to_owned()),
-        message: ready(status.map(|status| &status.conditions)).1,
+        message,
     }
 }
 
@@ -461,25 +492,53 @@ LAST ALERTS
     }
 
     #[test]
-    fn a_training_that_waits_for_its_turn_says_so() {
-        let mut queued = condition("False", "waits for its turn: at most 4 trainings at once");
-        queued["reason"] = json!("Queued");
-        let run = object(json!({
-            "metadata": {"name": "r", "namespace": "shop"}, "spec": {"modelRef": {"name": "m"}},
-            "status": {"phase": "Queued", "conditions": [queued]},
-        }));
+    fn a_training_that_waits_for_its_turn_says_so_with_its_place() {
+        let run = |namespace: &str, name: &str, at: &str, phase: &str, message: &str| {
+            object(json!({
+                "metadata": {"name": name, "namespace": namespace, "creationTimestamp": at},
+                "spec": {"modelRef": {"name": "m"}},
+                "status": {"phase": phase, "conditions": [condition("False", message)]},
+            }))
+        };
+        let waits = "waits for its turn: at most 1 training at once";
         let cluster = Cluster {
-            runs: listed(vec![run]),
+            runs: listed(vec![
+                run("shop", "young", "2026-11-21T10:03:00Z", "Queued", waits),
+                run("shop", "old", "2026-11-21T10:02:00Z", "Queued", waits),
+                run("bank", "other", "2026-11-21T10:01:00Z", "Queued", waits),
+                run(
+                    "shop",
+                    "first",
+                    "2026-11-21T10:00:00Z",
+                    "Training",
+                    "training on 9 windows",
+                ),
+            ]),
             ..cluster()
         };
-        let lines = Overview::of(&cluster).lines();
-        let line = lines.iter().find(|line| line.contains("Queued"));
+        let said: Vec<String> = Overview::of(&cluster)
+            .trainings
+            .items
+            .into_iter()
+            .map(|run| run.message)
+            .collect();
+        let place = |place: &str| format!("{place} in its namespace {waits}");
         assert_eq!(
-            line.map(|line| line.as_str()),
-            Some(
-                "  shop       r     m      Queued  -        waits for its turn: at most 4 trainings at once"
-            )
+            said,
+            [
+                place("2 of 2"),
+                place("1 of 2"),
+                place("1 of 1"),
+                "training on 9 windows".to_owned()
+            ]
         );
+        let lines = Overview::of(&cluster).lines();
+        let line = lines.iter().find(|line| line.contains("old"));
+        let expected = format!(
+            "  shop       old    m      Queued    -        {}",
+            place("1 of 2")
+        );
+        assert_eq!(line, Some(&expected));
     }
 
     #[test]
