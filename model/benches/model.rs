@@ -211,7 +211,7 @@ fn mlp() {
         front: Front {
             mean: vec![0.5; FEATURES],
             scale: vec![1.5; FEATURES],
-            components: None,
+            projection: None,
         },
         estimator: VectorEstimator::Mlp(Mlp {
             layers,

@@ -29,17 +29,21 @@ impl Scorer for Reconstruction {
         self.components.check(self.name(), width, 0..=width, 1.001)
     }
 
-    /// Euclidean norm of what the components do not explain.
     fn score(&self, x: &[f32]) -> f32 {
-        let mut rest: Space = [0.0; MAX_FEATURES];
-        let rest = &mut rest[..x.len()];
-        rest.copy_from_slice(x);
-        for component in self.components.rows() {
-            let along = dot(component, x);
-            for (rest, c) in rest.iter_mut().zip(component) {
-                *rest -= along * c;
-            }
-        }
-        dot(rest, rest).sqrt()
+        rest(&self.components, x)
     }
+}
+
+/// Euclidean norm of what orthogonal unit vectors do not explain.
+pub(super) fn rest(components: &Table, x: &[f32]) -> f32 {
+    let mut rest: Space = [0.0; MAX_FEATURES];
+    let rest = &mut rest[..x.len()];
+    rest.copy_from_slice(x);
+    for component in components.rows() {
+        let along = dot(component, x);
+        for (rest, c) in rest.iter_mut().zip(component) {
+            *rest -= along * c;
+        }
+    }
+    dot(rest, rest).sqrt()
 }

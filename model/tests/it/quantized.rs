@@ -37,7 +37,7 @@ fn pipeline() -> (PipelineSpec, Vec<f32>) {
     let front = Front {
         mean: vec![0.5; schema.width()],
         scale: vec![1.5; schema.width()],
-        components: None,
+        projection: None,
     };
     let staged = Staged {
         front,

@@ -3,7 +3,7 @@
 
 use nalgebra::{DMatrix, SymmetricEigen};
 use vigia_model::deviation::Moments;
-use vigia_model::estimators::front::{Front, LIMIT};
+use vigia_model::estimators::front::{Front, LIMIT, Projection};
 use vigia_model::estimators::table::Table;
 
 use super::EstimatorError;
@@ -46,8 +46,40 @@ pub fn scaler(moments: &Moments, floor: f32) -> Result<Front, EstimatorError> {
     Ok(Front {
         mean,
         scale,
-        components: None,
+        projection: None,
     })
+}
+
+/// Least spread of the distance from a plane, in standard deviations of features: where the components explain all of
+/// training, any distance is far.
+const LEAST_SPREAD: f32 = 0.3;
+
+/// A scaler's front with the first `count` components of `rows` behind it, where they have a direction to project on.
+/// One direction at least is left to the distance from their plane.
+pub fn projected(front: Front, rows: &Table, count: usize) -> Front {
+    let width = rows.width();
+    let components = Components::of(&front.table(rows)).table(width, count.min(width.saturating_sub(1)));
+    if components.is_empty() {
+        return front;
+    }
+    let behind = |components, mean, scale| Front {
+        projection: Some(Projection {
+            components,
+            mean,
+            scale,
+        }),
+        ..front.clone()
+    };
+    let plain = behind(components.clone(), 0.0, 1.0).table(rows);
+    let distances = plain.rows().filter_map(|row| row.last()).copied().map(f64::from);
+    let count = plain.len().max(1) as f64;
+    let mean = distances.clone().sum::<f64>() / count;
+    let variance = distances.map(|x| (x - mean) * (x - mean)).sum::<f64>() / count;
+    behind(
+        components,
+        mean as f32,
+        (variance.sqrt() as f32).max(LEAST_SPREAD),
+    )
 }
 
 /// Principal components of rows whose mean is zero, and the variance along each, in descending order.

@@ -3,7 +3,6 @@
 //! What comes out depends on the rows and the settings, not on the order of the rows.
 
 use vigia_model::deviation::{FLOOR, Moments};
-use vigia_model::estimators::front::Front;
 use vigia_model::estimators::reconstruction::Reconstruction;
 use vigia_model::estimators::table::Table;
 use vigia_model::estimators::vector::{Staged, VectorEstimator};
@@ -11,7 +10,7 @@ use vigia_model::estimators::zscore::ZScore;
 use vigia_model::pipeline::EstimatorKind;
 
 use super::contrast::contrast;
-use super::scaling::{Components, scaler};
+use super::scaling::{Components, projected, scaler};
 use super::trees::{self, Growth};
 use super::{EstimatorError, dbscan, gaussian, kmeans, lof, mlp};
 
@@ -93,8 +92,15 @@ pub fn fit(
     }
     let front = scaler(moments, settings.floor)?;
     let rows = sorted(rows);
-    let scaled = front.table(&rows);
     let (components, seed) = (settings.components, settings.seed);
+    // PCA is itself a projection and the way to its plane.
+    let front = match components {
+        Some(count) if kind != EstimatorKind::Pca && kind != EstimatorKind::ZScore => {
+            projected(front, &rows, count)
+        }
+        _ => front,
+    };
+    let behind = front.table(&rows);
     let fitted = |(estimator, metrics), front| Fitted {
         staged: Staged { front, estimator },
         metrics,
@@ -113,31 +119,19 @@ pub fn fit(
             ));
         }
         EstimatorKind::ZScore => fitted((VectorEstimator::ZScore(ZScore), vec![]), front),
-        EstimatorKind::Pca => fitted(reconstruction(&scaled, components), front),
-        EstimatorKind::KMeans => {
-            let (front, rows) = projected(front, scaled, components);
-            fitted(clusters(&rows, seed)?, front)
-        }
-        EstimatorKind::GaussianMixture => {
-            let (front, rows) = projected(front, scaled, components);
-            fitted(mixture(&rows, seed)?, front)
-        }
+        EstimatorKind::Pca => fitted(reconstruction(&behind, components), front),
+        EstimatorKind::KMeans => fitted(clusters(&behind, seed)?, front),
+        EstimatorKind::GaussianMixture => fitted(mixture(&behind, seed)?, front),
         EstimatorKind::Lof => {
-            let (front, rows) = projected(front, scaled, components);
-            let model = lof::fit(&rows, NEIGHBOURS, SMOOTHING, seed)?;
+            let model = lof::fit(&behind, NEIGHBOURS, SMOOTHING, seed)?;
             fitted((VectorEstimator::Lof(model), vec![]), front)
         }
-        EstimatorKind::Dbscan => {
-            let (front, rows) = projected(front, scaled, components);
-            fitted(dense(&rows, seed)?, front)
-        }
+        EstimatorKind::Dbscan => fitted(dense(&behind, seed)?, front),
         EstimatorKind::Autoencoder => {
-            let (front, rows) = projected(front, scaled, components);
-            let model = mlp::autoencoder(&rows, seed)?;
+            let model = mlp::autoencoder(&behind, seed)?;
             fitted((VectorEstimator::Mlp(model), vec![]), front)
         }
         EstimatorKind::RandomForest | EstimatorKind::MlpClassifier => {
-            let (front, _) = projected(front, scaled, components);
             let (contrasted, classes) = contrast(&rows, seed);
             let contrasted = front.table(&contrasted);
             let estimator = if kind == EstimatorKind::RandomForest {
@@ -203,28 +197,6 @@ const fn growth(seed: u64) -> Growth {
         leaf: LEAF,
         seed,
     }
-}
-
-/// The front with its projection, where one is wanted and there is a direction to project on.
-fn projected(front: Front, scaled: Table, components: Option<usize>) -> (Front, Table) {
-    let Some(count) = components else {
-        return (front, scaled);
-    };
-    let table = Components::of(&scaled).table(scaled.width(), count);
-    if table.is_empty() {
-        return (front, scaled);
-    }
-    let front = Front {
-        components: Some(table),
-        ..front
-    };
-    let projection = Front {
-        mean: vec![0.0; front.width()],
-        scale: vec![1.0; front.width()],
-        components: front.components.clone(),
-    };
-    let rows = projection.table(&scaled);
-    (front, rows)
 }
 
 /// The rows in the order of their values, so that the order of arrival does not matter.

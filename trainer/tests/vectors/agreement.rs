@@ -255,7 +255,7 @@ fn a_forest_of_scikit_learns_scores_the_same_here() {
         front: Front {
             mean: vec![0.0; WIDTH],
             scale: vec![1.0; WIDTH],
-            components: None,
+            projection: None,
         },
         estimator: VectorEstimator::RandomForest(forest),
     };

@@ -3,6 +3,7 @@
 mod agreement;
 mod allocation;
 mod beside;
+mod components;
 mod exec;
 mod properties;
 mod rates;
