@@ -18,8 +18,8 @@ done
 corpus=corpus/$target
 mkdir -p "$corpus"
 if [ -z "$(ls -A "$corpus")" ]; then
-  cargo run --quiet --release --bin seeds -- "$corpus"
+  cargo run --quiet --locked --release --bin seeds -- "$corpus"
 fi
 CARGO_ENCODED_RUSTFLAGS=$(tr ' ' '\037' <<<"$flags" | tr -d '\n') \
-  cargo build --release --target "$triple" --bin "$target"
+  cargo build --locked --release --target "$triple" --bin "$target"
 exec "target/$triple/release/$target" -timeout=10 -rss_limit_mb=1024 "$@" "$corpus"

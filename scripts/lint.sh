@@ -9,6 +9,13 @@ say() { printf 'lint: %s\n' "$*" >&2; }
 say rustfmt
 cargo fmt --all --check
 
+say 'lock files of the fuzz crates'
+# Workspaces of their own, whose lock files no other build looks at.
+for folder in */fuzz; do
+    cargo metadata --locked --format-version 1 --manifest-path "$folder/Cargo.toml" >/dev/null ||
+        { say "$folder/Cargo.lock is stale: run cargo fetch there"; exit 1; }
+done
+
 say clippy
 cargo clippy --quiet --workspace --all-targets --all-features -- --deny warnings
 
