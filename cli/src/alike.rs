@@ -1,7 +1,7 @@
 //! Whether windows are like those that a model was trained on. Where they are not, a score says little: of windows of
 //! another length what happens once is another rate, and in windows of other system calls the rest is missing or new.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -118,7 +118,13 @@ impl Learnt {
 pub fn of_training(rows: &Rows) -> Result<(Vec<String>, Vec<String>), Failure> {
     let mut warnings = Vec::new();
     let lengths = rows.lengths();
-    if lengths.len() > 1 {
+    if lengths.len() > 1 && drained_late(rows) {
+        warnings.push(format!(
+            "warning: windows of {} in one recording: the machine was too busy for windows as short as that, and what happens \
+             once is another rate in each; record with a longer --window",
+            seconds(&lengths)
+        ));
+    } else if lengths.len() > 1 {
         warnings.push(format!(
             "warning: windows of {}: what happens once is another rate in each; record with one --window, or train a model \
              for each length",
@@ -147,6 +153,27 @@ pub fn of_training(rows: &Rows) -> Result<(Vec<String>, Vec<String>), Failure> {
     // One that is not known could be any.
     let known: Option<Vec<String>> = all.iter().map(|one| one.map(|one| one.to_string())).collect();
     Ok((known.unwrap_or_default(), warnings))
+}
+
+/// Whether windows are of several lengths because some ended late: then those that follow each other change theirs again
+/// and again, where a recording with another --window does so once, or lies over the first.
+fn drained_late(rows: &Rows) -> bool {
+    const OFTEN: usize = 3;
+    // What clocks are rounded by.
+    const SLACK: i64 = 10;
+    let mut last: BTreeMap<u64, (u32, i64)> = BTreeMap::new();
+    let mut changes = 0;
+    for about in rows.about() {
+        let end = about.started_ms.saturating_add(about.window_ms.into());
+        let Some((before, until)) = last.insert(about.source, (about.window_ms, end)) else {
+            continue;
+        };
+        if about.started_ms + SLACK < until {
+            return false;
+        }
+        changes += usize::from(!about_as_long(before, about.window_ms));
+    }
+    changes >= OFTEN
 }
 
 /// Where the system calls come from that a model is not for.
@@ -189,12 +216,15 @@ mod tests {
     fn rows(about: &[(u32, Option<Fingerprint>)]) -> Rows {
         let mut rows = Rows::new(Schema::syscalls_v1());
         let vector = vec![0.0; rows.width()];
+        let mut started_ms = 0;
         for &(window_ms, capture) in about {
             let about = About {
+                started_ms,
                 window_ms,
                 capture,
                 ..About::default()
             };
+            started_ms += i64::from(window_ms);
             rows.push(&vector, about).expect("a row");
         }
         rows
@@ -285,6 +315,29 @@ mod tests {
         assert_eq!(rows(&windows).lengths(), [100]);
         windows.extend(vec![(1000, None); 10]);
         assert_eq!(rows(&windows).lengths(), [100, 1000]);
+    }
+
+    #[test]
+    fn windows_that_end_late_are_not_taken_for_two_recordings() {
+        let said =
+            |windows: &[(u32, Option<Fingerprint>)]| of_training(&rows(windows)).expect("few filters").1;
+        let late = [100, 100, 150].map(|ms| (ms, None)).repeat(10);
+        let warned = said(&late);
+        assert!(warned[0].contains("a longer --window"), "{warned:?}");
+        let two = [vec![(100, None); 20], vec![(150, None); 10]].concat();
+        let warned = said(&two);
+        assert!(warned[0].contains("with one --window"), "{warned:?}");
+        let mut both = Rows::new(Schema::syscalls_v1());
+        for (i, window_ms) in [100, 150].repeat(15).into_iter().enumerate() {
+            let about = About {
+                started_ms: i as i64 / 2 * i64::from(window_ms),
+                window_ms,
+                ..About::default()
+            };
+            both.push(&vec![0.0; both.width()], about).expect("a row");
+        }
+        let warned = of_training(&both).expect("no filter").1;
+        assert!(warned[0].contains("with one --window"), "at once: {warned:?}");
     }
 
     #[test]

@@ -123,7 +123,7 @@ pub struct Trace {
     /// windows of the set that it was trained on.
     #[arg(short = 'e', long = "expr", value_name = "trace=SET", value_parser = filter, overrides_with = "filter")]
     pub filter: Option<Filter>,
-    /// Trace running processes; several with commas.
+    /// Trace running processes; several with commas. The id of a thread stands for its process.
     #[arg(
         short,
         long = "pid",

@@ -85,6 +85,11 @@ impl Failure {
         &self.what
     }
 
+    /// What to do about it, alone.
+    pub fn way_out(&self) -> Option<&str> {
+        self.next.as_deref()
+    }
+
     /// Says it on standard error. If that cannot be written either, the exit code is what is left to say it.
     pub fn report(&self) -> ExitCode {
         let red = Style::new().fg_color(Some(AnsiColor::Red.into())).bold();

@@ -26,6 +26,7 @@ mod train;
 mod vector;
 mod worth;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -39,12 +40,12 @@ use say::Out;
 /// Parses the command line, does what it says, and explains itself on standard error if that fails.
 pub fn main() -> ExitCode {
     restore_sigpipe();
-    let vigia = match Vigia::try_parse() {
+    let vigia = match Vigia::try_parse_from(asked(std::env::args_os())) {
         Ok(vigia) => vigia,
         Err(error) => return explained(&hinted(error)),
     };
     let outcome = match vigia.command {
-        Command::Trace(args) => trace::run(&args),
+        Command::Trace(args) => trace::run(*args),
         Command::Train(args) => train::run(&args),
         Command::Score(args) => score::run(&args),
         Command::Keygen(args) => keys::keygen(&args),
@@ -62,6 +63,18 @@ pub fn main() -> ExitCode {
         Ok(code) => ended(code),
         Err(failure) => failure.report(),
     }
+}
+
+/// `vigia help --help` asks what help is, as `vigia help help` does.
+fn asked(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut words: Vec<OsString> = words.collect();
+    if let [_, help, option] = &mut words[..]
+        && help == "help"
+        && (option == "--help" || option == "-h")
+    {
+        option.clone_from(help);
+    }
+    words
 }
 
 /// Done, but for what could not be written.

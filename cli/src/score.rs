@@ -33,6 +33,9 @@ pub struct Of<'a> {
     /// See [`crate::record::Record::edge`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub edge: Option<Edge>,
+    /// No call was made.
+    #[serde(skip)]
+    pub is_idle: bool,
 }
 
 /// Windows by severity.
@@ -41,6 +44,8 @@ struct Tally {
     windows: usize,
     /// Of which nothing is known that the model looks at.
     silent: usize,
+    /// So many of those have no call at all.
+    idle: usize,
     by: [usize; 4],
     /// Those that are shown, but for how a command began or ended: that is odd, and nobody's fault.
     odd: usize,
@@ -76,6 +81,7 @@ pub fn run(args: &Score) -> Result<u8, Failure> {
                         window_ms: about.window_ms,
                         target: &format!("{:016x}", about.source),
                         edge: None,
+                        is_idle: rows.row(i).iter().all(|value| *value == 0.0),
                     };
                     tally
                         .take(args, scored, why, &of)
@@ -101,6 +107,7 @@ pub fn run(args: &Score) -> Result<u8, Failure> {
                         window_ms: seen.window.duration_ms,
                         target: &seen.target,
                         edge: seen.edge,
+                        is_idle: seen.window.calls.is_empty(),
                     };
                     tally
                         .take(args, scored, why, &of)
@@ -129,11 +136,14 @@ pub fn run(args: &Score) -> Result<u8, Failure> {
             say::windows(tally.windows)
         ));
     }
-    if tally.silent > 0 {
+    if tally.idle > 0 {
+        Out::Stderr.line(&format!("{} more have no score: no call in them", tally.idle));
+    }
+    let silent = tally.silent - tally.idle;
+    if silent > 0 {
         Out::Stderr.line(&format!(
-            "{} more have no score: nothing in them that the model looks at. Sequences of calls are recorded by \
-             `vigia trace --sequences` and by agents that trace in mode Sampled or Full; forecasts need windows before",
-            tally.silent
+            "{silent} more have no score: nothing in them that the model looks at. Sequences of calls are recorded by \
+             `vigia trace --sequences` and by agents that trace in mode Sampled or Full; forecasts need windows before"
         ));
     }
     Ok(if args.fail && tally.odd > 0 { NO } else { 0 })
@@ -153,7 +163,10 @@ impl Tally {
     ) -> Result<(), ScoreError> {
         match scored {
             Ok(verdict) => self.add(args, &verdict, why, of),
-            Err(ScoreError::Silent) => self.silent += 1,
+            Err(ScoreError::Silent) => {
+                self.silent += 1;
+                self.idle += usize::from(of.is_idle);
+            }
             Err(error) => return Err(error),
         }
         Ok(())

@@ -199,21 +199,27 @@ fn can_learn(estimators: &[EstimatorKind], rows: &Rows) -> Result<Option<String>
         .filter(|kind| kind.is_order())
         .map(|kind| kind.as_str())
         .collect();
-    let without = rows
-        .contexts()
-        .iter()
-        .filter(|context| context.grams().is_empty());
+    // A window without a call was recorded as well as it can be.
+    let busy = |at: &usize| rows.row(*at).iter().any(|value| *value != 0.0);
+    let busy: Vec<usize> = (0..rows.len()).filter(busy).collect();
+    let without = busy.iter().filter(|at| rows.contexts()[**at].grams().is_empty());
     let without = without.count();
     let names = kinds.join(" and ");
+    if !kinds.is_empty() && busy.is_empty() && !rows.is_empty() {
+        return Err(Failure::input(format!(
+            "{names}: no call in any of these windows, let alone a sequence of them"
+        ))
+        .next("trace it while it has something to do"));
+    }
     // An idle thread makes no two calls in a window.
-    if kinds.is_empty() || without * FEW < rows.len().max(1) {
+    if kinds.is_empty() || without * FEW < busy.len().max(1) {
         return Ok(None);
     }
-    if without < rows.len() {
+    if without < busy.len() {
         return Ok(Some(format!(
             "warning: {without} of {} carry no sequences of calls: {names} learn from the others alone, and say nothing of \
              windows like these; record all of them with `vigia trace --sequences`, or by agents in mode Full",
-            say::windows(rows.len())
+            say::windows(busy.len())
         )));
     }
     Err(Failure::input(format!(
@@ -265,17 +271,19 @@ mod tests {
     fn what_learns_from_a_part_of_the_windows_says_so() {
         use vigia_model::context::{Context, Gram};
         use vigia_trainer::data::About;
-        let rows = |with: usize, without: usize| {
+        let rows_of = |with: usize, without: usize, idle: usize| {
             let mut rows = Rows::new(Schema::syscalls_v1());
-            let vector = vec![0.0; rows.width()];
-            for i in 0..with + without {
+            let vector = |value| vec![value; Schema::syscalls_v1().width()];
+            for i in 0..with + without + idle {
                 let gram = (i < with).then_some(Gram { id: 0x0203, count: 1 });
                 let context = Context::new(gram.into_iter().collect(), vec![]).expect("a context");
-                rows.push_within(&vector, About::default(), context)
+                let calls = if i < with + without { 1.0 } else { 0.0 };
+                rows.push_within(&vector(calls), About::default(), context)
                     .expect("a row");
             }
             rows
         };
+        let rows = |with: usize, without: usize| rows_of(with, without, 0);
         let order = [EstimatorKind::Novelty, EstimatorKind::Ngram, EstimatorKind::Stide];
         let said = can_learn(&order, &rows(30, 20))
             .expect("some")
@@ -296,6 +304,16 @@ mod tests {
         );
         assert_eq!(can_learn(&order, &rows(0, 0)), Ok(None), "that is said elsewhere");
         assert!(can_learn(&order, &rows(0, 50)).is_err());
+        assert_eq!(
+            can_learn(&order, &rows_of(30, 0, 90)),
+            Ok(None),
+            "they say all there is"
+        );
+        let idle = format!("{:?}", can_learn(&order, &rows_of(0, 0, 50)));
+        assert!(
+            idle.contains("no call in any") && !idle.contains("--sequences"),
+            "{idle}"
+        );
     }
 
     #[test]

@@ -579,6 +579,83 @@ fn who_does_not_read_holds_nobody_up_for_longer_than_two_signals() {
 }
 
 #[test]
+fn who_does_not_read_lets_nobody_run_for_longer_than_was_said() {
+    use std::os::unix::process::CommandExt;
+    let busy = "trap '' TERM; echo $$; while :; do read x </dev/null; done";
+    let mut tracer = vigia();
+    tracer.args([
+        "--window",
+        "100ms",
+        "--duration",
+        "2s",
+        "-o",
+        "json",
+        "--",
+        "sh",
+        "-c",
+        busy,
+    ]);
+    let child = tracer
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn();
+    let mut group = Group(child.expect("starts"));
+    let stdout = group.0.stdout.take().expect("piped");
+    // SAFETY: takes two integers and a descriptor that is open.
+    assert!(unsafe { libc::fcntl(stdout.as_raw_fd(), libc::F_SETPIPE_SZ, 4096) } > 0);
+    let mut line = String::new();
+    let mut stderr = BufReader::new(group.0.stderr.take().expect("piped"));
+    stderr.read_line(&mut line).expect("its id");
+    assert_eq!(group.0.wait().expect("ends").code(), Some(4));
+    // Killed, and maybe not yet waited for by who has it now.
+    let status = fs::read_to_string(format!("/proc/{}/status", line.trim())).unwrap_or_default();
+    assert!(
+        status.is_empty() || status.contains("State:\tZ"),
+        "{line} {status}"
+    );
+    drop(stdout);
+}
+
+#[test]
+fn a_thread_and_an_ancestor_can_be_named() {
+    let (_folder, program) = compiled(THREADS);
+    let running = Running::start(&program);
+    let process = running.0.id();
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).expect("tasks");
+    let ids = tasks.map(|task| task.expect("a task").file_name().into_string().expect("digits"));
+    let thread = ids.max().expect("a thread");
+    assert_ne!(thread, process.to_string());
+    for options in [&["-c"][..], &["-e", "getppid"]] {
+        let output = vigia()
+            .args(options)
+            .args(["--duration", "300ms", "-p", &thread])
+            .output()
+            .expect("runs");
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert!(
+            said.contains(&format!("{thread} is a thread of process {process}")),
+            "{said}"
+        );
+        assert!(text(&output.stdout).contains("getppid"), "{options:?}");
+    }
+    // The tracer is among what the shell has started, and traces all but itself.
+    let script = "sleep 10 & \"$0\" trace -f --duration 300ms -p $$; code=$?; kill $!; exit $code";
+    let output = Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_vigia")])
+        .output()
+        .expect("runs");
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let lines = text(&output.stdout);
+    assert!(
+        lines.contains("] wait4(-1") && lines.contains("] restart_syscall("),
+        "{lines} {said}"
+    );
+}
+
+#[test]
 fn the_end_of_the_terminal_keeps_what_was_recorded() {
     let mut target = Command::new("sleep").arg("1000").spawn().expect("starts");
     let folder = tempfile::tempdir().expect("a folder");

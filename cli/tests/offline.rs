@@ -373,6 +373,11 @@ fn help_teaches_and_the_shell_is_served() {
         let help = ok(folder.path(), &[command, "--help"]);
         assert!(help.contains("Examples:"), "{command}");
     }
+    let asked = ok(folder.path(), &["help", "help"]);
+    assert!(asked.contains("Print this message or the help"), "{asked}");
+    for option in ["--help", "-h"] {
+        assert_eq!(ok(folder.path(), &["help", option]), asked);
+    }
     assert!(ok(folder.path(), &["completions", "bash"]).contains("complete -F _vigia"));
     ok(folder.path(), &["man", "."]);
     let page = fs::read_to_string(folder.path().join("vigia-trace.1")).expect("a page");

@@ -843,6 +843,21 @@ fn a_run_is_compared_with_one_before() {
         .expect("runs");
     assert_eq!(wrong.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("no system call in it"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let windows = folder.path().join("w.parquet");
+    std::fs::write(&windows, b"PAR1 and the rest").expect("a file");
+    let wrong = vigia()
+        .args(["trace", "--baseline"])
+        .arg(&windows)
+        .args(["--", "true"])
+        .output()
+        .expect("runs");
+    let said = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert_eq!(wrong.status.code(), Some(3));
+    assert!(
+        said.contains("windows in Parquet") && said.contains("--output run.jsonl"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -89,6 +89,10 @@ pub struct Difference {
     pub syscalls: Vec<Row>,
 }
 
+/// What a run is recorded with.
+const RECORD: &str =
+    "record a run with `vigia trace -c --format json -- CMD > run.json`, or with --output run.jsonl";
+
 /// Reads a recorded run: windows, one a line, or one document.
 ///
 /// # Errors
@@ -102,11 +106,16 @@ pub fn read(path: &Path) -> Result<Run, Failure> {
     if text.len() as u64 > MAX_FILE {
         return Err(Failure::read(path, "larger than 64 MiB"));
     }
+    if text.starts_with(b"PAR1") {
+        return Err(Failure::read(
+            path,
+            "windows in Parquet, which leaves out how a run begins and ends, and all times",
+        )
+        .next(RECORD));
+    }
     let run = parse(&text, &path.display().to_string()).map_err(|why| Failure::read(path, why))?;
     if run.calls.is_empty() {
-        return Err(Failure::read(path, "no system call in it").next(
-            "record a run with `vigia trace -c --format json -- CMD > run.json`, or with --output run.jsonl",
-        ));
+        return Err(Failure::read(path, "no system call in it").next(RECORD));
     }
     Ok(run)
 }

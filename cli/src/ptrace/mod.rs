@@ -14,4 +14,4 @@ pub mod watch;
 pub use lines::{Lines, Style};
 pub use start::{Session, Target, begin};
 pub use sys::{hold_changes, let_changes_through};
-pub use tracer::Ending;
+pub use tracer::{Ending, process_of};

@@ -302,7 +302,7 @@ fn is_stop_signal(signal: i32) -> bool {
 }
 
 /// The process that a task is a thread of.
-fn process_of(task: i32) -> Option<i32> {
+pub fn process_of(task: i32) -> Option<i32> {
     let status = fs::read_to_string(format!("/proc/{task}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?;
     line.trim().parse().ok()

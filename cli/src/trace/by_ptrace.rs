@@ -93,5 +93,7 @@ fn wanted_processes(args: &Trace) -> Result<Vec<i32>, Failure> {
         }
         known.extend(new);
     }
+    // Who follows its own ancestor finds itself, which no tracer can trace.
+    known.remove(&std::process::id());
     Ok(known.into_iter().map(u32::cast_signed).collect())
 }

@@ -29,7 +29,7 @@ use crate::say::Out;
 use crate::times::{self, Times};
 use crate::worth;
 use engine::Reader;
-use signals::Pending;
+use signals::{Pending, Reached, Stage};
 use sink::Sink;
 use target::Traced;
 
@@ -64,11 +64,17 @@ struct Post {
     inbox: Receiver<Event>,
     /// Whether a signal has been heeded.
     pending: Pending,
+    /// How far its end has come.
+    reached: Reached,
 }
 
 /// Traces until the target ends, the time is over, or a signal says so.
-pub fn run(args: &Trace) -> Result<u8, Failure> {
-    makes_sense(args)?;
+pub fn run(mut args: Trace) -> Result<u8, Failure> {
+    makes_sense(&args)?;
+    let (pids, remarks) = led(&args.pids, |id| ptrace::process_of(id.cast_signed()));
+    args.pids = pids;
+    remarks.iter().for_each(|remark| Out::Stderr.line(remark));
+    let args = &args;
     let model = args
         .model
         .as_deref()
@@ -94,8 +100,10 @@ pub fn run(args: &Trace) -> Result<u8, Failure> {
         events,
         inbox,
         pending,
+        reached: Reached::default(),
     };
     let end = follow(args, &clock, &mut reader, &traced, &mut sink, &post)?;
+    post.reached.is(Stage::Over);
     let is_over = traced.release();
     if is_over && matches!(end, End::Left(_)) {
         // Now that no line is half written.
@@ -160,6 +168,23 @@ fn makes_sense(args: &Trace) -> Result<(), Failure> {
         .next(format!("add --load-model FILE, or leave {option} out"))),
         _ => Ok(()),
     }
+}
+
+/// The processes of what was named, which may be threads of theirs, and what there is to say of those.
+fn led(ids: &[u32], process_of: impl Fn(u32) -> Option<i32>) -> (Vec<u32>, Vec<String>) {
+    let (mut processes, mut remarks) = (Vec::new(), Vec::new());
+    for &id in ids {
+        let process = process_of(id).map_or(id, i32::cast_unsigned);
+        if process != id {
+            remarks.push(format!(
+                "vigia: {id} is a thread of process {process}, all of which is traced"
+            ));
+        }
+        if !processes.contains(&process) {
+            processes.push(process);
+        }
+    }
+    (processes, remarks)
 }
 
 /// The model of `path` is one for windows of these calls; where they have another length, that is said.
@@ -230,6 +255,9 @@ fn follow(
     let begin = traced.since;
     // A slot is new: its counters began with nothing, whatever a command has done by now.
     windows.open((), traced.slot, length, begin, &Totals::default());
+    if let Some(duration) = args.duration {
+        signals::hold_to(duration, GRACE, post.reached.clone(), traced.teller());
+    }
     traced.watch(post.events.clone())?;
     let mut until = args.duration.map(|d| begin.mono + d);
     let (mut told, mut killed) = (false, false);
@@ -278,6 +306,7 @@ fn follow(
                 } else {
                     // The first time politely.
                     traced.signal(if told { SIGKILL } else { SIGTERM });
+                    post.reached.is(if told { Stage::Killed } else { Stage::Told });
                     (told, killed) = (true, told);
                     None
                 }
@@ -380,6 +409,20 @@ fn cannot(error: &ProbeError) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_stands_for_its_process() {
+        let process_of = |id| Some(if id == 12 { 10 } else { i32::try_from(id).ok()? });
+        let (processes, remarks) = led(&[10, 12, 20], process_of);
+        assert_eq!(processes, [10, 20]);
+        assert_eq!(remarks.len(), 1);
+        assert!(remarks[0].contains("12 is a thread of process 10"), "{remarks:?}");
+        assert_eq!(
+            led(&[7], |_| None),
+            (vec![7], vec![]),
+            "that it is not there is said elsewhere"
+        );
+    }
 
     #[test]
     fn codes_are_a_shells() {

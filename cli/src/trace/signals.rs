@@ -1,16 +1,17 @@
 //! Signals that end a trace, also where what is written is not read.
 //!
 //! Whoever writes to a reader that does not read waits for as long as that one likes, and looks at no signal meanwhile. So a
-//! second one is heeded here if nobody else does.
+//! second one is heeded here if nobody else does, and so is the end of the time that a trace may take.
 
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::ECHO;
-use crate::error::Failure;
+use crate::error::{Failure, OUTPUT};
 
 /// How long the first of two signals may stay without an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -60,6 +61,53 @@ pub fn watch(tell: impl Fn(i32) + Send + 'static) -> Result<Pending, Failure> {
         }
     });
     Ok(pending)
+}
+
+/// How far the end of a trace has come whose time is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Stage {
+    /// The command was told to terminate.
+    Told = 1,
+    /// It was killed.
+    Killed,
+    /// Nobody is traced any more.
+    Over,
+}
+
+/// Which stage was reached, for who looks after it.
+#[derive(Debug, Clone, Default)]
+pub struct Reached(Arc<AtomicU8>);
+
+impl Reached {
+    /// This stage was reached.
+    pub fn is(&self, stage: Stage) {
+        self.0.store(stage as u8, Ordering::Release);
+    }
+
+    fn has(&self, stage: Stage) -> bool {
+        self.0.load(Ordering::Acquire) >= stage as u8
+    }
+}
+
+/// Holds a trace to its time, from a thread of its own: does late what is not done in time, and at last ends this process.
+pub fn hold_to(time: Duration, grace: Duration, reached: Reached, tell: impl Fn(i32) + Send + 'static) {
+    let steps = [
+        (time + PATIENCE, Stage::Told, Some(SIGTERM)),
+        (grace, Stage::Killed, Some(SIGKILL)),
+        (grace, Stage::Over, None),
+    ];
+    std::thread::spawn(move || {
+        for (wait, stage, signal) in steps {
+            std::thread::sleep(wait);
+            match signal {
+                _ if reached.has(stage) => {}
+                Some(signal) => tell(signal),
+                // SAFETY: ends the process at once: what runs at an exit might wait for the same reader.
+                None => unsafe { libc::_exit(OUTPUT.into()) },
+            }
+        }
+    });
 }
 
 /// Ends this process if the first signal stays without an answer. The kernel lets go of what is traced.

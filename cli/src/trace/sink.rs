@@ -184,6 +184,7 @@ impl<'a> Sink<'a> {
                     window_ms: record.duration_ms,
                     target: &self.target,
                     edge: record.edge,
+                    is_idle: record.syscalls.is_empty(),
                 };
                 self.out.line(&score::verdict_line(severity, opinion, &of));
             }

@@ -106,9 +106,12 @@ pub fn start(
         Ok(probe) => probe,
         Err(why) => {
             Out::Stderr.line(&format!(
-                "vigia: eBPF cannot be used ({}): counting by ptrace, which slows the target down",
+                "vigia: counting by ptrace, which slows the target down, because eBPF cannot be used: {}",
                 why.what()
             ));
+            if let Some(next) = why.way_out() {
+                Out::Stderr.line(&format!(" next: {next}"));
+            }
             return by_ptrace::start(args, keep, program, clock, events);
         }
     };
@@ -301,14 +304,36 @@ impl Traced {
         }
     }
 
-    /// Sends the command a signal.
-    pub fn signal(&self, signal: i32) {
-        let id = match &self.who {
+    fn command(&self) -> Option<i32> {
+        match &self.who {
             Who::Command { id, .. } => Some(id.cast_signed()),
             Who::Ptrace(session) => session.command,
             Who::Processes(_) | Who::Cgroup(_) => None,
-        };
-        if let Some(id) = id {
+        }
+    }
+
+    /// What sends the command a signal from elsewhere, whether or not its end was heard of.
+    pub fn teller(&self) -> impl Fn(i32) + Send + 'static {
+        let handle = self.command().and_then(|id| pidfd(id.cast_unsigned()).ok());
+        move |signal| {
+            if let Some(handle) = &handle {
+                // SAFETY: takes a descriptor that is open, integers, and no information.
+                unsafe {
+                    libc::syscall(
+                        libc::SYS_pidfd_send_signal,
+                        handle.as_raw_fd(),
+                        signal,
+                        std::ptr::null::<libc::siginfo_t>(),
+                        0,
+                    );
+                }
+            }
+        }
+    }
+
+    /// Sends the command a signal.
+    pub fn signal(&self, signal: i32) {
+        if let Some(id) = self.command() {
             // SAFETY: kill has no memory effects; the id is our child's, whose end we have not been told of.
             unsafe {
                 libc::kill(id, signal);
