@@ -15,8 +15,11 @@ use serde::{Deserialize, Serialize};
 pub const LEAST_PAST: usize = 8;
 /// Most lags of an autoregression: with a difference, it takes no more than [`LEAST_PAST`] windows.
 pub const MAX_LAGS: usize = LEAST_PAST - 1;
-/// Largest weight of a lag, and largest constant.
+/// Largest weight of a lag.
 pub const MAX_WEIGHT: f32 = 10.0;
+/// Largest constant: that of rates which do not depend on those before is the rate itself, and weights that swing take it
+/// further.
+pub const MAX_CONSTANT: f32 = 1e3;
 /// A forecast leaves the range of what was seen by so much at most, in logarithms.
 const MARGIN: f32 = 1.0;
 
@@ -90,9 +93,9 @@ impl Arima {
     /// The first rule broken.
     pub fn check(&self) -> Result<(), Refused> {
         rule(self.weights.len() <= MAX_LAGS, Self::NAME, "at most 7 lags")?;
-        let within = |weight: &f32| weight.abs() <= MAX_WEIGHT;
+        let within = self.weights.iter().all(|weight| weight.abs() <= MAX_WEIGHT);
         rule(
-            self.weights.iter().all(within) && within(&self.constant),
+            within && self.constant.abs() <= MAX_CONSTANT,
             Self::NAME,
             "a weight is out of range",
         )

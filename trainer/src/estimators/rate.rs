@@ -5,7 +5,7 @@
 
 use nalgebra::{Cholesky, DMatrix, DVector};
 use vigia_model::context::MAX_PAST;
-use vigia_model::estimators::rate::{Arima, Ets, Forecast, MAX_LAGS, MAX_WEIGHT};
+use vigia_model::estimators::rate::{Arima, Ets, Forecast, MAX_CONSTANT, MAX_LAGS, MAX_WEIGHT};
 use vigia_model::estimators::table::Table;
 
 use super::EstimatorError;
@@ -17,6 +17,10 @@ pub const EXAMPLE: usize = 1 + MAX_PAST;
 pub const LEAST: usize = 50;
 /// Examples that smoothing is fitted to: it is tried with hundreds of parameters.
 const TRIED: usize = 2_048;
+/// By how much the likelihood of an autoregression of rates must exceed that of one of their changes, which is the same with
+/// a root of one (twice its logarithm): in one of twenty series that wander it does so by chance (Dickey and Fuller, JASA
+/// 74, 1979: 2.86 squared).
+const UNIT_ROOT: f64 = 8.2;
 /// Ridge, as a share of the mean square of what is regressed on.
 const RIDGE: f64 = 1e-9;
 
@@ -110,7 +114,8 @@ pub fn ets(examples: &Table) -> Result<Ets, EstimatorError> {
 }
 
 /// The autoregression, of rates or of their changes, with the least of Akaike's criterion (IEEE Trans. Automatic
-/// Control 19, 1974), by conditional least squares.
+/// Control 19, 1974), by conditional least squares. What one lag more may cost is another thing between the two: rates that
+/// wander are forecast from a level that they have left long ago otherwise.
 ///
 /// # Errors
 /// Too few examples, or of another shape.
@@ -124,7 +129,9 @@ pub fn arima(examples: &Table) -> Result<Arima, EstimatorError> {
                 continue;
             };
             let loss = loss(&Forecast::Arima(model.clone()), examples.rows());
-            let criterion = count * (loss / count).max(1e-12).ln() + 2.0 * (lags + 2) as f64;
+            // A change takes one lag more of the rates than there are of changes.
+            let penalty = if differenced { 2.0 } else { UNIT_ROOT };
+            let criterion = count * (loss / count).max(1e-12).ln() + 2.0 * (lags + 1) as f64 + penalty;
             if best.as_ref().is_none_or(|(least, _)| criterion < *least) {
                 best = Some((criterion, model));
             }
@@ -165,12 +172,11 @@ pub fn regression(examples: &Table, differenced: bool, lags: usize) -> Option<Ar
     }
     let weights = Cholesky::new(gram)?.solve(&moment);
     let constant = mean - weights.dot(&means);
-    let bound = f64::from(MAX_WEIGHT);
-    let single = |x: f64| x.clamp(-bound, bound) as f32;
+    let single = |x: f64, bound: f32| (x as f32).clamp(-bound, bound);
     let finite = constant.is_finite() && weights.iter().all(|w| w.is_finite());
     finite.then(|| Arima {
         differenced,
-        constant: single(constant),
-        weights: weights.iter().copied().map(single).collect(),
+        constant: single(constant, MAX_CONSTANT),
+        weights: weights.iter().map(|&x| single(x, MAX_WEIGHT)).collect(),
     })
 }
