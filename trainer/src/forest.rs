@@ -191,15 +191,20 @@ fn choose(rows: &Rows, here: &[u32], draw: &mut Draw) -> Option<(usize, f32)> {
     let feature = varying[draw.below(varying.len())];
     let (low, high) = range[feature];
     let (low64, high64) = (f64::from(low), f64::from(high));
-    let threshold = coarse((low64 + draw.unit() * (high64 - low64)) as f32);
+    let threshold = coarse((low64 + draw.unit() * (high64 - low64)) as f32, high64 - low64);
     // Rounding may land on the lowest value or below, and no row is.
     Some((feature, threshold.clamp(low.next_up(), high)))
 }
 
 /// The value with 15 bits of its mantissa: a threshold drawn at random means as much, and the bits left out are
-/// a fifth of an artifact.
-fn coarse(x: f32) -> f32 {
-    f32::from_bits(x.to_bits() & !0xff)
+/// a fifth of an artifact. Not where values lie so near each other that these bits are what tells them apart.
+fn coarse(x: f32, range: f64) -> f32 {
+    let short = f32::from_bits(x.to_bits() & !0xff);
+    if f64::from(x - short).abs() * 256.0 < range {
+        short
+    } else {
+        x
+    }
 }
 
 #[cfg(test)]
@@ -276,6 +281,29 @@ mod tests {
         }
         let spec = grow(&near, &growth(0..1)).expect("grows");
         assert_eq!(spec.trees[0].nodes.len(), 3);
+    }
+
+    #[test]
+    fn values_that_lie_far_from_zero_are_told_apart_as_well() {
+        let schema = vigia_model::schema::Schema::syscalls_v1();
+        let mut draw = Draw::new(1, 0);
+        // Of few bits, so that those far from zero are the same but for that.
+        let values: Vec<f32> = (0..200 * 4)
+            .map(|_| (draw.unit() * 256.0).round() as f32 / 64.0)
+            .collect();
+        let grown = |by: f32| {
+            let mut rows = Rows::new(schema);
+            let mut row = vec![0.0; schema.width()];
+            for values in values.chunks(4) {
+                row.iter_mut().zip(values).for_each(|(x, value)| *x = value + by);
+                rows.push(&row, crate::data::About::default()).expect("a row");
+            }
+            let forest = Forest::compile(&grow(&rows, &growth(0..50)).expect("grows")).expect("compiles");
+            (0..200).map(|i| forest.score(rows.row(i))).collect::<Vec<f32>>()
+        };
+        for (near, far) in grown(0.0).into_iter().zip(grown(65_536.0)) {
+            assert!((near - far).abs() < 0.02, "{near} {far}");
+        }
     }
 
     #[test]
