@@ -125,9 +125,13 @@ impl Front {
             NAME,
             "means and scales are of different or impossible widths",
         )?;
-        let means = self.mean.iter().all(|m| m.abs() <= LIMIT);
+        let means = self.mean.iter().all(|m| m.is_finite());
         rule(means, NAME, "a mean is out of range")?;
-        let scales = self.scale.iter().all(|s| (1.0 / LIMIT..=LIMIT).contains(s));
+        // Whatever overflows by one of these is clamped, and nothing that is no number can come of it.
+        let scales = self
+            .scale
+            .iter()
+            .all(|s| (f32::MIN_POSITIVE..=f32::MAX).contains(s));
         rule(scales, NAME, "a scale is out of range")?;
         let Some(Projection {
             components,

@@ -3,7 +3,7 @@
 
 use nalgebra::{DMatrix, SymmetricEigen};
 use vigia_model::deviation::Moments;
-use vigia_model::estimators::front::{Front, LIMIT, Projection};
+use vigia_model::estimators::front::{Front, Projection};
 use vigia_model::estimators::table::Table;
 
 use super::EstimatorError;
@@ -29,8 +29,8 @@ pub fn scaler(moments: &Moments, floor: f32) -> Result<Front, EstimatorError> {
         let mean = sum / rows;
         let square = squares / rows;
         let variance = square - mean * mean;
-        // Below this, the difference is rounding.
-        let deviation = if variance > 16.0 * f64::EPSILON * square {
+        // Below this, the difference is rounding: each row adds some to the sums.
+        let deviation = if variance > rows.max(16.0) * f64::EPSILON * square {
             variance.sqrt()
         } else if floor > 0.0 {
             0.0
@@ -38,8 +38,8 @@ pub fn scaler(moments: &Moments, floor: f32) -> Result<Front, EstimatorError> {
             1.0
         };
         (
-            (mean as f32).clamp(-LIMIT, LIMIT),
-            (deviation as f32).max(floor).clamp(1.0 / LIMIT, LIMIT),
+            mean as f32,
+            (deviation as f32).max(floor).clamp(f32::MIN_POSITIVE, f32::MAX),
         )
     });
     let (mean, scale) = columns.unzip();
@@ -136,5 +136,19 @@ impl Components {
     /// The first `count` components, or as many as there are.
     pub fn table(&self, width: usize, count: usize) -> Table {
         Table::new(width, self.axes.iter().take(count).flatten().copied().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_never_changes_is_known_as_such_however_many_rows_there_are() {
+        for value in [0.1f32, 7.7, 3.3e5] {
+            let mut moments = Moments::new(1);
+            (0..200_000).for_each(|_| moments.add(&[value]).expect("finite"));
+            assert_eq!(scaler(&moments, 0.0).expect("rows").scale, [1.0], "{value}");
+        }
     }
 }
