@@ -1,16 +1,21 @@
-//! Gaussian mixtures by expectation and maximisation (Dempster, Laird and Rubin, J. R. Stat. Soc. B 39, 1977) from
-//! k-means' clusters, with the number of components by cross-validated likelihood.
+//! Gaussian mixtures by expectation and maximisation (Dempster, Laird and Rubin, J. R. Stat. Soc. B 39, 1977), with the
+//! number of components by cross-validated likelihood.
+//!
+//! It climbs from k-means' clusters, or from where a few rounds lead higher from rows that were drawn (Biernacki, Celeux and
+//! Govaert, Comput. Stat. Data Anal. 41, 2003): of rows with long tails k-means makes a few clusters of one row each.
 //!
 //! Own code, in f64: aprender's breaks at 32 dimensions. Each covariance is held above `regular` on its diagonal,
 //! which is also what makes features that never vary harmless.
 
 use nalgebra::{Cholesky, DMatrix};
 use vigia_model::estimators::gaussian::{Component, GaussianMixture, MAX_COMPONENTS, MAX_FACTOR};
+use vigia_model::estimators::kmeans::KMeans;
 use vigia_model::estimators::table::Table;
 
 use super::EstimatorError;
 use super::folds::folds;
 use super::kmeans::{self, subsample};
+use crate::forest::Draw;
 
 /// Most components that [`best`] tries.
 const TRIED: usize = 4;
@@ -25,6 +30,8 @@ const ROUNDS: usize = 200;
 const GAIN: f64 = 1e-6;
 /// Rounds that are enough for a choice.
 const FEW_ROUNDS: usize = 30;
+/// Starts from rows that were drawn.
+const DRAWN: usize = 6;
 /// Rows a component must have for more of them to be tried.
 const LEAST_ROWS: usize = 10;
 
@@ -38,7 +45,26 @@ pub fn fit(
     regular: f64,
     seed: u64,
 ) -> Result<(GaussianMixture, f64), EstimatorError> {
-    climb(rows, k, regular, seed, ROUNDS)
+    let (labels, k) = clustered(rows, k, seed)?;
+    let start = |labels: &[usize]| climb(rows, labelled(rows, labels, k, regular)?, regular, FEW_ROUNDS);
+    let mut best = start(&labels)?;
+    let mut draw = Draw::new(seed, 1 << 51);
+    for _ in 0..if k > 1 { DRAWN } else { 0 } {
+        let drawn = draw.sample(rows.len(), k);
+        let centres = drawn.iter().flat_map(|&i| rows.row(i as usize)).copied();
+        let near = KMeans {
+            centres: Table::new(rows.width(), centres.collect()),
+        };
+        let labels: Vec<usize> = rows.rows().map(|row| near.nearest(row).0).collect();
+        // A start that leads nowhere is none.
+        if let Ok(found) = start(&labels)
+            && found.1 > best.1
+        {
+            best = found;
+        }
+    }
+    let (parts, likelihood) = climb(rows, best.0, regular, ROUNDS)?;
+    Ok((mixture(parts), likelihood))
 }
 
 /// The number of components with the largest likelihood of rows that were not fitted to, the mixture of so many, and
@@ -74,7 +100,15 @@ fn cross_validated(rows: &Table, k: usize, regular: f64, seed: u64) -> Result<f6
         if train.len() < 2 {
             continue;
         }
-        let (mixture, _) = climb(&pick(&train), k, regular, seed, FEW_ROUNDS)?;
+        let train = pick(&train);
+        let (labels, k) = clustered(&train, k, seed)?;
+        let (parts, _) = climb(
+            &train,
+            labelled(&train, &labels, k, regular)?,
+            regular,
+            FEW_ROUNDS,
+        )?;
+        let mixture = mixture(parts);
         sum += pick(&test)
             .rows()
             .map(|row| f64::from(mixture.log_density(row, &mut [])))
@@ -92,13 +126,8 @@ struct Part {
     log_det: f64,
 }
 
-fn climb(
-    rows: &Table,
-    k: usize,
-    regular: f64,
-    seed: u64,
-    rounds: usize,
-) -> Result<(GaussianMixture, f64), EstimatorError> {
+/// The cluster of each row, and how many there are.
+fn clustered(rows: &Table, k: usize, seed: u64) -> Result<(Vec<usize>, usize), EstimatorError> {
     if !(1..=MAX_COMPONENTS).contains(&k) {
         return Err(EstimatorError::Setting(
             "gaussian-mixture: the number of components must be between 1 and 16",
@@ -106,22 +135,41 @@ fn climb(
     }
     let found = kmeans::fit(rows, k.max(2), seed)?;
     let k = k.min(found.model.centres.len());
+    Ok((found.labels.iter().map(|&label| label.min(k - 1)).collect(), k))
+}
+
+/// The components whose rows are those of each label.
+fn labelled(rows: &Table, labels: &[usize], k: usize, regular: f64) -> Result<Vec<Part>, EstimatorError> {
     let mut shares = vec![0.0; rows.len() * k];
-    let labels = found.labels.iter().map(|&label| label.min(k - 1));
     labels
+        .iter()
         .enumerate()
-        .for_each(|(i, label)| shares[i * k + label] = 1.0);
+        .for_each(|(i, &label)| shares[i * k + label] = 1.0);
+    maximised(rows, &shares, k, regular)
+}
+
+/// The components that so many rounds lead to, and the mean log-likelihood of the rows before the last of them.
+fn climb(
+    rows: &Table,
+    mut parts: Vec<Part>,
+    regular: f64,
+    rounds: usize,
+) -> Result<(Vec<Part>, f64), EstimatorError> {
+    let mut shares = vec![0.0; rows.len() * parts.len()];
     let mut before = f64::NEG_INFINITY;
-    let mut parts = maximised(rows, &shares, k, regular)?;
     for _ in 0..rounds {
         let now = expected(rows, &parts, &mut shares);
-        if now - before < GAIN {
-            before = now;
+        let gained = now - before;
+        before = now;
+        if gained < GAIN {
             break;
         }
-        before = now;
-        parts = maximised(rows, &shares, k, regular)?;
+        parts = maximised(rows, &shares, parts.len(), regular)?;
     }
+    Ok((parts, before))
+}
+
+fn mixture(parts: Vec<Part>) -> GaussianMixture {
     let component = |part: Part| Component {
         log_weight: (part.weight.ln() as f32).clamp(-1e3, 0.0),
         mean: part.mean.iter().map(|&x| x as f32).collect(),
@@ -131,8 +179,9 @@ fn climb(
             .map(|&x| (x as f32).clamp(-MAX_FACTOR, MAX_FACTOR))
             .collect(),
     };
-    let components = parts.into_iter().map(component).collect();
-    Ok((GaussianMixture { components }, before))
+    GaussianMixture {
+        components: parts.into_iter().map(component).collect(),
+    }
 }
 
 /// Each row's share in each component, and the mean log-likelihood.
