@@ -23,18 +23,21 @@ const RATES: (f64, f64) = (2e-2, 1e-3);
 /// Adam's decay of the mean and of the square of gradients, and what keeps it from dividing by nothing.
 const DECAY: (f64, f64) = (0.9, 0.999);
 const LEAST: f64 = 1e-8;
-/// Widest hidden layer.
+/// Widest hidden layer, and the narrowest beside an autoencoder's waist.
 const HIDDEN: usize = 32;
+const NARROWEST: usize = 8;
 
-/// An autoencoder with three hidden layers: half as wide as the rows, a quarter, and half again.
+/// An autoencoder with three hidden layers: half as wide as the rows, a quarter, and half again; but not so narrow that
+/// units which rest for all rows leave nothing through.
 ///
 /// # Errors
 /// No rows, or a training that does not converge.
 pub fn autoencoder(rows: &Table, seed: u64) -> Result<Mlp, EstimatorError> {
     let width = rows.width();
-    let hidden = (width / 2).clamp(2, HIDDEN);
+    let hidden = (width / 2).clamp(NARROWEST, HIDDEN);
+    let waist = (width / 4).clamp(if width < 6 { 2 } else { 3 }, HIDDEN / 2);
     let target = Target::Reconstruction;
-    train(&[width, hidden, hidden / 2, hidden, width], rows, &target, seed)
+    train(&[width, hidden, waist, hidden, width], rows, &target, seed)
 }
 
 /// A classifier with one hidden layer.
@@ -45,7 +48,7 @@ pub fn classifier(rows: &Table, classes: &[u8], seed: u64) -> Result<Mlp, Estima
     if classes.len() != rows.len() || classes.iter().any(|&c| usize::from(c) >= CLASSES) {
         return Err(EstimatorError::Shape("mlp-classifier"));
     }
-    let hidden = rows.width().clamp(8, HIDDEN);
+    let hidden = rows.width().clamp(NARROWEST, HIDDEN);
     let target = Target::Classes(classes);
     train(&[rows.width(), hidden, CLASSES], rows, &target, seed)
 }
