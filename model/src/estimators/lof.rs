@@ -10,7 +10,7 @@ use crate::pipeline::EstimatorKind;
 use serde::{Deserialize, Serialize};
 
 /// Most vectors remembered: all are looked at for each score.
-pub const MAX_POINTS: usize = 512;
+pub const MAX_POINTS: usize = 2_048;
 /// Most neighbours.
 pub const MAX_NEIGHBOURS: usize = 32;
 

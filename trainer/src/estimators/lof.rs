@@ -34,8 +34,10 @@ pub fn fit(rows: &Table, neighbours: usize, smoothing: f32, seed: u64) -> Result
                 .filter(|&j| j != i)
                 .map(|j| (squared_distance(points.row(i), points.row(j)).sqrt(), j))
                 .collect();
-            others.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+            let order = |a: &(f32, usize), b: &(f32, usize)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
+            others.select_nth_unstable_by(count - 1, order);
             others.truncate(count);
+            others.sort_unstable_by(order);
             others
         })
         .collect();
