@@ -14,7 +14,7 @@ pub const MAX_TREES: usize = 512;
 /// Most nodes of all trees.
 pub const MAX_NODES: usize = 1 << 18;
 /// Most splits between a root and a leaf.
-pub const MAX_DEPTH: u8 = 24;
+pub const MAX_DEPTH: u8 = 64;
 
 /// A place in a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -111,7 +111,7 @@ impl Scorer for ClassTrees {
                         )?;
                         depth[child] = depth[child].max(depth[at] + 1);
                     }
-                    refuse(depth[at] < MAX_DEPTH, "a leaf lies deeper than 24 splits")?;
+                    refuse(depth[at] < MAX_DEPTH, "a leaf lies deeper than 64 splits")?;
                 }
                 TreeNode::Leaf(shares) => {
                     let inside = shares.iter().all(|s| (0.0..=1.0).contains(s));

@@ -5,6 +5,7 @@
 use vigia_model::deviation::{FLOOR, Moments};
 use vigia_model::estimators::reconstruction::Reconstruction;
 use vigia_model::estimators::table::Table;
+use vigia_model::estimators::trees::MAX_DEPTH;
 use vigia_model::estimators::vector::{Staged, VectorEstimator};
 use vigia_model::estimators::zscore::ZScore;
 use vigia_model::pipeline::EstimatorKind;
@@ -23,10 +24,11 @@ const REGULAR: f64 = 0.05;
 /// an idle container are often the same to the last call.
 const NEIGHBOURS: usize = 20;
 const SMOOTHING: f32 = 0.1;
-/// Trees of the random forest, their depth, and windows of a leaf.
+/// Trees of the random forest, their depth, and windows of a leaf. Split by split a tree takes off those that show one
+/// call more than is normal; that rates do not go together only shows in what is left, far down.
 const TREES: u32 = 100;
-const DEPTH: u8 = 10;
-const LEAF: usize = 3;
+const DEPTH: u8 = MAX_DEPTH;
+const LEAF: usize = 5;
 /// Fewest windows that anything is learnt from.
 const LEAST: usize = 2;
 
