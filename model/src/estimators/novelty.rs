@@ -220,5 +220,41 @@ mod tests {
             prop_assert!(restless.p_value(1.0) >= calm.p_value(1.0));
             prop_assert!(restless.p_value(kinds as f32) <= restless.p_value(1.0));
         }
+
+        #[test]
+        fn a_score_is_the_number_of_kinds_that_are_new_however_often_they_come(
+            seen in prop::collection::vec(0u64..3, 60),
+            window in prop::collection::vec(prop_oneof![Just(0f32), 0.1f32..12.0], 60),
+            by in 0.1f32..9.0,
+        ) {
+            let width = Schema::syscalls_v1().width();
+            let mut sums = Moments::new(width);
+            sums.rows = 100;
+            sums.present[..60].copy_from_slice(&seen);
+            let novelty = Novelty::learn(Schema::syscalls_v1(), &sums, std::iter::empty());
+            let new = seen.iter().zip(&window).filter(|(seen, x)| **seen == 0 && **x > 0.0).count();
+            let mut vector = vec![0.0; width];
+            vector[..60].copy_from_slice(&window);
+            prop_assert_eq!(novelty.score(&vector), new as f32);
+            vector.iter_mut().for_each(|x| *x *= by);
+            prop_assert_eq!(novelty.score(&vector), new as f32);
+        }
+
+        #[test]
+        fn the_longer_nothing_was_new_the_odder_it_is(windows in 1u64..100_000, more in 1u64..100_000, kinds in 1u32..20) {
+            let p = |windows| of(&[1], windows).calibrate(&[0.0; 50]).expect("enough").p_value(kinds as f32);
+            prop_assert!(p(windows + more) < p(windows));
+        }
+
+        #[test]
+        fn the_order_of_windows_does_not_matter(
+            mut alone in prop::collection::vec(0u64..9, 1..40),
+            mut held_out in prop::collection::vec((0u32..9).prop_map(|n| n as f32), 20..60),
+        ) {
+            let before = of(&alone, 500).calibrate(&held_out);
+            alone.reverse();
+            held_out.reverse();
+            prop_assert_eq!(of(&alone, 500).calibrate(&held_out), before);
+        }
     }
 }

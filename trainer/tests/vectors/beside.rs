@@ -26,7 +26,7 @@ fn order(random: &mut Random, step: usize) -> Vec<Gram> {
 }
 
 /// Windows of one container at rates that go up and down, each with its sequences and the windows before.
-fn windows(count: usize, seed: u64) -> Rows {
+pub fn windows(count: usize, seed: u64) -> Rows {
     let schema = Schema::syscalls_v1();
     let (mut random, mut rows, mut past) = (Random(seed), Rows::new(schema), Vec::new());
     for i in 0..count + MAX_PAST {
@@ -67,7 +67,20 @@ fn params(estimators: &[EstimatorKind]) -> Params {
 }
 
 fn train(estimators: &[EstimatorKind], rows: &Rows, holdout: &Rows) -> Result<Pipeline, FitError> {
-    let params = params(estimators);
+    trained(estimators, None, rows, holdout)
+}
+
+/// A model as a node reads it, with so many principal components in front.
+pub fn trained(
+    estimators: &[EstimatorKind],
+    components: Option<u32>,
+    rows: &Rows,
+    holdout: &Rows,
+) -> Result<Pipeline, FitError> {
+    let params = Params {
+        components,
+        ..params(estimators)
+    };
     let part = fit::fit(rows, &params, 0)?;
     let trained = fit::combine(vec![part], &params, holdout)?;
     let opened = artifact::open_unsigned(&trained.artifact, Task::Anomaly).expect("opens");

@@ -1,8 +1,8 @@
 //! Forecasts of rates beside statsmodels' on the same series. Tolerances are relative, or absolute below 1.
 
-use crate::support::{Random, answers, assert_close, numbers};
+use crate::support::{MADE, Random, answers, assert_close, numbers};
 use vigia_model::context::MAX_PAST;
-use vigia_model::estimators::rate::{Ets, Forecast};
+use vigia_model::estimators::rate::{Arima, Ets, Forecast};
 use vigia_model::estimators::table::Table;
 use vigia_trainer::estimators::EstimatorError;
 use vigia_trainer::estimators::rate::{EXAMPLE, LEAST, arima, ets, regression};
@@ -45,7 +45,7 @@ fn of(parameters: &[f64]) -> Forecast {
 
 #[test]
 fn smoothing_with_given_parameters_forecasts_the_same() {
-    let (series, answers) = (series(4, 800), &answers()["ets"]);
+    let (series, answers) = (series(MADE.seed(4), 800), &answers()["ets"]);
     let forecasts = answers["forecasts"].as_array().expect("lists");
     for (given, theirs) in answers["given"].as_array().expect("lists").iter().zip(forecasts) {
         let forecast = of(&numbers(given));
@@ -61,7 +61,7 @@ fn smoothing_with_given_parameters_forecasts_the_same() {
 
 #[test]
 fn smoothing_fitted_here_errs_no_more_than_smoothing_fitted_there() {
-    let examples = examples(&series(4, 800));
+    let examples = examples(&series(MADE.seed(4), 800));
     let theirs = of(&numbers(&answers()["ets"]["fitted"]));
     let ours = Forecast::Ets(ets(&examples).expect("fits"));
     let (ours, theirs) = (loss(&ours, &examples), loss(&theirs, &examples));
@@ -70,7 +70,7 @@ fn smoothing_fitted_here_errs_no_more_than_smoothing_fitted_there() {
 
 #[test]
 fn regressions_on_rates_and_on_changes_have_the_same_weights() {
-    let examples = examples(&series(4, 800));
+    let examples = examples(&series(MADE.seed(4), 800));
     for (name, differenced, lags) in [("rates", false, 3), ("changes", true, 2)] {
         let model = regression(&examples, differenced, lags).expect("fits");
         let ours: Vec<f64> = std::iter::once(model.constant)
@@ -94,6 +94,41 @@ fn forecasts_of_what_returns_to_a_level_are_better_than_the_last_value() {
     let regressed = Forecast::Arima(arima(&past).expect("fits"));
     assert!(loss(&smoothed, &next) < 0.95 * last);
     assert!(loss(&regressed, &next) < 0.95 * last);
+}
+
+#[test]
+fn what_depends_on_nothing_before_is_forecast_as_its_mean_however_busy_it_is() {
+    let mut random = Random(8);
+    let busy: Vec<f32> = (0..600).map(|_| (14.0 + 0.3 * random.normal()) as f32).collect();
+    let examples = examples(&busy);
+    let model = arima(&examples).expect("fits");
+    let mean = Forecast::Arima(Arima {
+        differenced: false,
+        constant: 14.0,
+        weights: vec![],
+    });
+    assert!(loss(&Forecast::Arima(model.clone()), &examples) <= loss(&mean, &examples));
+    assert!(!model.differenced && model.check().is_ok(), "{model:?}");
+}
+
+#[test]
+fn rates_that_wander_are_forecast_by_their_changes() {
+    let wander = |seed, start: f64, count: usize| -> Vec<f32> {
+        let (mut random, mut rate) = (Random(seed), start);
+        let mut next = || {
+            rate += 0.02 * random.normal();
+            rate as f32
+        };
+        (0..count).map(|_| next()).collect()
+    };
+    let by_changes = (0..20).filter(|&seed| {
+        let model = arima(&examples(&wander(seed, 6.0, 200))).expect("fits");
+        model.differenced
+    });
+    // Levels look better by chance in one of twenty.
+    assert!(by_changes.count() >= 17);
+    // And what returns to a level is known to.
+    assert!(!arima(&examples(&series(5, 400))).expect("fits").differenced);
 }
 
 #[test]

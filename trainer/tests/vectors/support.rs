@@ -1,15 +1,32 @@
 //! Rows that `fixtures/make.py` makes too, and its answers.
 
+use serde::Deserialize;
 use serde_json::Value;
+use std::sync::LazyLock;
 use vigia_model::deviation::Moments;
 use vigia_model::estimators::table::Table;
 use vigia_model::pipeline::EstimatorKind;
 use vigia_trainer::estimators::EstimatorError;
 use vigia_trainer::estimators::vectors::{Fitted, Settings, fit};
 
-pub const ROWS: usize = 300;
-pub const WIDTH: usize = 12;
-pub const CLUSTERS: usize = 4;
+/// What `make.py` made rows by.
+#[derive(Deserialize)]
+pub struct Made {
+    seed: u64,
+    pub rows: usize,
+    pub width: usize,
+    pub clusters: usize,
+}
+
+impl Made {
+    /// The seed of its `n`th generator.
+    pub const fn seed(&self, n: u64) -> u64 {
+        100 * self.seed + n
+    }
+}
+
+pub static MADE: LazyLock<Made> =
+    LazyLock::new(|| serde_json::from_value(answers()["made"].take()).expect("what rows were made by"));
 
 /// The generator of `make.py`.
 pub struct Random(pub u64);
@@ -47,8 +64,8 @@ pub fn blobs(seed: u64, rows: usize, width: usize, k: usize, apart: f64) -> Vec<
 
 /// The rows that `make.py` trains on, and its probes.
 pub fn train_and_probes() -> (Table, Vec<Vec<f32>>) {
-    let mut data = blobs(1, ROWS + 40, WIDTH, CLUSTERS, 3.0);
-    let mut probes = data.split_off(ROWS);
+    let mut data = blobs(MADE.seed(1), MADE.rows + 40, MADE.width, MADE.clusters, 3.0);
+    let mut probes = data.split_off(MADE.rows);
     for (i, probe) in probes.iter_mut().step_by(4).enumerate() {
         let by = 1.0 + 3.0 * i as f64 / 9.0;
         for (j, x) in probe.iter_mut().enumerate() {
@@ -92,7 +109,9 @@ pub fn is_slow(kind: EstimatorKind) -> bool {
 }
 
 pub fn answers() -> Value {
-    serde_json::from_str(include_str!("../fixtures/vectors.json")).expect("JSON")
+    // Read when it runs, so that answers on other data need no build.
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/vectors.json");
+    serde_json::from_slice(&std::fs::read(path).expect("a fixture")).expect("JSON")
 }
 
 pub fn numbers(value: &Value) -> Vec<f64> {
