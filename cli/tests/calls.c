@@ -116,6 +116,7 @@ static void descriptors(void) {
   CALL(fcntl, m, 1234, 5L);
   CALL(fcntl, m, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW);
   CALL(fcntl, m, F_GET_SEALS);
+  CALL(fcntl, m, F_GETFL);
   struct pollfd pf[3] = {{q[0], POLLIN | POLLPRI, 0}, {q[1], POLLOUT, 0}, {-1, 0, 0}};
   CALL(poll, pf, 3, 0);
   CALL(poll, pf, 1, 1);

@@ -245,6 +245,23 @@ fn calls_of_32_bits_are_told_by_their_native_names() {
 
 #[cfg(target_arch = "x86_64")]
 #[test]
+fn calls_of_32_bits_show_what_is_the_same_in_both() {
+    // access, and mmap by a structure of its arguments.
+    let (_folder, program) = compiled(
+        "#include <sys/mman.h>\n#include <string.h>\n\
+         static int call(int n, void *a, int b) { int r; __asm__ volatile(\"int $0x80\" : \"=a\"(r) : \"a\"(n), \"b\"(a), \
+         \"c\"(b) : \"memory\"); return r; }\n\
+         int main(void) { char *low = mmap(0, 4096, 3, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0); \
+         strcpy(low, \"/no/file\"); call(33, low, 4); memset(low, 0, 24); call(90, low, 0); return 0; }",
+    );
+    let (_, lines) = lines_of(&["--", &program]);
+    let starts = |words: &str| lines.iter().any(|line| line.starts_with(words));
+    assert!(starts("access@ia32(\"/no/file\", R_OK) "), "{lines:#?}");
+    assert!(starts("mmap@ia32(0x4"), "{lines:#?}");
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
 fn calls_of_32_bits_are_counted_where_a_filter_has_the_native_ones() {
     // getpid; and connect by socketcall, which from a 64-bit program fails for its address.
     let (_folder, program) = compiled(

@@ -18,13 +18,13 @@ use signature::{Arg, Ret, Signature};
 use vigia_model::syscalls::Arch;
 
 fn signature(call: &Call) -> Signature {
-    // Numbers as they are, where structures have another layout: by a name that is no call's.
-    let name = if call.is_compat() {
-        call.name()
+    let name = name_of(Arch::NATIVE, call.nr());
+    let native = signature::of(&name, &call.args);
+    if call.is_compat() {
+        native.in_32_bits(&name)
     } else {
-        name_of(Arch::NATIVE, call.nr())
-    };
-    signature::of(&name, &call.args)
+        native
+    }
 }
 
 /// How many arguments are shown.

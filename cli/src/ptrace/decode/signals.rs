@@ -94,7 +94,9 @@ pub fn describe(info: &libc::siginfo_t) -> String {
         // SAFETY: as above.
         let (user, system) = unsafe { (info.si_utime(), info.si_stime()) };
         return format!(
-            "{{{head}, si_pid={pid}, si_uid={uid}, si_status={status}, si_utime={user}, si_stime={system}}}"
+            "{{{head}, si_pid={pid}, si_uid={uid}, si_status={status}, si_utime={}, si_stime={}}}",
+            ticks(user),
+            ticks(system)
         );
     }
     let queued = || {
@@ -130,6 +132,14 @@ pub fn describe(info: &libc::siginfo_t) -> String {
         return format!("{{{head}, {sender}}}");
     }
     format!("{{{head}}}")
+}
+
+/// Time that was used, in the hundredths of seconds in which the kernel tells it.
+pub fn ticks(ticks: i64) -> String {
+    if ticks == 0 {
+        return "0".to_owned();
+    }
+    format!("{ticks} /* {:.2} s */", ticks as f64 / 100.0)
 }
 
 /// Which call a filter has refused, and where it was made.
@@ -206,5 +216,6 @@ mod tests {
         );
         assert_eq!([0, -1, 900].map(name), ["0", "-1", "900"]);
         assert_eq!(code(libc::SIGSEGV, 1), "SEGV_MAPERR");
+        assert_eq!([0, 9].map(ticks), ["0", "9 /* 0.09 s */"]);
     }
 }

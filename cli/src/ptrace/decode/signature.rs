@@ -76,6 +76,31 @@ impl Arg {
     }
 }
 
+impl Arg {
+    /// Whether it is the same in 32 bits as in 64.
+    fn is_alike(&self) -> bool {
+        matches!(
+            self,
+            Int | Unsigned
+                | Size
+                | Hex
+                | Pointer
+                | PointerOut
+                | Fd
+                | DirFd
+                | Path
+                | PathOut
+                | In(_)
+                | Out
+                | Mode
+                | Bits(_)
+                | BitsOr(..)
+                | One(_)
+                | Word(_)
+        )
+    }
+}
+
 /// How a result is shown.
 #[derive(Debug, Clone, Copy)]
 pub enum Ret {
@@ -94,6 +119,27 @@ pub enum Ret {
 pub struct Signature {
     pub args: &'static [Arg],
     pub ret: Ret,
+}
+
+impl Signature {
+    /// The same call by the ABI of 32 bits: as it is where nothing but numbers, texts and bytes are passed. Structures have
+    /// another layout there, numbers of 64 bits are two, and some calls take their arguments in another way.
+    pub fn in_32_bits(self, name: &str) -> Self {
+        const REGISTERS: &[Arg] = &[Hex; 6];
+        let is_other = ["mmap", "socket", "truncate", "ftruncate", "shmat", "semctl"].contains(&name);
+        if self.args.iter().all(|arg| arg.is_alike()) && !is_other {
+            return self;
+        }
+        let count = if is_other {
+            REGISTERS.len()
+        } else {
+            self.args.len()
+        };
+        Self {
+            args: &REGISTERS[..count],
+            ret: Ret::Decimal,
+        }
+    }
 }
 
 /// The signature of a call; `values` decide where a call has several. Of one that is not known every register is shown.

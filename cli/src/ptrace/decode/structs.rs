@@ -716,7 +716,8 @@ pub fn machine(address: u64, memory: Memory) -> String {
 /// struct tms.
 pub fn ticks(address: u64, memory: Memory) -> String {
     match memory.words::<4>(address) {
-        Some([user, system, users, systems]) => {
+        Some(words) => {
+            let [user, system, users, systems] = words.map(|word| signals::ticks(word.cast_signed()));
             format!("{{tms_utime={user}, tms_stime={system}, tms_cutime={users}, tms_cstime={systems}}}")
         }
         None => pointer(address),
