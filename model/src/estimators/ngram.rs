@@ -185,6 +185,13 @@ impl NgramModel {
         -p.clamp(f64::MIN_POSITIVE, 1.0).ln()
     }
 
+    /// Fingerprint of the n-gram of full length that ends in `call`. None where the sequence is shorter.
+    pub fn longest(&self, history: &History, call: Call) -> Option<u64> {
+        let earlier = history.latest_first().get(..self.order.max(1) as usize - 1)?;
+        let context = earlier.iter().fold(EMPTY, |key, &c| further(key, c));
+        Some(followed(context, call))
+    }
+
     /// STIDE: whether the last `window` − 1 calls and `call` were never seen together in training. None
     /// where the sequence or the model's order is shorter than the window.
     pub fn unseen(&self, history: &History, call: Call, window: usize) -> Option<bool> {

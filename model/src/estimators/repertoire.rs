@@ -2,8 +2,9 @@
 //!
 //! A program does a whole job: the calls of its start, its work and its end come together. Something that runs
 //! inside a process, or drives one, makes calls that are ordinary one by one in a combination that no normal
-//! run of a program has. The distance is 1 − |A ∩ B| / √(|A| |B|) (cosine of the sets' indicators; Ochiai, 1957)
-//! to the nearest B, in [0, 1].
+//! run of a program has. The distance is 1 − w(A ∩ B) / √(w(A) w(B)) (cosine of the sets' indicators; Ochiai, 1957)
+//! to the nearest B, in [0, 1]. A set's weight w is the sum over its calls of how rare they are in training's runs
+//! (inverse document frequency; Spärck Jones, 1972): what all programs call tells little.
 
 use super::ngram::Call;
 use super::{Refused, rule};
@@ -38,13 +39,19 @@ impl CallSet {
         self.len() == 0
     }
 
-    /// How many calls both hold.
-    pub fn common(&self, other: &Self) -> u32 {
-        self.0
-            .iter()
-            .zip(&other.0)
-            .map(|(a, b)| (a & b).count_ones())
-            .sum()
+    /// The calls that both hold.
+    #[must_use]
+    pub fn common(&self, other: &Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] & other.0[i]))
+    }
+
+    /// The calls, ascending.
+    pub fn calls(&self) -> impl Iterator<Item = usize> {
+        self.0.iter().enumerate().flat_map(|(at, &word)| {
+            (0..64)
+                .filter(move |bit| word >> bit & 1 == 1)
+                .map(move |bit| at * 64 + bit)
+        })
     }
 }
 
@@ -59,11 +66,14 @@ impl FromIterator<Call> for CallSet {
 }
 
 /// The sets of calls of normal runs, each once.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Repertoire {
     /// The sets, none empty.
     #[serde(deserialize_with = "bounded::list::<_, _, MAX_SETS>")]
     pub sets: Vec<CallSet>,
+    /// Weight of each call of [`CALLS`], above 0.
+    #[serde(deserialize_with = "bounded::list::<_, _, CALLS>")]
+    pub weights: Vec<f64>,
 }
 
 impl Repertoire {
@@ -73,7 +83,17 @@ impl Repertoire {
     /// The first rule broken.
     pub fn check(&self) -> Result<(), Refused> {
         rule((1..=MAX_SETS).contains(&self.sets.len()), NAME, "1 to 65536 sets")?;
-        rule(self.sets.iter().all(|s| !s.is_empty()), NAME, "no set is empty")
+        rule(self.sets.iter().all(|s| !s.is_empty()), NAME, "no set is empty")?;
+        let weights = self.weights.iter().all(|w| w.is_finite() && *w > 0.0);
+        rule(
+            self.weights.len() == CALLS && weights,
+            NAME,
+            "a weight above 0 for each of 512 calls",
+        )
+    }
+
+    fn weight(&self, set: &CallSet) -> f64 {
+        set.calls().filter_map(|call| self.weights.get(call)).sum()
     }
 
     /// Distance to the nearest set, in [0, 1]; 0 for a run without calls, which says nothing.
@@ -81,12 +101,12 @@ impl Repertoire {
         if calls.is_empty() {
             return 0.0;
         }
-        let mine = f64::from(calls.len());
+        let mine = self.weight(calls);
         let nearest = self
             .sets
             .iter()
             .filter(|s| !s.is_empty())
-            .map(|s| f64::from(calls.common(s)) / (mine * f64::from(s.len())).sqrt())
+            .map(|s| self.weight(&calls.common(s)) / (mine * self.weight(s)).sqrt())
             .fold(0.0, f64::max);
         (1.0 - nearest).max(0.0)
     }
@@ -104,22 +124,54 @@ mod tests {
     fn repertoire(runs: &[Vec<Call>]) -> Repertoire {
         Repertoire {
             sets: runs.iter().map(|r| r.iter().copied().collect()).collect(),
+            weights: (0..CALLS).map(|call| 1.0 + (call % 7) as f64 / 2.0).collect(),
         }
     }
 
     #[test]
     fn cosine_by_hand() {
-        let r = repertoire(&[vec![1, 2, 3, 4]]);
+        let mut r = repertoire(&[vec![1, 2, 3, 4]]);
         let half: CallSet = [1, 2].into_iter().collect();
+        // Weights of 1.5, 2, 2.5 and 3.
+        assert!((r.distance(&half) - (1.0 - 3.5 / (3.5 * 9f64).sqrt())).abs() < 1e-12);
+        r.weights = vec![1.0; CALLS];
         assert!((r.distance(&half) - (1.0 - 2.0 / 8f64.sqrt())).abs() < 1e-12);
-        assert!(Repertoire { sets: vec![] }.check().is_err());
-        assert!(
+        assert_eq!(r.check(), Ok(()));
+    }
+
+    #[test]
+    fn damaged_sets_and_weights_are_refused() {
+        let good = repertoire(&[vec![1, 2]]);
+        for bad in [
             Repertoire {
-                sets: vec![CallSet::default()]
-            }
-            .check()
-            .is_err()
-        );
+                sets: vec![],
+                ..good.clone()
+            },
+            Repertoire {
+                sets: vec![CallSet::default()],
+                ..good.clone()
+            },
+            Repertoire {
+                weights: vec![1.0; CALLS - 1],
+                ..good.clone()
+            },
+            Repertoire {
+                weights: vec![0.0; CALLS],
+                ..good.clone()
+            },
+            Repertoire {
+                weights: vec![f64::NAN; CALLS],
+                ..good
+            },
+        ] {
+            assert!(bad.check().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_set_gives_its_calls_back() {
+        let set: CallSet = [511, 0, 63, 64, 900].into_iter().collect();
+        assert_eq!(set.calls().collect::<Vec<_>>(), [0, 63, 64, 511]);
     }
 
     proptest! {

@@ -1,9 +1,15 @@
 //! The two views of a run of system calls as one estimator: their order (n-gram model) and their repertoire.
 //!
 //! Each view's score of a run is put on the scale that it has on normal runs that its model was not fitted to
-//! (mean and standard deviation over contiguous folds of the training runs), and the two are added. The views
+//! (mean and standard deviation over contiguous folds of the training runs), and the two are added, each by its
+//! inverse hyperbolic sine: beyond some deviations a view says no more than "odd", however far it is. The views
 //! fail on different runs: a program never seen before surprises the n-gram model, whatever it does; a run of
 //! calls that are all ordinary shows in its order.
+//!
+//! A run repeats itself: a loop that training never saw surprises once, and is the run's own custom from then on. So an
+//! n-gram of full length counts the first time that the run makes it.
+
+use std::collections::HashSet;
 
 use super::ngram::{Call, History, NgramModel};
 use super::repertoire::{CallSet, Repertoire};
@@ -11,6 +17,8 @@ use super::{Refused, rule};
 use serde::{Deserialize, Serialize};
 
 const NAME: &str = "sequence model";
+/// Most n-grams of a run that are remembered; what comes after them counts each time.
+const REMEMBERED: usize = 1 << 16;
 
 /// Where normal runs lie on a view's scale.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -43,23 +51,25 @@ pub struct SequenceModel {
     pub ngram: NgramModel,
     /// The view on the set of calls.
     pub repertoire: Repertoire,
-    /// Mean surprise a call, in nats, of normal runs.
+    /// Surprise of what is new to the run, in nats a call of the run, of normal runs.
     pub surprise: Scale,
     /// Distance to the nearest repertoire of normal runs.
     pub distance: Scale,
 }
 
-/// What is remembered of one run; of fixed size, however long the run is.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+/// What is remembered of one run; bounded, however long the run is.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Run {
     history: History,
     calls: CallSet,
+    /// Fingerprints of the n-grams of full length that it made.
+    made: HashSet<u64>,
     surprise: f64,
     len: u64,
 }
 
 impl Run {
-    /// Mean surprise a call in nats; 0 for a run without calls.
+    /// Surprise of what was new to the run, in nats a call of it; 0 for a run without calls.
     pub fn mean_surprise(&self) -> f64 {
         if self.len == 0 {
             0.0
@@ -96,9 +106,18 @@ impl SequenceModel {
         self.distance.check()
     }
 
-    /// Adds a call to a run; its surprise in nats.
+    /// Adds a call to a run; its surprise in nats, 0 where the run made the same n-gram before.
     pub fn push(&self, run: &mut Run, call: Call) -> f64 {
-        let surprise = self.ngram.surprise(&run.history, call);
+        let is_new = match self.ngram.longest(&run.history, call) {
+            Some(gram) if run.made.len() < REMEMBERED => run.made.insert(gram),
+            Some(gram) => !run.made.contains(&gram),
+            None => true,
+        };
+        let surprise = if is_new {
+            self.ngram.surprise(&run.history, call)
+        } else {
+            0.0
+        };
         run.history.push(call);
         run.calls.insert(call);
         run.surprise += surprise;
@@ -111,8 +130,13 @@ impl SequenceModel {
         if run.is_empty() {
             return 0.0;
         }
-        self.surprise.standard(run.mean_surprise())
-            + self.distance.standard(self.repertoire.distance(&run.calls))
+        let distance = self.repertoire.distance(&run.calls);
+        Self::both(&self.surprise, run.mean_surprise(), &self.distance, distance)
+    }
+
+    /// What the two views say together.
+    pub fn both(surprise: &Scale, nats: f64, distance: &Scale, apart: f64) -> f64 {
+        surprise.standard(nats).asinh() + distance.standard(apart).asinh()
     }
 
     /// The score of a whole run.

@@ -3,13 +3,13 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use vigia_model::estimators::ngram::{Call, Context, EMPTY, Gram, MAX_ORDER, NgramModel, followed, further};
-use vigia_model::estimators::repertoire::{CallSet, Repertoire};
+use vigia_model::estimators::repertoire::{CALLS, CallSet, Repertoire};
 use vigia_model::estimators::sequence::{Run, Scale, SequenceModel};
 
 use super::EstimatorError;
 
 /// Order of the n-gram model where none is asked for.
-pub const ORDER: usize = 10;
+pub const ORDER: usize = 16;
 /// Folds that the scales are measured over.
 pub const FOLDS: usize = 10;
 /// Smallest standard deviation of a view, so that runs that are all alike make a scale: a hundredth of a nat,
@@ -64,15 +64,24 @@ pub fn ngram<R: AsRef<[Call]>>(runs: &[R], order: usize) -> Result<NgramModel, E
     })
 }
 
-/// The distinct sets of calls of runs, in order.
+/// The distinct sets of calls of runs, in order, and how rare each call is: ln((n + 1) / (n of it + 1)) + 1 over n runs.
 pub fn repertoire<R: AsRef<[Call]>>(runs: &[R]) -> Repertoire {
-    let sets: BTreeSet<CallSet> = runs
+    let sets: Vec<CallSet> = runs
         .iter()
         .map(|r| r.as_ref().iter().copied().collect::<CallSet>())
         .filter(|s| !s.is_empty())
         .collect();
+    let mut with = [0u32; CALLS];
+    for call in sets.iter().flat_map(CallSet::calls) {
+        with[call] += 1;
+    }
+    let all = sets.len() as f64 + 1.0;
     Repertoire {
-        sets: sets.into_iter().collect(),
+        weights: with
+            .iter()
+            .map(|&n| (all / f64::from(n + 1)).ln() + 1.0)
+            .collect(),
+        sets: sets.into_iter().collect::<BTreeSet<_>>().into_iter().collect(),
     }
 }
 
@@ -120,7 +129,7 @@ pub fn fit<R: AsRef<[Call]>>(runs: &[R], order: usize) -> Result<Fitted, Estimat
     let held_out = surprises
         .iter()
         .zip(&distances)
-        .map(|(&s, &d)| surprise.standard(s) + distance.standard(d))
+        .map(|(&s, &d)| SequenceModel::both(&surprise, s, &distance, d))
         .collect();
     let model = SequenceModel {
         surprise,
@@ -173,8 +182,28 @@ mod tests {
             shuffled.swap(i, (i * 37 + 11) % 60);
         }
         assert!(fitted.model.score_run(&shuffled) > fitted.model.score_run(&cycle(60)) + 1.0);
-        let strange: Vec<Call> = cycle(60).iter().map(|c| c + 100).collect();
+        let strange: Vec<Call> = (100..160).collect();
         assert!(fitted.model.score_run(&strange) > fitted.model.score_run(&shuffled));
+    }
+
+    #[test]
+    fn a_loop_that_training_never_saw_surprises_once() {
+        let normal: Vec<Vec<Call>> = (0..40).map(|i| (0..50 + i).map(|c| c % 5).collect()).collect();
+        let model = fit(&normal, 6).expect("enough runs").model;
+        let surprise = |times: usize| {
+            let mut run = Run::default();
+            let odd = [4, 2, 0, 9, 1, 3, 1];
+            odd.repeat(times)
+                .iter()
+                .map(|&call| model.push(&mut run, call))
+                .sum::<f64>()
+        };
+        assert!(surprise(1) > 1.0);
+        assert!(
+            surprise(5) > surprise(1),
+            "the way from its end to its start is new, too"
+        );
+        assert_eq!(surprise(5), surprise(50));
     }
 
     #[test]
