@@ -55,6 +55,10 @@ static void files(void) {
   CALL(openat, -5, "no", O_RDWR | O_SYNC | O_ASYNC | O_DIRECT | 0x40000000);
   CALL(creat, "/no/x", 0);
   CALL(creat, "/no/x", 07777);
+  CALL(write, 99, "\1778\0209", 4);
+  CALL(msync, 8L, 4096L, MS_SYNC | MS_INVALIDATE | 8);
+  CALL(mknod, "/no/x", 0160600, 0);
+  CALL(bind, 99, b, -1);
   CALL(write, f, "hello\0\1\n\t\x80\"\\world", 20);
   CALL(lseek, f, 0, 77);
   CALL(lseek, f, 0, SEEK_SET);
@@ -160,7 +164,8 @@ static void descriptors(void) {
   CALL(sendfile, 99, 0, &o, 10L);
   CALL(splice, m, &o, q[1], 0L, 10L, SPLICE_F_MORE | SPLICE_F_NONBLOCK);
   CALL(tee, 99, p[1], 10L, SPLICE_F_NONBLOCK);
-  CALL(pidfd_open, -1, 0);
+  CALL(pidfd_open, -1, O_NONBLOCK);
+  CALL(keyctl, 0, -3L, 0L);
   CALL(pidfd_send_signal, 99, SIGTERM, 0L, 0);
   CALL(userfaultfd, O_CLOEXEC | 4);
   CALL(bpf, 0, 0L, 0);
@@ -243,7 +248,7 @@ static void processes(void) {
   CALL(delete_module, "no_such", O_NONBLOCK);
   int status;
   struct rusage ru;
-  CALL(wait4, 99999999, &status, WUNTRACED | WCONTINUED, &ru);
+  CALL(wait4, 99999999, &status, __WALL | __WNOTHREAD | WUNTRACED | WCONTINUED, &ru);
   CALL(waitid, P_ALL, 0, 0L, WEXITED, 0L);
 }
 

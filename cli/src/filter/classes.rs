@@ -37,7 +37,7 @@ pub fn members(class: &str) -> Option<&'static str> {
 }
 
 const FILE: &str = "access acct chdir chmod chown chroot creat execve execveat faccessat faccessat2 fanotify_mark \
-    fchmodat fchmodat2 fchownat file_getattr file_setattr fspick fstatat futimesat getcwd getxattr getxattrat \
+    fchmodat fchmodat2 fchownat file_getattr file_setattr fsconfig fspick fstatat futimesat getcwd getxattr getxattrat \
     inotify_add_watch lchown lgetxattr link linkat listxattr listxattrat llistxattr lremovexattr lsetxattr lstat \
     mkdir mkdirat mknod mknodat mount mount_setattr move_mount name_to_handle_at newfstatat open open_tree \
     open_tree_attr openat openat2 pivot_root quotactl readlink readlinkat removexattr removexattrat rename renameat \
@@ -50,13 +50,13 @@ const NETWORK: &str = "accept accept4 bind connect getpeername getsockname getso
 const PROCESS: &str = "clone clone3 execve execveat exit exit_group fork kill pidfd_send_signal rt_sigqueueinfo \
     rt_tgsigqueueinfo tgkill tkill vfork wait4 waitid";
 
-const MEMORY: &str = "brk get_mempolicy io_destroy io_setup madvise map_shadow_stack mbind migrate_pages mincore mlock \
+const MEMORY: &str = "brk get_mempolicy io_destroy io_setup io_uring_register madvise map_shadow_stack mbind migrate_pages mincore mlock \
     mlock2 mlockall mmap move_pages mprotect mremap mseal msync munlock munlockall munmap pkey_mprotect \
-    process_madvise process_mrelease remap_file_pages set_mempolicy set_mempolicy_home_node shmat shmdt";
+    remap_file_pages set_mempolicy set_mempolicy_home_node shmat shmdt";
 
 const IPC: &str = "msgctl msgget msgrcv msgsnd semctl semget semop semtimedop shmat shmctl shmdt shmget";
 
-const SIGNAL: &str = "kill pause pidfd_send_signal rt_sigaction rt_sigpending rt_sigprocmask rt_sigqueueinfo \
+const SIGNAL: &str = "io_uring_enter kill pause pidfd_send_signal rt_sigaction rt_sigpending rt_sigprocmask rt_sigqueueinfo \
     rt_sigreturn rt_sigsuspend rt_sigtimedwait rt_tgsigqueueinfo sigaltstack signalfd signalfd4 tgkill tkill";
 
 const DESC: &str = "bpf cachestat close close_range copy_file_range creat dup dup2 dup3 epoll_create epoll_create1 \

@@ -273,6 +273,7 @@ fn args(name: &str, values: &[u64; 6]) -> &'static [Arg] {
             1 => &[One(n::SECCOMP), Bits(n::SECCOMP_FLAGS), Given(s::filter)],
             _ => &[One(n::SECCOMP), Hex, Pointer],
         },
+        "keyctl" => keyctl(values[0] as u32),
         "mq_open" if !creates(values[1]) => &[Path, OPEN],
         "ptrace" if matches!(values[0] as u32, 16 | 17) => &[One(n::PTRACE), Int],
         "syslog" if values[1] == 0 => &[SYSLOG],
@@ -449,6 +450,23 @@ fn prctl(option: i32, second: u64) -> &'static [Arg] {
     }
 }
 const PR_SET_VMA: i32 = 0x5356_4d41;
+
+/// Keys are told by their numbers.
+fn keyctl(command: u32) -> &'static [Arg] {
+    const COMMAND: Arg = One(n::KEYCTL);
+    const KEY: Arg = Word(f::keyring);
+    match command {
+        libc::KEYCTL_GET_KEYRING_ID => &[COMMAND, KEY, Int],
+        libc::KEYCTL_JOIN_SESSION_KEYRING => &[COMMAND, Path],
+        libc::KEYCTL_REVOKE | libc::KEYCTL_CLEAR | libc::KEYCTL_INVALIDATE => &[COMMAND, KEY],
+        libc::KEYCTL_SETPERM => &[COMMAND, KEY, Hex],
+        libc::KEYCTL_LINK | libc::KEYCTL_UNLINK => &[COMMAND, KEY, KEY],
+        libc::KEYCTL_DESCRIBE | libc::KEYCTL_READ => &[COMMAND, KEY, Pointer, Size],
+        libc::KEYCTL_SEARCH => &[COMMAND, KEY, Path, Path, KEY],
+        libc::KEYCTL_SET_TIMEOUT => &[COMMAND, KEY, Unsigned],
+        _ => &[COMMAND, KEY, Hex, Hex, Hex],
+    }
+}
 
 /// Numbers of protocols are the family's own.
 fn socket(family: i32) -> &'static [Arg] {
@@ -651,9 +669,9 @@ fn descriptors(name: &str) -> Option<&'static [Arg]> {
         "timerfd_create" => &[One(n::CLOCK), Bits(n::TIMERFD)],
         "timerfd_settime" => &[Fd, Bits(n::TIMERFD_SET), Given(s::timer), Written(s::timer)],
         "timerfd_gettime" => &[Fd, Written(s::timer)],
-        "userfaultfd" => &[Word(f::descriptor)],
+        "userfaultfd" => &[Bits(n::USERFAULTFD)],
         "umask" => &[Mode],
-        "pidfd_open" => &[Int, Word(f::descriptor)],
+        "pidfd_open" => &[Int, Bits(n::PIDFD)],
         "pidfd_send_signal" => &[Fd, SIGNAL, Given(s::info), Unsigned],
         "pidfd_getfd" => &[Fd, Fd, Unsigned],
         "mq_timedsend" => &[Fd, In(2), Size, Unsigned, TIME],
@@ -875,7 +893,6 @@ fn others(name: &str) -> Option<&'static [Arg]> {
         "landlock_create_ruleset" => &[Pointer, Size, Bits(n::LANDLOCK)],
         "landlock_add_rule" => &[Fd, One(n::LANDLOCK_RULE), Pointer, Unsigned],
         "landlock_restrict_self" => &[Fd, Unsigned],
-        "keyctl" => &[One(n::KEYCTL), Word(f::keyring), Hex, Hex, Hex],
         "add_key" => &[Path, Path, In(3), Size, Word(f::keyring)],
         "request_key" => &[Path, Path, Path, Word(f::keyring)],
         "kexec_load" => &[Hex, Size, Pointer, Hex],

@@ -106,7 +106,8 @@ pub fn mode(mode: u32) -> String {
         0o060_000 => "S_IFBLK|",
         0o010_000 => "S_IFIFO|",
         0o140_000 => "S_IFSOCK|",
-        _ => "",
+        0 => "",
+        _ => return octal(mode.into()),
     };
     let mut text = kind.to_owned();
     for (bit, name) in [(0o4000, "S_ISUID|"), (0o2000, "S_ISGID|"), (0o1000, "S_ISVTX|")] {
@@ -280,7 +281,13 @@ fn dated(text: String, date: Option<String>) -> String {
 
 /// struct sockaddr of a length.
 pub fn address(address: u64, length: usize, memory: Memory) -> String {
-    let bytes = memory.bytes(address, length.min(128));
+    // A length that is negative as C's int is none.
+    let length = if length > i32::MAX as usize {
+        0
+    } else {
+        length.min(128)
+    };
+    let bytes = memory.bytes(address, length);
     let Some(([family_low, family_high], rest)) = bytes.split_first_chunk::<2>() else {
         return pointer(address);
     };

@@ -108,7 +108,9 @@ pub fn quoted(bytes: &[u8], more: bool) -> String {
             b'\\' => text.push_str("\\\\"),
             b' '..=b'~' => text.push(char::from(*byte)),
             // Three digits where one that follows would be taken for part of it.
-            _ if bytes.get(at + 1).is_some_and(u8::is_ascii_digit) => text.push_str(&format!("\\{byte:03o}")),
+            _ if bytes.get(at + 1).is_some_and(|next| matches!(next, b'0'..=b'7')) => {
+                text.push_str(&format!("\\{byte:03o}"))
+            }
             _ => text.push_str(&format!("\\{byte:o}")),
         }
     }
@@ -130,6 +132,7 @@ mod tests {
             r#""\177ELF\2\0010\n\"\\"..."#
         );
         assert_eq!(quoted(b"", false), "\"\"");
+        assert_eq!(quoted(b"\x108\x107", false), r#""\208\0207""#);
     }
 
     #[test]
