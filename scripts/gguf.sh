@@ -26,7 +26,7 @@ for i in range(200):
                       "calls": 0, "errors": 0, "syscalls": calls}))
 PY
 "$vigia" train --input "$folder/windows.jsonl" --output "$folder/model.apr" \
-    --estimator deviation,isolation-forest,kmeans,lof,pca >/dev/null
+    --estimator deviation,isolation-forest,kmeans,lof,pca,random-forest >/dev/null
 "$vigia" convert "$folder/model.apr" "$folder/model.gguf"
 "$python" - "$folder/model.gguf" <<'PY'
 import sys
@@ -40,6 +40,9 @@ assert bytes(model.fields["general.architecture"].parts[-1]) == b"vigia"
 assert len(tensors["members.1.IsolationForest.nodes"].data) == 100, "a hundred trees"
 nodes = tensors["members.1.IsolationForest.nodes"].data.sum()
 assert len(tensors["members.1.IsolationForest.threshold"].data) == nodes
+leaves = tensors["members.5.RandomForest.nodes.Leaf"].data
+assert numpy.allclose(leaves.sum(axis=1), 1), "shares of a leaf"
+assert len(tensors) < 60, "a list is no tensor an element"
 assert all(numpy.isfinite(tensor.data).all() for tensor in model.tensors)
 print(f"{len(model.fields)} keys and {len(tensors)} tensors, as the gguf package reads them")
 PY

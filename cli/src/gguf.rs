@@ -2,8 +2,9 @@
 //! look at tensors or plot them. Nothing reads a model back from it: a node takes signed artifacts alone.
 //!
 //! The pipeline is walked as data, so that a new estimator needs nothing here: what is a list of numbers becomes a
-//! tensor, a list of records one tensor a field, and a single number or word a key, all named by the way that leads there
-//! (`members.1.Mlp.layers.0.weights`).
+//! tensor, a list of such lists a matrix, a list of records one tensor a field, and a single number or word a key, all named
+//! by the way that leads there (`members.1.Mlp.layers.0.weights`). Of a list whose elements are of several kinds, each kind is
+//! a list of its own beside their places in it (`nodes.Leaf`, `nodes.Leaf.at`).
 
 use std::collections::BTreeMap;
 
@@ -207,6 +208,18 @@ impl File {
             self.tensors.insert(path.to_owned(), tensor);
             return Ok(());
         }
+        if let Some((flat, width)) = matrix(list) {
+            self.tensors.insert(path.to_owned(), plain(&flat, Some(width))?);
+            return Ok(());
+        }
+        if let Some(kinds) = kinds(list) {
+            for (name, (places, values)) in kinds {
+                let path = format!("{path}.{name}");
+                self.list(&format!("{path}.at"), &places, None, None)?;
+                self.list(&path, &values, None, None)?;
+            }
+            return Ok(());
+        }
         if let Some(columns) = columns(list) {
             for (name, column) in columns {
                 self.list(&format!("{path}.{name}"), &column, None, None)?;
@@ -279,6 +292,36 @@ fn push_text(out: &mut Vec<u8>, text: &str) {
     out.extend(text.as_bytes());
 }
 
+/// Lists of as many numbers each as one list, and how many those are.
+fn matrix(list: &[Value]) -> Option<(Vec<Value>, u64)> {
+    let width = list.first()?.as_array()?.len();
+    let mut flat = Vec::with_capacity(list.len() * width);
+    for row in list {
+        let row = row.as_array().filter(|row| row.len() == width)?;
+        flat.extend(row.iter().filter(|value| value.is_number()).cloned());
+    }
+    (width > 0 && flat.len() == list.len() * width).then_some((flat, width as u64))
+}
+
+/// For each name that a list's elements bear, the places of those and what they hold.
+type Kinds<'a> = BTreeMap<&'a str, (Vec<Value>, Vec<Value>)>;
+
+/// Elements that are a name and what it holds each, as kinds of data are written.
+fn kinds(list: &[Value]) -> Option<Kinds<'_>> {
+    let mut kinds = Kinds::new();
+    for (place, element) in list.iter().enumerate() {
+        let element = element.as_object().filter(|fields| fields.len() == 1)?;
+        let (name, value) = element.iter().next()?;
+        if value.is_number() {
+            return None;
+        }
+        let (places, values) = kinds.entry(name).or_default();
+        places.push(place.into());
+        values.push(value.clone());
+    }
+    Some(kinds)
+}
+
 /// Records of single numbers as a list for each of their fields.
 fn columns(list: &[Value]) -> Option<BTreeMap<&str, Vec<Value>>> {
     let mut columns: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
@@ -338,4 +381,44 @@ fn stored(list: &[Value], element: Element) -> Result<Tensor, String> {
         element,
         data,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_long_list_is_a_few_tensors_whatever_is_in_it() {
+        let mut file = File::default();
+        let model = json!({
+            "seen": [[258, 7], [1_u64 << 40, 1], [772, 3]],
+            "nodes": [
+                {"Split": {"feature": 3, "threshold": 0.5, "left": 1, "right": 2}},
+                {"Leaf": [0.25, 0.75]},
+                {"Leaf": [1.0, 0.0]},
+            ],
+        });
+        file.walk("m", &model, None).expect("tensors");
+        let shapes: Vec<(&str, &[u64])> = file
+            .tensors
+            .iter()
+            .map(|(name, tensor)| (name.as_str(), &tensor.shape[..]))
+            .collect();
+        let expected: [(&str, &[u64]); 8] = [
+            ("m.nodes.Leaf", &[2, 2]),
+            ("m.nodes.Leaf.at", &[2]),
+            ("m.nodes.Split.at", &[1]),
+            ("m.nodes.Split.feature", &[1]),
+            ("m.nodes.Split.left", &[1]),
+            ("m.nodes.Split.right", &[1]),
+            ("m.nodes.Split.threshold", &[1]),
+            ("m.seen", &[2, 3]),
+        ];
+        assert_eq!(shapes, expected);
+        assert!(file.keys.is_empty(), "{:?}", file.keys);
+        let places = [1i32, 2].map(i32::to_le_bytes).concat();
+        assert_eq!(file.tensors["m.nodes.Leaf.at"].data, places);
+        assert_eq!(file.tensors["m.seen"].element, Element::I64);
+    }
 }
