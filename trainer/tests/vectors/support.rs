@@ -19,6 +19,11 @@ pub struct Made {
 }
 
 impl Made {
+    /// Whether it is the fixture of the repository.
+    pub const fn is_usual(&self) -> bool {
+        self.seed == 0 && self.rows == 300 && self.width == 12 && self.clusters == 4
+    }
+
     /// The seed of its `n`th generator.
     pub const fn seed(&self, n: u64) -> u64 {
         100 * self.seed + n
