@@ -207,6 +207,24 @@ fn ends_are_told_as_they_were() {
 }
 
 #[test]
+fn what_is_resumed_is_named() {
+    let (_folder, program) = compiled(
+        "#include <signal.h>\n#include <sys/wait.h>\n#include <time.h>\n#include <unistd.h>\n\
+         int main(void) { pid_t self = getpid(); if (fork() == 0) { usleep(300000); kill(self, SIGSTOP); usleep(100000); \
+         kill(self, SIGCONT); _exit(0); } struct timespec t = {1, 0}; \
+         clock_nanosleep(CLOCK_MONOTONIC, 0, &t, 0); wait(0); return 0; }",
+    );
+    let (output, lines) = lines_of(&["--", &program]);
+    assert_eq!(output.status.code(), Some(0));
+    let resumed = "restart_syscall(<... resuming interrupted clock_nanosleep ...>) = 0";
+    assert_eq!(
+        lines.iter().filter(|line| *line == resumed).count(),
+        1,
+        "{lines:#?}"
+    );
+}
+
+#[test]
 fn a_thread_may_become_the_process() {
     let (_folder, program) = compiled(
         "#include <pthread.h>\n#include <unistd.h>\n\

@@ -18,6 +18,11 @@ use crate::say::{self, Out};
 /// Column of the equals sign.
 const COLUMN: usize = 40;
 
+/// Number of restart_syscall.
+const RESTART: u32 = libc::SYS_restart_syscall as u32;
+/// The kernel's own number for a call that is begun again where the signal has no handler (ERESTART_RESTARTBLOCK).
+const INTERRUPTED: i64 = -516;
+
 /// What is written of the calls that are under way.
 pub struct Lines {
     style: Option<Style>,
@@ -27,6 +32,8 @@ pub struct Lines {
     open: Option<i32>,
     column: usize,
     calls: BTreeMap<i32, Begun>,
+    /// What a signal has interrupted that the kernel will go on with.
+    interrupted: BTreeMap<i32, String>,
 }
 
 /// How lines look.
@@ -48,6 +55,7 @@ impl Lines {
             open: None,
             column: 0,
             calls: BTreeMap::new(),
+            interrupted: BTreeMap::new(),
         }
     }
 
@@ -98,7 +106,11 @@ impl Lines {
             let is_all = first.len() == decode::count(call);
             let more = if is_all || first.is_empty() { "" } else { ", " };
             let name = call.name();
-            self.write(&format!("{name}({}{more}", first.join(", ")));
+            let resumed = match self.interrupted.remove(&task) {
+                Some(before) if call.nr() == RESTART => format!("<... resuming interrupted {before} ...>"),
+                _ => String::new(),
+            };
+            self.write(&format!("{name}({}{more}{resumed}", first.join(", ")));
             self.open = Some(task);
         }
         self.calls.insert(task, begun);
@@ -122,6 +134,9 @@ impl Lines {
                 "time_us": took.as_nanos() as f64 / 1000.0,
             }));
             return;
+        }
+        if value == INTERRUPTED {
+            self.interrupted.insert(task, call.name());
         }
         self.resume(task, call);
         self.write(&format!("{})", args[begun.first().count()..].join(", ")));
@@ -164,6 +179,7 @@ impl Lines {
     /// The end of a task.
     pub fn ended(&mut self, task: i32, call: Option<Call>, end: End) {
         self.calls.remove(&task);
+        self.interrupted.remove(&task);
         if self.style.is_some_and(|style| style.format == Format::Json) {
             say::json_line(&match end {
                 End::Exited(code) => json!({"pid": task, "exited": code}),
