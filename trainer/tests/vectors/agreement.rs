@@ -127,10 +127,13 @@ fn scaled(rows: &Table) -> Table {
 
 #[test]
 fn many_clusters_are_found_as_well() {
-    let rows = table(&blobs(MADE.seed(5), 600, 8, 10, 4.0));
-    let found = kmeans::fit(&scaled(&rows), 10, 1).expect("fits");
+    let rows = scaled(&table(&blobs(MADE.seed(5), 600, 8, 10, 4.0)));
     let theirs = answers()["kmeans_many"].as_f64().expect("a number");
-    assert_close("inertia", &[found.inertia], &[theirs], ITERATED);
+    // Whatever is drawn.
+    for seed in 0..8 {
+        let found = kmeans::fit(&rows, 10, seed).expect("fits");
+        assert_close("inertia", &[found.inertia], &[theirs], ITERATED);
+    }
 }
 
 #[test]
