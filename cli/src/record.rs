@@ -98,6 +98,9 @@ pub struct Opinion {
     /// that did not write it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub estimator: String,
+    /// Where that is a classifier: which class but normal it finds the likeliest, suspicious or malicious.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
     /// Where that looks at the order of calls: the sequences that made the score, the oddest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sequences: Vec<ToldSequence>,
@@ -110,13 +113,16 @@ pub struct Opinion {
 pub struct Cause {
     /// Its name.
     pub syscall: String,
-    /// calls or errors.
+    /// calls, errors, or forecast: all calls together, against a forecast from the windows before.
     pub kind: String,
     /// Rate in the window.
     pub observed_per_second: f32,
-    /// Rate in training.
+    /// Rate in training, or what was forecast.
     pub expected_per_second: f32,
 }
+
+/// As drivers of a forecast are called.
+const FORECAST: &str = "forecast";
 
 impl Opinion {
     /// Of a verdict and the sequences that made it, if sequences did.
@@ -126,6 +132,7 @@ impl Opinion {
             kind: match d.kind {
                 DriverKind::Calls => "calls",
                 DriverKind::Errors => "errors",
+                DriverKind::Forecast => FORECAST,
             }
             .to_owned(),
             observed_per_second: d.observed_per_s,
@@ -136,8 +143,17 @@ impl Opinion {
             p_value: verdict.p_value,
             severity: verdict.severity.to_string(),
             estimator: verdict.estimator.api_name().to_owned(),
+            class: verdict.class.map(str::to_owned),
             sequences,
             drivers: drivers.collect(),
+        }
+    }
+
+    /// Who spoke, and which class that is where it tells such.
+    pub fn by(&self) -> String {
+        match &self.class {
+            Some(class) => format!("{} ({class})", self.estimator),
+            None => self.estimator.clone(),
         }
     }
 
@@ -150,11 +166,12 @@ impl Opinion {
                 d.syscall.clone()
             };
             let rate = |r: f32| crate::say::rate(f64::from(r));
-            format!(
-                "{what} {}/s (normally {})",
-                rate(d.observed_per_second),
-                rate(d.expected_per_second)
-            )
+            let (observed, expected) = (rate(d.observed_per_second), rate(d.expected_per_second));
+            if d.kind == FORECAST {
+                format!("{what} {observed}/s (forecast {expected}/s)")
+            } else {
+                format!("{what} {observed}/s (normally {expected})")
+            }
         });
         let sequences = self.sequences.iter().map(ToString::to_string);
         let words: Vec<String> = sequences.chain(words).collect();
@@ -376,6 +393,13 @@ mod tests {
             opinion
         );
         opinion.sequences.clear();
+        opinion.drivers[0].kind = "forecast".to_owned();
+        opinion.drivers[0].syscall = "calls".to_owned();
+        assert_eq!(opinion.because(), "calls 4.00/s (forecast 0.50/s)");
+        opinion.estimator = "RandomForest".to_owned();
+        assert_eq!(opinion.by(), "RandomForest");
+        opinion.class = Some("malicious".to_owned());
+        assert_eq!(opinion.by(), "RandomForest (malicious)");
         opinion.drivers.clear();
         assert_eq!(opinion.because(), "nothing stands out");
     }

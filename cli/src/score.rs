@@ -208,7 +208,7 @@ pub fn verdict_line(severity: Severity, opinion: &Opinion, of: &Of<'_>) -> Strin
         opinion.severity,
         opinion.score,
         opinion.p_value,
-        opinion.estimator,
+        opinion.by(),
         opinion.because()
     )
 }

@@ -166,6 +166,13 @@ pub struct Normal {
     pub expected_per_s: f32,
 }
 
+impl Normal {
+    /// Mean over all windows.
+    pub(crate) fn usual(&self) -> f32 {
+        self.present * self.mean
+    }
+}
+
 /// The scorer: one [`Normal`] a feature.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Deviation {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource as _;
+use vigia_model::estimators::trees;
 use vigia_model::pipeline::{EstimatorKind, ToldSequence};
 use vigia_proto::v1::{Driver, Sequence, Severity as Grade, Verdict};
 
@@ -216,7 +217,10 @@ fn note_after(mut words: String, verdict: &Verdict, by: &str) -> Note {
     let by = match plain(&verdict.estimator, NAME_MAX) {
         // Of an agent of before it said so.
         estimator if estimator.is_empty() => by.to_owned(),
-        estimator => format!("{estimator} of {by}"),
+        estimator => match class(verdict) {
+            "" => format!("{estimator} of {by}"),
+            class => format!("{estimator} ({class}) of {by}"),
+        },
     };
     words.push_str(&format!(
         "container {} behaves unusually: score {:.3} ({grade}) by {by} in {} of {seconds} s; ",
@@ -247,10 +251,11 @@ fn with_causes(mut words: String, verdict: &Verdict) -> String {
     let sequences = sequences.map(|one| sequence(one).to_string());
     let drivers = verdict.drivers.iter().take(DRIVERS).map(|d| {
         format!(
-            "{}{} {}/s (expected {}/s)",
+            "{}{} {}/s ({} {}/s)",
             if d.failed { "failing " } else { "" },
             syscall(d),
             rate(d.observed_per_second),
+            if d.forecast { "forecast" } else { "expected" },
             rate(d.expected_per_second)
         )
     });
@@ -283,6 +288,12 @@ pub fn sequence(sent: &Sequence) -> ToldSequence {
 /// The estimator that an agent names, in the words of the API; a metric has no others.
 pub fn estimator(verdict: &Verdict) -> &'static str {
     EstimatorKind::by_api_name(&verdict.estimator).map_or("unknown", EstimatorKind::api_name)
+}
+
+/// The class that a classifier found, where one spoke: in no other words than it has.
+pub fn class(verdict: &Verdict) -> &'static str {
+    let known = trees::NAMES.into_iter().find(|name| *name == verdict.class);
+    known.unwrap_or_default()
 }
 
 /// What tells an alert apart from the others of its container and Model. An agent of a version that does not say it has
@@ -325,7 +336,7 @@ mod tests {
             syscall: syscall.to_owned(),
             observed_per_second: observed,
             expected_per_second: expected,
-            failed: false,
+            ..Driver::default()
         };
         Verdict {
             namespace: "shop".to_owned(),
@@ -352,6 +363,32 @@ mod tests {
             "container app behaves unusually: score 0.971 (high) by m-v2 in 2 windows of 10 s; \
              openat 120/s (expected 3.25/s), connect 45/s (expected 0/s), execve 0.50/s (expected <0.01/s)"
         );
+    }
+
+    #[test]
+    fn a_forecast_and_what_a_classifier_found_are_said_as_such() {
+        let mut verdict = Verdict {
+            estimator: "ETS".to_owned(),
+            ..verdict()
+        };
+        verdict.drivers.truncate(1);
+        verdict.drivers[0] = Driver {
+            syscall: "calls".to_owned(),
+            observed_per_second: 872.0,
+            expected_per_second: 2331.0,
+            forecast: true,
+            ..Driver::default()
+        };
+        let said = note(&verdict, "m-v2").note;
+        assert!(said.contains("(high) by ETS of m-v2 in"), "{said}");
+        assert!(said.ends_with("; calls 872/s (forecast 2331/s)"), "{said}");
+        verdict.estimator = "RandomForest".to_owned();
+        verdict.class = "malicious".to_owned();
+        let said = note(&verdict, "m-v2").note;
+        assert!(said.contains("by RandomForest (malicious) of m-v2"), "{said}");
+        verdict.class = "harmless".to_owned();
+        let said = note(&verdict, "m-v2").note;
+        assert!(said.contains("by RandomForest of m-v2"), "{said}");
     }
 
     #[test]
@@ -462,6 +499,7 @@ mod tests {
                 observed_per_second,
                 expected_per_second,
                 failed: observed_per_second > 1.0,
+                forecast: expected_per_second > 1.0,
             });
             let hostile = Verdict {
                 estimator,

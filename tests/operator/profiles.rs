@@ -223,7 +223,7 @@ fn verdict(pod: &Pod, syscall: &str) -> Verdict {
             syscall: syscall.to_owned(),
             observed_per_second: 40.0,
             expected_per_second: 0.0,
-            failed: false,
+            ..Driver::default()
         }],
         ..Verdict::default()
     }

@@ -258,6 +258,7 @@ impl Agent {
                 model = alert.model,
                 score = alert.score,
                 estimator = alert.estimator,
+                class = told::of_class(alert),
                 sequences = told::in_short(&alert.sequences),
                 drivers = alert
                     .drivers
@@ -280,6 +281,7 @@ impl Agent {
                 window_start = %told::time(verdict.window_start_unix_ms),
                 score = verdict.score,
                 estimator = verdict.estimator,
+                class = told::of_class(verdict),
                 sequences = told::in_short(&verdict.sequences),
                 drivers = told::rates(&verdict.drivers),
                 unsaid_before = aside.unsaid,

@@ -507,6 +507,7 @@ impl Scorer {
                 severity: told_severity(verdict.severity).into(),
                 drivers: why.drivers,
                 estimator: why.estimator,
+                class: why.class,
                 sequences: why.sequences,
                 consecutive,
                 began_unix_ms: began.unwrap_or(started),

@@ -17,6 +17,8 @@ const DRIVERS: usize = 3;
 pub(super) struct Why {
     /// As the API writes it.
     pub estimator: String,
+    /// Which class, where a classifier spoke.
+    pub class: String,
     /// Sequences of calls, where those spoke.
     pub sequences: Vec<v1::Sequence>,
     /// System calls whose rates stand out.
@@ -32,6 +34,7 @@ impl Why {
             .sequences(verdict, context, closed.window.arch, ran);
         Self {
             estimator: verdict.estimator.api_name().to_owned(),
+            class: verdict.class.unwrap_or_default().to_owned(),
             sequences: sequences.into_iter().map(sequence).collect(),
             drivers: verdict.drivers.iter().map(driver).collect(),
         }
@@ -53,6 +56,7 @@ fn driver(driver: &Driver) -> v1::Driver {
         observed_per_second: f64::from(driver.observed_per_s),
         expected_per_second: f64::from(driver.expected_per_s),
         failed: driver.kind == DriverKind::Errors,
+        forecast: driver.kind == DriverKind::Forecast,
     }
 }
 
@@ -84,11 +88,16 @@ pub(super) fn with_new(mut verdict: v1::Verdict, closed: &Closed<WindowKey>, new
                 syscall: told,
                 observed_per_second: count as f64 / seconds,
                 expected_per_second: 0.0,
-                failed: false,
+                ..v1::Driver::default()
             });
         }
     }
     verdict
+}
+
+/// The class that a classifier found, as a line of a log has it, where one spoke.
+pub(super) fn of_class(verdict: &v1::Verdict) -> Option<&str> {
+    Some(verdict.class.as_str()).filter(|class| !class.is_empty())
 }
 
 /// Sequences as a line of a log has them, where there are some.
@@ -102,10 +111,11 @@ pub(super) fn in_short(sequences: &[v1::Sequence]) -> Option<String> {
 pub(super) fn rates(drivers: &[v1::Driver]) -> Option<String> {
     let one = |driver: &v1::Driver| {
         format!(
-            "{}{} {:.2}/s (expected {:.2}/s)",
+            "{}{} {:.2}/s ({} {:.2}/s)",
             if driver.failed { "failing " } else { "" },
             driver.syscall,
             driver.observed_per_second,
+            if driver.forecast { "forecast" } else { "expected" },
             driver.expected_per_second
         )
     };
@@ -129,29 +139,47 @@ mod tests {
             observed_per_second: 3.5,
             expected_per_second: 0.0,
             failed,
+            forecast: syscall == "calls",
         };
         assert_eq!(rates(&[]), None);
         assert_eq!(
             rates(&[driver("connect", false), driver("openat", true)]).as_deref(),
             Some("connect 3.50/s (expected 0.00/s), failing openat 3.50/s (expected 0.00/s)")
         );
+        assert_eq!(
+            rates(&[driver("calls", false)]).as_deref(),
+            Some("calls 3.50/s (forecast 0.00/s)")
+        );
         assert_eq!(time(1_795_331_554_250).to_string(), "2026-11-22T07:12:34.25Z");
         assert_eq!(time(i64::MAX), Timestamp::UNIX_EPOCH);
     }
 
     #[test]
-    fn calls_that_failed_are_said_to_have() {
+    fn calls_that_failed_are_said_to_have_and_forecasts_to_be_such() {
         let told = |kind| {
-            driver(&Driver {
+            let told = driver(&Driver {
                 syscall: "openat",
                 kind,
                 observed_per_s: 2.0,
                 expected_per_s: 0.5,
                 surprise: 12.0,
-            })
-            .failed
+            });
+            (told.failed, told.forecast)
         };
-        assert_eq!([DriverKind::Calls, DriverKind::Errors].map(told), [false, true]);
+        assert_eq!(
+            [DriverKind::Calls, DriverKind::Errors, DriverKind::Forecast].map(told),
+            [(false, false), (true, false), (false, true)]
+        );
+    }
+
+    #[test]
+    fn a_line_of_the_log_has_a_class_where_a_classifier_spoke() {
+        let of = |class: &str| v1::Verdict {
+            class: class.to_owned(),
+            ..v1::Verdict::default()
+        };
+        assert_eq!(of_class(&of("")), None);
+        assert_eq!(of_class(&of("malicious")), Some("malicious"));
     }
 
     #[test]

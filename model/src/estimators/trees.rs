@@ -7,8 +7,10 @@ use crate::bounded;
 use crate::pipeline::EstimatorKind;
 use serde::{Deserialize, Serialize};
 
-/// Number of classes: normal, suspicious, malicious.
+/// Number of classes.
 pub const CLASSES: usize = 3;
+/// What they are called: of usual rates in a mixture that is not, and with calls that are not.
+pub const NAMES: [&str; CLASSES] = ["normal", "suspicious", "malicious"];
 /// Most trees.
 pub const MAX_TREES: usize = 512;
 /// Most nodes of all trees.

@@ -8,10 +8,10 @@ use super::front::Front;
 use super::gaussian::GaussianMixture;
 use super::kmeans::KMeans;
 use super::lof::Lof;
-use super::mlp::Mlp;
+use super::mlp::{Head, Mlp};
 use super::quantized::QuantizedMlp;
 use super::reconstruction::Reconstruction;
-use super::trees::ClassTrees;
+use super::trees::{CLASSES, ClassTrees, NAMES};
 use super::zscore::ZScore;
 use super::{Refused, rule};
 use crate::pipeline::EstimatorKind;
@@ -75,6 +75,17 @@ impl VectorEstimator {
             Self::QuantizedMlp(e) => e,
         }
     }
+
+    /// Probability of each class, of those that tell classes.
+    fn classes(&self, x: &[f32]) -> Option<[f32; CLASSES]> {
+        let network = match self {
+            Self::RandomForest(trees) => return Some(trees.classes(x)),
+            Self::Mlp(network) => network,
+            Self::QuantizedMlp(quantized) => quantized.network(),
+            _ => return None,
+        };
+        (network.head == Head::Classes).then(|| network.classes(x))
+    }
 }
 
 /// A front and the estimator behind it.
@@ -110,6 +121,14 @@ impl Staged {
         rule(fits, self.name(), "it was trained on vectors of another width")?;
         self.front.check()?;
         self.estimator.scorer().check(self.front.outputs())
+    }
+
+    /// Where it tells classes: the likeliest but for the first, which is normal.
+    pub fn class(&self, vector: &[f32]) -> Option<&'static str> {
+        let mut space = [0.0; MAX_FEATURES];
+        let width = self.front.apply(vector, &mut space);
+        let [_, suspicious, malicious] = self.estimator.classes(&space[..width])?;
+        Some(NAMES[if malicious > suspicious { 2 } else { 1 }])
     }
 
     /// Score of one vector of finite values: finite, larger is odder. Allocates nothing.

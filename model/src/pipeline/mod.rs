@@ -22,7 +22,7 @@ mod verdict;
 pub use kind::{EstimatorKind, UnknownEstimator};
 pub use spec::{EstimatorSpec, MAX_MEMBERS, MemberSpec, Observed, PipelineError, PipelineSpec};
 pub use told::ToldSequence;
-pub use verdict::{Driver, DriverKind, Drivers, MAX_DRIVERS, Verdict};
+pub use verdict::{Driver, DriverKind, Drivers, EVERY_CALL, MAX_DRIVERS, Verdict};
 
 use crate::calibration::{Calibration, Severity, calibrated};
 use crate::context::Context;
@@ -38,7 +38,7 @@ use crate::schema::{Feature, FeatureError, MAX_FEATURES, Schema};
 use crate::syscalls::Arch;
 use crate::window::Window;
 use std::sync::Arc;
-use verdict::Explainer;
+use verdict::{By, Explainer};
 
 /// Why a window has no verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -315,24 +315,45 @@ impl Pipeline {
         let p_value = self.combined(p, told);
         let score = calibrated(p_value);
         let Member { kind, estimator, .. } = &self.members[member];
+        let severity = Severity::of(score);
         let explainer = Explainer {
             schema: self.schema,
             deviation: &self.deviation,
-            new: match estimator {
-                Estimator::Novelty(novelty) => Some(novelty),
-                _ => None,
-            },
-            is_order: kind.is_order(),
         };
-        let drivers = explainer.drivers(vector, window);
+        let mut shares = [0.0; MAX_FEATURES];
+        // Scoring once for each feature takes its time: it is for windows that somebody is told of.
+        let is_told = severity > Severity::None;
+        let (shares, class) = match estimator {
+            Estimator::Vector(staged) if is_told => (
+                explainer.shares(vector, raw, |vector| staged.score(vector), &mut shares),
+                staged.class(vector),
+            ),
+            Estimator::IsolationForest(forest) if is_told => (
+                explainer.shares(vector, raw, |vector| forest.score(vector), &mut shares),
+                None,
+            ),
+            _ => (None, None),
+        };
+        let by = match estimator {
+            Estimator::Novelty(novelty) => By::Novelty(novelty),
+            Estimator::Ngrams(_) | Estimator::NgramPeak(_) | Estimator::Stide(_) => By::Order,
+            Estimator::Forecast(forecast, total) => forecast
+                .next(context.past())
+                .map_or(By::Order, |next| By::Forecast(*total, next)),
+            Estimator::Deviation | Estimator::IsolationForest(_) | Estimator::Vector(_) => {
+                shares.map_or(By::Surprise, By::Shares)
+            }
+        };
+        let drivers = explainer.drivers(vector, window, by);
         Ok(Verdict {
             score,
             p_value,
-            severity: Severity::of(score),
+            severity,
             member,
             estimator: *kind,
             raw,
             drivers,
+            class,
         })
     }
 }

@@ -4,7 +4,7 @@ use crate::calibration::Severity;
 use crate::deviation::Deviation;
 use crate::estimators::novelty::Novelty;
 use crate::pipeline::EstimatorKind;
-use crate::schema::{Feature, Schema, to_rate};
+use crate::schema::{Feature, MAX_FEATURES, Schema, to_rate};
 use crate::syscalls::{self, Class};
 use crate::window::Window;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,8 @@ pub enum DriverKind {
     Calls,
     /// Calls that failed.
     Errors,
+    /// Calls of all kinds, and as many as the windows before let expect.
+    Forecast,
 }
 
 /// A system call that made a window odd.
@@ -27,14 +29,14 @@ pub enum DriverKind {
 pub struct Driver {
     /// The system call's name. Where the call is not known, since of the window only its vector is left, what the feature
     /// counts: `rest:process` the calls of a class that the schema does not name, `%process` all of the class; and
-    /// `unknown` where the call has no name.
+    /// `unknown` where the call has no name. [`EVERY_CALL`] where all were counted together.
     pub syscall: &'static str,
-    /// Whether calls or failures stand out.
+    /// What stands out.
     pub kind: DriverKind,
     /// Rate in the window.
     pub observed_per_s: f32,
     /// Mean rate in training. For calls that the schema only counts as the rest of their class, that of the
-    /// rest, and for failures that of the class.
+    /// rest, for failures that of the class, and of all calls what was forecast.
     pub expected_per_s: f32,
     /// How odd, in nats.
     pub surprise: f32,
@@ -84,6 +86,9 @@ pub struct Verdict {
     /// The system calls that stand out most. Where an estimator of order spoke, it may be none: see
     /// [`super::Pipeline::sequences`].
     pub drivers: Drivers,
+    /// Where a classifier spoke, and the severity is low at least: which class that is not normal it finds the likeliest, see
+    /// [`crate::estimators::trees::NAMES`].
+    pub class: Option<&'static str>,
 }
 
 /// Surprise, in nats, from which nobody asks whether a call is odd, only what it tells.
@@ -99,6 +104,9 @@ struct Rank {
     surprise: f32,
     uncapped: f32,
 }
+
+/// What a forecast is of.
+pub const EVERY_CALL: &str = "calls";
 
 /// A call by a number that no system call has.
 pub(super) const UNKNOWN: &str = "unknown";
@@ -131,44 +139,79 @@ const fn all_of(class: Class) -> &'static str {
     }
 }
 
+/// What an explanation goes by.
+#[derive(Clone, Copy)]
+pub(super) enum By<'a> {
+    /// How surprising each feature is by itself.
+    Surprise,
+    /// What is new.
+    Novelty(&'a Novelty),
+    /// The order of calls: how often they came explains it only where that is odd beyond doubt too, and a rate that is as
+    /// usual would puzzle who reads it.
+    Order,
+    /// The rate of all calls: the place of its feature, and what was forecast. Rates of single calls explain it no more
+    /// than an order of calls.
+    Forecast(usize, f32),
+    /// How much of the score each feature makes.
+    Shares(&'a [f32]),
+}
+
 /// Who explains: what is normal, and what each feature means.
 pub(super) struct Explainer<'a> {
     pub(super) schema: &'a Schema,
     pub(super) deviation: &'a Deviation,
-    /// What is new, where a verdict is about that.
-    pub(super) new: Option<&'a Novelty>,
-    /// Whether the verdict is about the order of calls: how often they came explains it only where that is odd beyond
-    /// doubt too, and a rate that is as usual would puzzle who reads it.
-    pub(super) is_order: bool,
 }
 
 impl Explainer<'_> {
-    /// The system calls behind the most surprising features.
-    pub(super) fn drivers(&self, vector: &[f32], window: Option<&Window>) -> Drivers {
+    /// How much of `raw`, a vector's score, each feature makes: what less the score is with the feature at its mean of
+    /// training (occlusion; Zeiler and Fergus, ECCV 2014). 0 where that is none, or next to none beside what others
+    /// make. None where no feature alone makes any: an estimator may be as sure of what is left.
+    pub(super) fn shares<'s>(
+        &self,
+        vector: &[f32],
+        raw: f32,
+        score: impl Fn(&[f32]) -> f32,
+        shares: &'s mut [f32; MAX_FEATURES],
+    ) -> Option<&'s [f32]> {
+        /// What differs by less is rounding.
+        const LEAST: f32 = 1e-4;
+        /// Beside the feature that makes the most, one that makes less explains nothing.
+        const BESIDE: f32 = 0.1;
+        let mut without = [0.0; MAX_FEATURES];
+        let without = &mut without[..vector.len()];
+        without.copy_from_slice(vector);
+        let shares = &mut shares[..vector.len()];
+        for (feature, &x) in vector.iter().enumerate() {
+            let usual = self.deviation.normals[feature].usual();
+            let is_sum = matches!(
+                self.schema.features()[feature],
+                Feature::Total | Feature::Distinct
+            );
+            // Sums are of the others, and most calls never come.
+            if is_sum || x == usual {
+                continue;
+            }
+            without[feature] = usual;
+            shares[feature] = (raw - score(without)).max(0.0);
+            without[feature] = x;
+        }
+        let most = shares.iter().copied().fold(0.0, f32::max);
+        for share in shares.iter_mut().filter(|share| **share < BESIDE * most) {
+            *share = 0.0;
+        }
+        (most > LEAST * raw.abs()).then_some(shares)
+    }
+
+    /// The system calls behind the features that explain most.
+    pub(super) fn drivers(&self, vector: &[f32], window: Option<&Window>, by: By<'_>) -> Drivers {
         // More candidates than drivers: several features may lead to one system call, or to none.
         const CANDIDATES: usize = 4 * MAX_DRIVERS;
         let mut top = [(Rank::default(), usize::MAX); CANDIDATES];
         for (feature, &x) in vector.iter().enumerate() {
-            let (surprise, uncapped) = self.deviation.surprises(feature, x);
-            if self.is_order && surprise < DOUBTLESS {
+            let Some(rank) = self.rank(feature, x, by) else {
                 continue;
-            }
-            let new = self.new.is_some_and(|novelty| novelty.is_new(feature, x));
-            let telling = if new || surprise >= DOUBTLESS {
-                self.schema.telling(feature)
-            } else {
-                0
             };
-            let mut entry = (
-                Rank {
-                    new,
-                    odd: if new { DOUBTLESS } else { surprise.min(DOUBTLESS) },
-                    telling,
-                    surprise,
-                    uncapped,
-                },
-                feature,
-            );
+            let mut entry = (rank, feature);
             for best in &mut top {
                 if entry.0 > best.0 {
                     std::mem::swap(best, &mut entry);
@@ -176,6 +219,15 @@ impl Explainer<'_> {
             }
         }
         let mut drivers = Drivers::default();
+        if let By::Forecast(total, forecast) = by {
+            drivers.push(Driver {
+                syscall: EVERY_CALL,
+                kind: DriverKind::Forecast,
+                observed_per_s: to_rate(vector[total]) as f32,
+                expected_per_s: to_rate(forecast) as f32,
+                surprise: self.deviation.surprise(total, vector[total]),
+            });
+        }
         for (Rank { surprise, .. }, feature) in top.into_iter().filter(|t| t.1 != usize::MAX) {
             if let Some(driver) = self.driver(feature, vector[feature], surprise, window) {
                 drivers.push(driver);
@@ -185,6 +237,36 @@ impl Explainer<'_> {
             }
         }
         drivers
+    }
+
+    /// What place a feature has among those that explain; none where it does not.
+    fn rank(&self, feature: usize, x: f32, by: By<'_>) -> Option<Rank> {
+        let (surprise, uncapped) = self.deviation.surprises(feature, x);
+        let new = match by {
+            By::Surprise => false,
+            By::Novelty(novelty) => novelty.is_new(feature, x),
+            By::Order | By::Forecast(..) if surprise >= DOUBTLESS => false,
+            By::Order | By::Forecast(..) => return None,
+            By::Shares(shares) => {
+                return (shares[feature] > 0.0).then_some(Rank {
+                    odd: shares[feature],
+                    surprise,
+                    ..Rank::default()
+                });
+            }
+        };
+        let telling = if new || surprise >= DOUBTLESS {
+            self.schema.telling(feature)
+        } else {
+            0
+        };
+        Some(Rank {
+            new,
+            odd: if new { DOUBTLESS } else { surprise.min(DOUBTLESS) },
+            telling,
+            surprise,
+            uncapped,
+        })
     }
 
     /// The one system call that explains a feature best; what the feature counts, where none can be named.

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use vigia_crds::is_digest;
 use vigia_model::context::{Context, ORDER};
+use vigia_model::estimators::trees;
 use vigia_model::histogram::BINS;
 use vigia_model::schema::Schema;
 use vigia_model::syscalls::{ALL_CALLS, is_fingerprint};
@@ -200,6 +201,9 @@ fn check_alert(mut alert: Verdict, allowed: &Allowed, clock: Clock) -> Result<Ve
     });
     if !named(&alert.estimator) {
         alert.estimator.clear();
+    }
+    if !trees::NAMES[1..].contains(&alert.class.as_str()) {
+        alert.class.clear();
     }
     Ok(alert)
 }

@@ -113,6 +113,7 @@ pub fn alert(
             text("vigia.model.version", version),
             text("vigia.model.digest", &verdict.digest),
             text("vigia.estimator", crate::alert::estimator(verdict)),
+            text("vigia.class", crate::alert::class(verdict)),
             attribute("vigia.score", Value::DoubleValue(verdict.score)),
             attribute("vigia.p_value", Value::DoubleValue(verdict.p_value)),
             attribute("vigia.threshold", Value::DoubleValue(verdict.threshold)),
@@ -133,6 +134,10 @@ pub fn alert(
             attribute(
                 "vigia.drivers.failed",
                 array(drivers().map(|d| Value::BoolValue(d.failed))),
+            ),
+            attribute(
+                "vigia.drivers.forecast",
+                array(drivers().map(|d| Value::BoolValue(d.forecast))),
             ),
             attribute("vigia.sequences.calls", array(calls)),
             attribute(

@@ -43,6 +43,7 @@ fn verdict() -> Verdict {
         observed_per_second,
         expected_per_second: 0.0,
         failed: syscall == "connect",
+        forecast: syscall != "connect",
     };
     Verdict {
         namespace: "shop".to_owned(),
@@ -57,6 +58,7 @@ fn verdict() -> Verdict {
         consecutive: 2,
         drivers: vec![driver("connect", 45.0), driver("\u{1b}[2Jexecve", 0.5)],
         estimator: "STIDE".to_owned(),
+        class: "malicious".to_owned(),
         sequences: vec![Sequence {
             calls: vec!["clone".to_owned(), "\u{1b}[2Jexecve".to_owned()],
             times: 4,
@@ -138,6 +140,7 @@ fn an_alert_is_a_record_about_its_container() {
         Some(&Value::DoubleValue(0.97))
     );
     assert_eq!(get(&record.attributes, "vigia.estimator").cloned(), word("STIDE"));
+    assert_eq!(get(&record.attributes, "vigia.class").cloned(), word("malicious"));
     let list = |key: &str| -> Vec<Option<Value>> {
         let Some(Value::ArrayValue(list)) = get(&record.attributes, key) else {
             panic!("{key} is a list");
@@ -151,6 +154,10 @@ fn an_alert_is_a_record_about_its_container() {
     assert_eq!(
         list("vigia.drivers.failed"),
         [true, false].map(|failed| Some(Value::BoolValue(failed)))
+    );
+    assert_eq!(
+        list("vigia.drivers.forecast"),
+        [false, true].map(|forecast| Some(Value::BoolValue(forecast)))
     );
     assert_eq!(list("vigia.sequences.calls"), [word("clone>[2Jexecve")]);
     assert_eq!(list("vigia.sequences.times"), [Some(Value::IntValue(4))]);

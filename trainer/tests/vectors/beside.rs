@@ -2,7 +2,7 @@
 
 use vigia_model::artifact::{self, Task};
 use vigia_model::context::{Context, Gram, MAX_PAST, ORDER};
-use vigia_model::pipeline::{EstimatorKind, Pipeline, ScoreError};
+use vigia_model::pipeline::{DriverKind, EVERY_CALL, EstimatorKind, Pipeline, ScoreError};
 use vigia_model::schema::{Schema, from_rate};
 use vigia_model::syscalls::Arch;
 use vigia_trainer::data::{About, Rows};
@@ -152,9 +152,24 @@ fn a_rate_that_is_usual_at_another_time_is_odd_to_those_that_look_at_time() {
         for i in 0..later.len() {
             let usual = p(&pipeline, later.row(i), &later.contexts()[i]);
             let elsewhere = far(i).expect("windows");
-            let jumped = p(&pipeline, later.row(elsewhere), &later.contexts()[i]);
+            let verdict = pipeline
+                .score_vector(later.row(elsewhere), &later.contexts()[i])
+                .expect("scores");
+            let jumped = verdict.p_value;
             assert!(usual > 1e-3, "{kind} {i}: {usual}");
             assert!(jumped < usual && jumped < 0.02, "{kind} {i}: {jumped}");
+            // What was forecast and what came are told, and lie as far apart as the estimator says.
+            let told: Vec<_> = verdict.drivers.iter().collect();
+            assert_eq!(told.len(), 1, "{verdict:?}");
+            assert_eq!(
+                (told[0].syscall, told[0].kind),
+                (EVERY_CALL, DriverKind::Forecast)
+            );
+            let log = |rate: f32| from_rate(f64::from(rate));
+            let came = later.row(elsewhere)[Schema::syscalls_v1().total()];
+            assert!((log(told[0].observed_per_s) - came).abs() < 1e-3, "{verdict:?}");
+            let apart = (came - log(told[0].expected_per_s)).abs();
+            assert!((apart - verdict.raw).abs() < 1e-3, "{apart} {verdict:?}");
         }
     }
 }

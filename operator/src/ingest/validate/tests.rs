@@ -97,11 +97,12 @@ pub(crate) fn alert() -> Verdict {
             syscall: "execve".into(),
             observed_per_second: 3.0,
             expected_per_second: 0.0,
-            failed: false,
+            ..Driver::default()
         }],
         consecutive: 2,
         began_unix_ms: 0,
         estimator: "STIDE".into(),
+        class: "suspicious".into(),
         sequences: vec![Sequence {
             calls: vec!["clone".into(), "execve".into()],
             times: 4,
@@ -155,6 +156,11 @@ fn what_made_an_alert_is_left_out_where_it_does_not_hold_and_the_alert_is_not() 
     assert_eq!(many.1, 3);
     assert_eq!(kept(|a| a.estimator = "a b".into()).0, "");
     assert_eq!(kept(|a| a.estimator = "x".repeat(65)).0, "");
+    for (class, told) in [("suspicious", "suspicious"), ("normal", ""), ("\u{1b}[2J", "")] {
+        let mut sent = batch(1);
+        sent.alerts[0].class = class.to_owned();
+        assert_eq!(checked(sent).alerts[0].class, told);
+    }
 }
 
 #[test]
