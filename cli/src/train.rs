@@ -35,6 +35,12 @@ pub fn run(args: &Train) -> Result<u8, Failure> {
                 .next("leave some out of --estimator, or train two models"),
         );
     }
+    if args.pca.is_some() && !args.estimators.iter().any(|kind| kind.takes_components()) {
+        return Err(Failure::input(
+            "--pca: principal components stand in front of estimators that measure distances",
+        )
+        .next("name one in --estimator, for example kmeans or pca"));
+    }
     let key = args
         .sign_key
         .as_deref()

@@ -414,22 +414,25 @@ fn any_estimator_can_be_asked_for_and_is_named() {
         } else {
             ("normal.jsonl", "today.jsonl")
         };
-        let train = [
-            "train",
-            "--input",
-            input,
-            "-o",
-            "one.apr",
-            "--estimator",
-            kind,
-            "--pca",
-            "4",
-        ];
-        ok(at, &train);
+        let train = ["train", "--input", input, "-o", "one.apr", "--estimator", kind];
+        let components = [&train[..], &["--pca", "4"]].concat();
+        let by_distance = kind.parse::<EstimatorKind>().expect("a kind").takes_components();
+        let train = if by_distance {
+            &components[..]
+        } else {
+            let said = fails_with(at, &components);
+            assert!(
+                said.contains("in front of estimators that measure distances"),
+                "{said}"
+            );
+            &train
+        };
+        ok(at, train);
         let shown = ok(at, &["inspect", "one.apr"]);
         assert!(shown.contains(&format!("estimator = {kind}")), "{shown}");
+        assert_eq!(shown.contains("components"), by_distance, "{shown}");
         let first = fs::read(at.join("one.apr")).expect("a model");
-        ok(at, &train);
+        ok(at, train);
         assert_eq!(fs::read(at.join("one.apr")).expect("a model"), first, "{kind}");
         let scored = ok(
             at,
@@ -446,7 +449,23 @@ fn any_estimator_can_be_asked_for_and_is_named() {
                 "json",
             ],
         );
-        assert!(scored.contains("score"), "{kind}: {scored}");
+        let scored: Vec<serde_json::Value> = scored
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect();
+        let of =
+            |field: &'static str| move |line: &serde_json::Value| line[field].as_f64().expect("a number");
+        // The window that starts programs is the oddest to all that measure distances, also by its projection.
+        if by_distance {
+            let least = scored.iter().map(of("p_value")).fold(1.0, f64::min);
+            assert_eq!(of("p_value")(&scored[30]), least, "{kind}");
+            assert!(least < 0.01, "{kind}: {least}");
+        }
+        let forecasts = scored
+            .iter()
+            .filter(|line| line["drivers"][0]["kind"] == "forecast");
+        assert_eq!(forecasts.count() > 0, ["ets", "arima"].contains(&kind), "{kind}");
+        assert!(!scored.is_empty() && scored.iter().all(|line| (0.0..=1.0).contains(&of("score")(line))));
     }
     let list = kinds[..4].join(",");
     ok(

@@ -390,7 +390,8 @@ pub fn combine(mut parts: Vec<Partial>, params: &Params, holdout: &Rows) -> Resu
         set("trees", params.trees.to_string());
         set("sampleSize", params.sample_size.to_string());
     }
-    if let Some(components) = params.components {
+    let takes = |kind: &EstimatorKind| kind.takes_components();
+    if let Some(components) = params.components.filter(|_| params.estimators.iter().any(takes)) {
         set("components", components.to_string());
     }
     let lengths: Vec<String> = holdout.lengths().iter().map(u32::to_string).collect();

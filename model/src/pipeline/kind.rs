@@ -125,6 +125,11 @@ impl EstimatorKind {
             && !self.is_rate()
     }
 
+    /// True where principal components can stand in front of it, or are what it is: it measures distances.
+    pub const fn takes_components(self) -> bool {
+        self.is_vector() && !matches!(self, Self::ZScore)
+    }
+
     /// True where it looks at which calls come after which, see [`crate::estimators::order`].
     pub const fn is_order(self) -> bool {
         matches!(self, Self::Ngram | Self::NgramPeak | Self::Stide)

@@ -97,7 +97,7 @@ pub fn fit(
     let (components, seed) = (settings.components, settings.seed);
     // PCA is itself a projection and the way to its plane.
     let front = match components {
-        Some(count) if kind != EstimatorKind::Pca && kind != EstimatorKind::ZScore => {
+        Some(count) if kind.takes_components() && kind != EstimatorKind::Pca => {
             projected(front, &rows, count)
         }
         _ => front,
