@@ -10,7 +10,7 @@ use vigia_model::schema::{Feature, from_rate, to_rate};
 
 use crate::data::Rows;
 
-/// Share of held-out windows with a p-value below [`ALPHA`]; see `TrainingMetric` of the API.
+/// Share of held-out windows with a p-value below [`ALPHA`], among those with any; see `TrainingMetric` of the API.
 pub const HOLDOUT_EXCEEDANCE: &str = "HoldoutExceedance";
 /// Share of held-out windows that are flagged once system calls are added that training never saw.
 pub const INJECTION_RECALL: &str = "InjectionRecall";
@@ -22,7 +22,7 @@ const TIMES: f64 = 3.0;
 
 /// Share of held-out windows below [`ALPHA`] when each fifth, contiguous in time, is scored by what was
 /// calibrated on the other four (and on `left_out`, see [`PipelineSpec::calibrate_beside`]): windows that calibrated
-/// themselves would always hold.
+/// themselves would always hold. Windows of which the estimators say nothing are left out: no node has a score of such.
 ///
 /// # Errors
 /// Estimators that do not calibrate.
@@ -33,7 +33,7 @@ pub fn exceedance(
     left_out: &[f32],
 ) -> Result<f64, PipelineError> {
     let schema = holdout.schema();
-    let mut flagged = 0usize;
+    let (mut flagged, mut scored) = (0usize, 0usize);
     for fold in 0..FOLDS {
         let cut = |part: usize| holdout.len() * part / FOLDS;
         let (start, end) = (cut(fold), cut(fold + 1));
@@ -48,10 +48,13 @@ pub fn exceedance(
         let spec =
             PipelineSpec::calibrate_beside(schema, deviation.clone(), estimators.to_vec(), rest, left_out)?;
         let pipeline = spec.compile(schema)?;
-        let scored = (start..end).map(|i| pipeline.score_vector(holdout.row(i), &contexts[i]));
-        flagged += scored.filter(is_flagged).count();
+        let verdicts = (start..end).map(|i| pipeline.score_vector(holdout.row(i), &contexts[i]));
+        for verdict in verdicts {
+            scored += usize::from(verdict.is_ok());
+            flagged += usize::from(is_flagged(&verdict));
+        }
     }
-    Ok(flagged as f64 / holdout.len().max(1) as f64)
+    Ok(flagged as f64 / scored.max(1) as f64)
 }
 
 /// Share of held-out windows below [`ALPHA`] after three calls each of three system calls are added that

@@ -256,7 +256,7 @@ impl Pipeline {
                 }
             }
             for (score, p) in scores.iter_mut().zip(smallest) {
-                *score = calibrated(self.combined(p, told));
+                *score = calibrated(spec::combined(p, self.tests, told));
             }
         }
         Ok(())
@@ -280,11 +280,6 @@ impl Pipeline {
             _ => return Vec::new(),
         };
         told::named(self.schema, arch, &odd, ran)
-    }
-
-    /// The smallest of so many members' p-values as one: for as many tests as all members are, or those that spoke.
-    fn combined(&self, smallest: f64, told: usize) -> f64 {
-        (smallest * self.tests.min(told as f64).max(1.0)).min(1.0)
     }
 
     fn verdict(
@@ -312,7 +307,7 @@ impl Pipeline {
         if told == 0 {
             return Err(ScoreError::Silent);
         }
-        let p_value = self.combined(p, told);
+        let p_value = spec::combined(p, self.tests, told);
         let score = calibrated(p_value);
         let Member { kind, estimator, .. } = &self.members[member];
         let severity = Severity::of(score);

@@ -343,7 +343,7 @@ impl PipelineSpec {
                 vectors: rows,
             });
         }
-        let mut smallest = vec![1.0f64; rows];
+        let mut all = vec![Spoken::default(); rows];
         let mut members = Vec::with_capacity(estimators.len());
         for estimator in estimators {
             let mut scores = vec![0.0; rows];
@@ -364,20 +364,24 @@ impl PipelineSpec {
                 told.extend_from_slice(left_out);
             }
             let calibration = estimator.calibrate(&told)?;
-            for (p, &score) in smallest.iter_mut().zip(&scores) {
-                if !score.is_nan() {
-                    *p = p.min(calibration.p_value(score));
-                }
+            for (spoken, &score) in all.iter_mut().zip(&scores).filter(|(_, score)| !score.is_nan()) {
+                spoken.add(calibration.p_value(score));
             }
             members.push(MemberSpec {
                 estimator,
                 calibration,
             });
         }
-        let tests = effective_tests(&smallest, members.len());
+        // A node has no score of a window of which nobody says anything, so that here there is none either.
+        all.retain(|spoken| spoken.members > 0);
+        let tests = effective_tests(&all, members.len());
         let mut reference = ScoreHistogram::default();
-        for p in smallest {
-            reference.add(calibrated(p * f64::from(tests)));
+        for spoken in all {
+            reference.add(calibrated(combined(
+                spoken.smallest,
+                f64::from(tests),
+                spoken.members,
+            )));
         }
         Ok(Self {
             deviation,
@@ -434,21 +438,57 @@ where
     }
 }
 
+/// What the members say of one window.
+#[derive(Debug, Clone, Copy)]
+struct Spoken {
+    /// The smallest of their p-values.
+    smallest: f64,
+    /// How many say anything.
+    members: usize,
+}
+
+impl Default for Spoken {
+    fn default() -> Self {
+        Self {
+            smallest: 1.0,
+            members: 0,
+        }
+    }
+}
+
+impl Spoken {
+    fn add(&mut self, p: f64) {
+        self.smallest = self.smallest.min(p);
+        self.members += 1;
+    }
+}
+
+/// The smallest of so many members' p-values as one: for as many tests as all members are, or those that spoke.
+pub(super) fn combined(smallest: f64, tests: f64, spoke: usize) -> f64 {
+    (smallest * tests.min(spoke as f64).max(1.0)).min(1.0)
+}
+
 /// How much more often the smallest of the members' p-values is small than one of them would be: the most of several
 /// levels, since members that agree on what is usual may not on what is rare, which alerts are about.
 ///
-/// A level says something where chance alone would bring it [`EXPECTED`] times. Where none does, the members count as
-/// independent, which keeps to the budget of alerts whatever they are.
-fn effective_tests(smallest: &[f64], members: usize) -> f32 {
+/// It is asked of windows of which as many members speak as do of any, since members that are silent make no test. A level
+/// says something where chance alone would bring it [`EXPECTED`] times. Where none does, windows of fewer members are asked
+/// too, and the members that those lack count as independent, which keeps to the budget of alerts whatever they are.
+fn effective_tests(all: &[Spoken], members: usize) -> f32 {
     const LEVELS: [f64; 4] = [0.1, 0.05, 0.02, 0.01];
     const EXPECTED: f64 = 10.0;
-    let windows = smallest.len() as f64;
-    let ratio = |at: f64| {
-        let hits = smallest.iter().filter(|&&p| p <= at).count() + 1;
-        hits as f64 / (windows + 1.0) / at
+    let of = |least: usize| {
+        let spoken = all.iter().filter(|spoken| spoken.members >= least);
+        let windows = spoken.clone().count() as f64;
+        let ratio = |at: f64| {
+            let hits = spoken.clone().filter(|spoken| spoken.smallest <= at).count() + 1;
+            hits as f64 / (windows + 1.0) / at
+        };
+        let told = LEVELS.into_iter().filter(|at| windows * at >= EXPECTED);
+        let tests = told.map(ratio).reduce(f64::max)?;
+        Some(tests + (members - least) as f64)
     };
-    let told = LEVELS.into_iter().filter(|at| windows * at >= EXPECTED);
-    let tests = told.map(ratio).reduce(f64::max).unwrap_or(members as f64);
+    let tests = (1..=members).rev().find_map(of).unwrap_or(members as f64);
     tests.clamp(1.0, members as f64) as f32
 }
 
@@ -457,30 +497,50 @@ mod tests {
     use super::*;
 
     /// The smaller p-value of two members that agree above `tail` and have nothing to do with each other below.
-    fn smallest(windows: u32, tail: f64) -> Vec<f64> {
+    fn smallest(windows: u32, tail: f64, members: usize) -> Vec<Spoken> {
         let even = |i: u32| (f64::from(i) + 0.5) / f64::from(windows);
         let other = (0..windows).map(even).filter(|p| *p <= tail);
         // The other member's tail is made of windows that are most usual to the first.
         let mut all: Vec<f64> = (0..windows).rev().map(even).collect();
         all.iter_mut().zip(other).for_each(|(p, other)| *p = p.min(other));
-        all
+        all.into_iter().map(|p| spoken(p, members)).collect()
+    }
+
+    fn spoken(smallest: f64, members: usize) -> Spoken {
+        Spoken { smallest, members }
     }
 
     #[test]
     fn members_that_part_in_the_tail_are_several_tests() {
-        let agree = effective_tests(&smallest(2000, 0.0), 2);
+        let agree = effective_tests(&smallest(2000, 0.0, 2), 2);
         assert!((1.0..1.1).contains(&agree), "{agree}");
         for tail in [0.1, 0.05, 0.02, 0.01] {
-            let tests = effective_tests(&smallest(2000, tail), 2);
+            let tests = effective_tests(&smallest(2000, tail, 2), 2);
             assert!((1.9..=2.0).contains(&tests), "{tail}: {tests}");
         }
     }
 
     #[test]
     fn too_few_windows_count_every_member() {
-        assert_eq!(effective_tests(&smallest(99, 0.0), 8), 8.0);
-        assert!(effective_tests(&smallest(100, 0.0), 8) < 1.2);
-        assert_eq!(effective_tests(&smallest(500, 0.0), 1), 1.0);
+        assert_eq!(effective_tests(&smallest(99, 0.0, 8), 8), 8.0);
+        assert!(effective_tests(&smallest(100, 0.0, 8), 8) < 1.2);
+        assert_eq!(effective_tests(&smallest(500, 0.0, 1), 1), 1.0);
+    }
+
+    #[test]
+    fn members_that_are_silent_make_no_test_and_those_that_seldom_speak_count_in_full() {
+        // Two members that have nothing to do with each other, of which one speaks in a part of the windows.
+        let mixed = |both: u32, alone: u32| {
+            let even = (0..alone).map(|i| spoken((f64::from(i) + 0.5) / f64::from(alone), 1));
+            smallest(both, 0.1, 2).into_iter().chain(even).collect::<Vec<_>>()
+        };
+        for alone in [0, 2000, 20_000] {
+            let tests = effective_tests(&mixed(2000, alone), 2);
+            assert!((1.9..=2.0).contains(&tests), "{alone}: {tests}");
+        }
+        let tests = effective_tests(&mixed(50, 5000), 2);
+        assert_eq!(tests, 2.0);
+        assert_eq!(effective_tests(&[], 3), 3.0);
     }
 
     #[test]

@@ -2,12 +2,13 @@
 
 use vigia_model::artifact::{self, Task};
 use vigia_model::context::{Context, Gram, MAX_PAST, ORDER};
+use vigia_model::histogram::ScoreHistogram;
 use vigia_model::pipeline::{DriverKind, EVERY_CALL, EstimatorKind, Pipeline, ScoreError};
 use vigia_model::schema::{Schema, from_rate};
 use vigia_model::syscalls::Arch;
 use vigia_trainer::data::{About, Rows};
 use vigia_trainer::fit::{self, FitError, Params};
-use vigia_trainer::validate::INJECTION_RECALL;
+use vigia_trainer::validate::{HOLDOUT_EXCEEDANCE, INJECTION_RECALL};
 
 use crate::support::Random;
 
@@ -242,4 +243,57 @@ fn the_order_of_rows_and_their_shards_do_not_matter_to_counts() {
         whole.share.grams.expect("counts").seen,
         sums.into_iter().collect::<Vec<_>>()
     );
+}
+
+/// The same windows, of which every second one has no sequences.
+fn half_silent(rows: &Rows) -> Rows {
+    let mut half = Rows::new(rows.schema());
+    for i in 0..rows.len() {
+        let context = match i % 2 {
+            0 => rows.contexts()[i].clone(),
+            _ => Context::new(vec![], rows.contexts()[i].past().to_vec()).expect("a context"),
+        };
+        half.push_within(rows.row(i), rows.about()[i], context)
+            .expect("a row");
+    }
+    half
+}
+
+fn speaking(rows: &Rows) -> Rows {
+    let mut all = Rows::new(rows.schema());
+    for i in (0..rows.len()).filter(|&i| !rows.contexts()[i].grams().is_empty()) {
+        all.push_within(rows.row(i), rows.about()[i], rows.contexts()[i].clone())
+            .expect("a row");
+    }
+    all
+}
+
+#[test]
+fn windows_of_which_nobody_says_anything_are_neither_calibrated_on_nor_taken_for_ordinary_ones() {
+    let (rows, holdout) = (half_silent(&windows(600, 1)), half_silent(&windows(400, 2)));
+    let later = half_silent(&windows(2000, 3));
+    let kinds = [EstimatorKind::Ngram, EstimatorKind::Stide];
+    let params = params(&kinds);
+    let metrics = |holdout: &Rows| {
+        let part = fit::fit(&rows, &params, 0).expect("fits");
+        fit::combine(vec![part], &params, holdout)
+            .expect("combines")
+            .metrics[HOLDOUT_EXCEEDANCE]
+    };
+    // The folds part the windows at the same places.
+    assert_eq!(metrics(&holdout), metrics(&speaking(&holdout)));
+    let pipeline = train(&kinds, &rows, &holdout).expect("trains");
+    assert_eq!(pipeline.reference().total(), 200);
+    let alone = train(&kinds, &rows, &speaking(&holdout)).expect("trains");
+    assert_eq!(alone.reference(), pipeline.reference());
+    let mut live = ScoreHistogram::default();
+    for i in 0..later.len() {
+        match pipeline.score_vector(later.row(i), &later.contexts()[i]) {
+            Ok(verdict) => live.add(verdict.score),
+            Err(error) => assert_eq!(error, ScoreError::Silent),
+        }
+    }
+    assert_eq!(live.total(), 1000);
+    let drift = pipeline.reference().jensen_shannon(&live).expect("enough scores");
+    assert!(drift < 0.05, "{drift}");
 }
