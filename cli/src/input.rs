@@ -191,12 +191,13 @@ pub fn rows(paths: &[PathBuf], schema: &'static Schema) -> Result<Rows, Failure>
     let mut pasts = Pasts::default();
     let mut edges = 0;
     for brief in briefs {
-        let context = brief.context.after(pasts.of(&brief.target));
+        let past = pasts.right_before(&brief.target, &brief.window);
+        let context = brief.context.after(past);
         if brief.edge.is_some() {
             edges += 1;
             continue;
         }
-        pasts.of(&brief.target).push(&brief.window);
+        past.push(&brief.window);
         add(&mut all, &brief.window, &brief.target, brief.capture, context)
             .map_err(|error| Failure::read(&paths[brief.file], error))?;
     }
@@ -224,7 +225,7 @@ pub struct Pasts(HashMap<String, Past>);
 impl Pasts {
     /// What is known of a target's next window beside its counts.
     pub fn before(&mut self, schema: &Schema, seen: &Seen) -> Context {
-        let past = self.of(&seen.target);
+        let past = self.right_before(&seen.target, &seen.window);
         let context = seen.context(schema, past);
         // How a command began says nothing of what comes after.
         if seen.edge.is_none() {
@@ -233,9 +234,9 @@ impl Pasts {
         context
     }
 
-    /// Those of a target.
-    fn of(&mut self, target: &str) -> &mut Past {
-        self.0.entry(target.to_owned()).or_default()
+    /// Those of a target right before a window of it.
+    fn right_before(&mut self, target: &str, window: &Window) -> &mut Past {
+        self.0.entry(target.to_owned()).or_default().right_before(window)
     }
 }
 

@@ -9,7 +9,7 @@
 
 use crate::bounded;
 use crate::estimators::ngram::mix;
-use crate::schema::from_rate;
+use crate::schema::{MAX_VALUE, from_rate, is_value};
 use crate::syscalls::Arch;
 use crate::{schema::Schema, window::Window};
 use serde::{Deserialize, Serialize};
@@ -104,7 +104,7 @@ pub enum ContextError {
     #[error("at most {MAX_PAST} windows before one are known, not {0}")]
     Past(usize),
     /// A rate that is none.
-    #[error("rates of the windows before are finite and not negative")]
+    #[error("rates of the windows before are 0 to {MAX_VALUE}")]
     Rate,
 }
 
@@ -138,7 +138,7 @@ impl Context {
         if past.len() > MAX_PAST {
             return Err(ContextError::Past(past.len()));
         }
-        if !past.iter().all(|rate| (0.0..=f32::MAX).contains(rate)) {
+        if !past.iter().all(|&rate| is_value(rate)) {
             return Err(ContextError::Rate);
         }
         Ok(Self { grams, past })
@@ -238,6 +238,8 @@ impl Context {
 pub struct Past {
     rates: [f32; MAX_PAST],
     len: usize,
+    /// When the last of them ended, milliseconds since the Unix epoch.
+    ended_ms: u64,
 }
 
 impl Past {
@@ -250,6 +252,18 @@ impl Past {
         self.rates.copy_within(..MAX_PAST - 1, 1);
         self.rates[0] = from_rate(window.total() as f64 / window.seconds());
         self.len = (self.len + 1).min(MAX_PAST);
+        self.ended_ms = window.started_ms.saturating_add(u64::from(window.duration_ms));
+    }
+
+    /// What was right before a window: nothing, unless it begins about where the last one ended. For windows that nobody
+    /// has numbered, as those of files: one in between may be missing, or two recordings bear one name.
+    pub fn right_before(&mut self, window: &Window) -> &mut Self {
+        let apart = window.started_ms.abs_diff(self.ended_ms);
+        // Clocks and late drains move a border by far less.
+        if apart > u64::from(window.duration_ms) / 4 {
+            *self = Self::default();
+        }
+        self
     }
 
     /// Total rates as features have them, the latest first.
@@ -379,7 +393,7 @@ mod tests {
             Err(ContextError::Grams(MAX_GRAMS + 1))
         );
         assert_eq!(Context::new(vec![], vec![0.0; 33]), Err(ContextError::Past(33)));
-        for bad in [f32::NAN, f32::INFINITY, -0.1] {
+        for bad in [f32::NAN, f32::INFINITY, -0.1, MAX_VALUE + 0.1] {
             assert_eq!(Context::new(vec![], vec![bad]), Err(ContextError::Rate));
         }
     }
@@ -406,6 +420,32 @@ mod tests {
         assert_eq!(past.latest_first()[..2], [from_rate(39.0), from_rate(38.0)]);
         past.push(&window(1, 0));
         assert!(past.latest_first().is_empty());
+    }
+
+    #[test]
+    fn a_window_knows_only_those_that_end_where_it_begins() {
+        let window = |started_ms, ms| {
+            let call = Calls {
+                nr: 0,
+                count: 7,
+                errors: 0,
+            };
+            Window::new(Arch::X86_64, started_ms, ms, [call])
+        };
+        let known = |starts: &[u64]| {
+            let mut past = Past::default();
+            for &started_ms in starts {
+                let next = window(started_ms, 1000);
+                past.right_before(&next).push(&next);
+            }
+            past.latest_first().len()
+        };
+        let day = 1_795_255_200_000;
+        assert_eq!(known(&[day, day + 1000, day + 2010, day + 2995]), 4);
+        // One is missing; a day lies between; another recording ran at the same time.
+        assert_eq!(known(&[day, day + 1000, day + 3000]), 1);
+        assert_eq!(known(&[day, day + 1000, day + 86_400_000]), 1);
+        assert_eq!(known(&[day, day + 1000, day + 1500]), 1);
     }
 
     proptest! {

@@ -36,6 +36,9 @@ use std::sync::OnceLock;
 /// The rate, in calls a second, that a feature is measured in.
 pub const UNIT_RATE: f64 = 0.1;
 
+/// Largest value of a feature: that of 2^64 calls a second.
+pub const MAX_VALUE: f32 = 46.67;
+
 /// Widest vector that any schema makes; scratch space is sized by it.
 pub const MAX_FEATURES: usize = 128;
 
@@ -81,6 +84,11 @@ pub fn from_rate(per_second: f64) -> f32 {
 /// The rate, in calls a second, that gave a feature `value`.
 pub fn to_rate(value: f32) -> f64 {
     f64::from(value).exp_m1() * UNIT_RATE
+}
+
+/// Whether some window has this value of a feature, or of a rate as features have it.
+pub fn is_value(value: f32) -> bool {
+    (0.0..=MAX_VALUE).contains(&value)
 }
 
 /// SHA-256 of a schema's canonical description.
