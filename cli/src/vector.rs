@@ -200,7 +200,11 @@ mod tests {
         );
         vector.sequences.clear();
         vector.past = vec![f32::INFINITY];
-        assert!(vector.push(&mut rows).is_err_and(|why| why.contains("finite")));
+        assert!(
+            vector
+                .push(&mut rows)
+                .is_err_and(|why| why.contains("0 to 46.67"))
+        );
         vector.past.clear();
         vector.source = "it".to_owned();
         assert!(vector.push(&mut rows).is_err());

@@ -1,11 +1,11 @@
 //! The windows that a model is trained on, as one matrix in one order.
 //!
 //! Whatever order files hold them in, [`Rows::sort`] puts them into that of time, so that the same windows
-//! make the same bytes. Everything from outside is checked here once: width, finiteness, schema.
+//! make the same bytes. Everything from outside is checked here once: width, range, schema.
 
 use vigia_model::context::Context;
 use vigia_model::pipeline::Observed;
-use vigia_model::schema::Schema;
+use vigia_model::schema::{MAX_VALUE, Schema, is_value};
 use vigia_model::syscalls::Fingerprint;
 
 use crate::forest::Draw;
@@ -99,13 +99,17 @@ pub enum RowError {
         /// The window's width.
         got: usize,
     },
-    /// NaN or infinite.
-    #[error("window {row}: feature {feature} is not finite")]
-    NotFinite {
+    /// A value that no window has.
+    #[error(
+        "window {row}: feature {feature} is {value}, and one of a window is 0 to {MAX_VALUE}: leave that window out"
+    )]
+    Value {
         /// Which, from 0.
         row: usize,
         /// Which feature.
-        feature: usize,
+        feature: String,
+        /// What it is.
+        value: String,
     },
     /// No length, so no rates.
     #[error("window {row} has a length of zero")]
@@ -139,7 +143,7 @@ impl Rows {
     /// Adds a window of which nothing else is known.
     ///
     /// # Errors
-    /// It does not fit the schema, or is not finite; nothing is added then.
+    /// It does not fit the schema, or no window has such values; nothing is added then.
     pub fn push(&mut self, vector: &[f32], about: About) -> Result<(), RowError> {
         self.push_within(vector, about, Context::default())
     }
@@ -162,7 +166,7 @@ impl Rows {
     /// Adds a window with what else is known of it.
     ///
     /// # Errors
-    /// It does not fit the schema, or is not finite; nothing is added then.
+    /// It does not fit the schema, or no window has such values; nothing is added then.
     pub fn push_within(
         &mut self,
         vector: &[f32],
@@ -179,8 +183,13 @@ impl Rows {
                 got: vector.len(),
             });
         }
-        if let Some(feature) = vector.iter().position(|x| !x.is_finite()) {
-            return Err(RowError::NotFinite { row, feature });
+        let named = vector.iter().zip(self.schema.features());
+        if let Some((value, feature)) = named.into_iter().find(|(value, _)| !is_value(**value)) {
+            return Err(RowError::Value {
+                row,
+                feature: feature.to_string(),
+                value: value.to_string(),
+            });
         }
         if about.window_ms == 0 {
             return Err(RowError::NoDuration { row });
@@ -441,12 +450,17 @@ pub(crate) mod tests {
             rows.push(&[1.0], About::default()),
             Err(RowError::Width { row: 2, got: 1, .. })
         ));
-        let mut bad = vec![0.0; width];
-        bad[5] = f32::NAN;
-        assert_eq!(
-            rows.push(&bad, About::default()),
-            Err(RowError::NotFinite { row: 2, feature: 5 })
-        );
+        for bad in [f32::NAN, f32::INFINITY, -5.0, 1000.0, -3e38, MAX_VALUE + 0.1] {
+            let mut vector = vec![0.0; width];
+            vector[width - 2] = bad;
+            let error = rows.push(&vector, About::default()).expect_err("refused");
+            let words = format!("window 2: feature total is {bad}, and one of a window is 0 to 46.67");
+            assert!(error.to_string().starts_with(&words), "{error}");
+        }
+        let mut most = vec![0.0; width];
+        most[width - 2] = from_rate(u64::MAX as f64);
+        assert!(most[width - 2] > MAX_VALUE - 0.01);
+        rows.clone().push(&most, About::default()).expect("a row");
         let instant = About {
             window_ms: 0,
             ..About::default()

@@ -242,6 +242,16 @@ impl NodeService {
         for (&reason, &count) in &report.left_out {
             tracing::warn!(node, reason, count, "items of a report are left out");
         }
+        if let Some(window) = &report.impossible {
+            tracing::warn!(
+                node,
+                namespace = window.namespace,
+                profile = window.profile,
+                source = window.source,
+                window_start_unix_ms = window.start_ms,
+                "a window has numbers that none can have, and is left out: its agent or its node's memory is damaged"
+            );
+        }
         if let Some(skew_ms) = report.skew_ms {
             tracing::warn!(
                 node,

@@ -11,7 +11,7 @@ use vigia_crds::is_digest;
 use vigia_model::context::{Context, ORDER};
 use vigia_model::estimators::trees;
 use vigia_model::histogram::BINS;
-use vigia_model::schema::Schema;
+use vigia_model::schema::{Schema, is_value};
 use vigia_model::syscalls::{ALL_CALLS, is_fingerprint};
 use vigia_proto::v1::{ReportBatch, Sample, ScoreSummary, Verdict, VersionSpan};
 use vigia_proto::{MAX_ALERTS, MAX_SAMPLES, MAX_SCORES, MAX_SPANS};
@@ -39,6 +39,9 @@ const MAX_NAME: usize = 253;
 /// Why an item is left out, as a metric's label.
 pub type Reason = &'static str;
 
+/// A value is not one that there can be.
+const BAD_NUMBER: Reason = "BadNumber";
+
 /// A batch that held.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
@@ -62,6 +65,21 @@ pub struct Report {
     pub dropped_batches: u64,
     /// System calls that it did not count since its start.
     pub lost_calls: u64,
+    /// The first of the windows left out that have numbers of no window: whose it is.
+    pub impossible: Option<Impossible>,
+}
+
+/// A window that nothing can have counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Impossible {
+    /// Namespace of its profile.
+    pub namespace: String,
+    /// Name of its profile.
+    pub profile: String,
+    /// Keyed hash that tells its container apart.
+    pub source: u64,
+    /// When it began, by the agent's clock.
+    pub start_ms: i64,
 }
 
 /// Why a batch is refused as a whole.
@@ -130,9 +148,20 @@ pub fn check(batch: ReportBatch, node: &str, allowed: &Allowed, now_ms: i64) -> 
         }
     }
     for sample in batch.samples {
+        let whose = Impossible {
+            namespace: sample.namespace.clone(),
+            profile: sample.profile.clone(),
+            source: sample.source,
+            start_ms: sample.window_start_unix_ms,
+        };
         match check_sample(sample, allowed, clock) {
             Ok(row) => report.rows.push(row),
-            Err(reason) => leave(reason),
+            Err(reason) => {
+                if reason == BAD_NUMBER {
+                    report.impossible.get_or_insert(whose);
+                }
+                leave(reason);
+            }
         }
     }
     for version in batch.versions {
@@ -175,7 +204,7 @@ fn check_alert(mut alert: Verdict, allowed: &Allowed, clock: Clock) -> Result<Ve
     }
     let unit = 0.0..=1.0;
     if !unit.contains(&alert.score) || !unit.contains(&alert.p_value) || !unit.contains(&alert.threshold) {
-        return Err("BadNumber");
+        return Err(BAD_NUMBER);
     }
     if !WINDOW_MS.contains(&alert.window_ms) {
         return Err("BadWindow");
@@ -254,8 +283,8 @@ fn check_sample(sample: Sample, allowed: &Allowed, clock: Clock) -> Result<Row, 
     if sample.features.len() != schema.width() {
         return Err("BadWidth");
     }
-    if !sample.features.iter().all(|f| f.is_finite()) {
-        return Err("BadNumber");
+    if !sample.features.iter().all(|&f| is_value(f)) {
+        return Err(BAD_NUMBER);
     }
     if !WINDOW_MS.contains(&sample.window_ms) {
         return Err("BadWindow");
@@ -302,7 +331,7 @@ fn check_version(said: VersionSpan, allowed: &Allowed, clock: Clock) -> Result<D
     }
     let ours = |us: i64| {
         let ms = clock.ours(us / 1000)?;
-        Timestamp::from_microsecond(ms * 1000 + us.rem_euclid(1000)).map_err(|_| "BadNumber")
+        Timestamp::from_microsecond(ms * 1000 + us.rem_euclid(1000)).map_err(|_| BAD_NUMBER)
     };
     Ok(Done {
         parent,

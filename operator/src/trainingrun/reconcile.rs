@@ -297,7 +297,7 @@ async fn prepare(
     }
     if rows.len() < wanted {
         let message = format!(
-            "a run can take {}, and {wanted} are wanted ({left_out} more raised an alert, or have another feature schema, another length than their profile's spec.window, or other system calls than its spec.capture.syscalls); wait for more, widen spec.data, or lower spec.data.minWindows in another run",
+            "a run can take {}, and {wanted} are wanted ({left_out} more raised an alert, have another feature schema, another length than their profile's spec.window, other system calls than its spec.capture.syscalls, or numbers that no window can have); wait for more, widen spec.data, or lower spec.data.minWindows in another run",
             counted(rows.len() as u64, "window")
         );
         return Ok(Err(("TooFewWindows", message)));

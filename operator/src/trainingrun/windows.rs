@@ -13,7 +13,7 @@ use vigia_crds::{HOLDOUT_WINDOWS, SHARD_WINDOWS, TraceProfile, TrainingRun};
 use vigia_model::calibration::MIN_HOLDOUT;
 use vigia_model::context::Context;
 use vigia_model::pipeline::EstimatorKind;
-use vigia_model::schema::Schema;
+use vigia_model::schema::{Schema, is_value};
 use vigia_model::syscalls::ALL_CALLS;
 
 use super::data::kind_of;
@@ -117,7 +117,7 @@ impl Newest {
 
     /// Takes a window, if it is one of the selection; answers the time before which no window is wanted any more.
     pub(super) fn take(&mut self, selection: &Selection, mut row: Row) -> i64 {
-        if !selection.takes(row.kind(), row.above_threshold) {
+        if !selection.takes(row.kind(), row.above_threshold) || !is_possible(&row) {
             self.left_out += 1;
         } else if self.wants(&row) {
             if !self.keeps_order && !row.context.grams().is_empty() {
@@ -165,6 +165,13 @@ impl Newest {
         self.rows.truncate(fit);
         self.held = self.rows.iter().map(Row::held).sum();
     }
+}
+
+/// Whether some window has these numbers. None that has not is stored any more; of one that was stored before, a training
+/// could make nothing, and neither could the next.
+fn is_possible(row: &Row) -> bool {
+    let values = row.features.iter().chain(row.context.past());
+    values.into_iter().all(|&value| is_value(value))
 }
 
 fn identity(row: &Row) -> (&str, u64, i64) {
@@ -293,7 +300,7 @@ mod tests {
             start_ms,
             window_ms: 2000,
             schema: Schema::syscalls_v1().hash().to_string().into(),
-            features: vec![start_ms as f32, source as f32],
+            features: vec![(start_ms as f32).abs().ln_1p(), (source as f32).ln_1p()],
             above_threshold: false,
             unscored: false,
             capture: ALL_CALLS.into(),
@@ -459,6 +466,19 @@ mod tests {
         newest.take(row(1, 3));
         assert_eq!(newest.0.left_out, 2);
         assert_eq!(newest.finish(), [row(1, 3)]);
+    }
+
+    #[test]
+    fn windows_with_numbers_of_no_window_are_left_out() {
+        let mut newest = newest(50, false);
+        for (at, value) in [1000.0, -3e38, f32::NAN, 0.0].into_iter().enumerate() {
+            newest.take(Row {
+                features: vec![0.0, value],
+                ..row(1, at as i64)
+            });
+        }
+        assert_eq!(newest.0.left_out, 3);
+        assert_eq!(newest.finish().len(), 1);
     }
 
     #[test]

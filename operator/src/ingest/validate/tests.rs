@@ -178,7 +178,7 @@ fn a_good_batch_is_taken_whole() {
 #[test]
 fn one_bad_item_is_left_out_and_the_others_stay() {
     type Spoil = fn(&mut ReportBatch);
-    let bad: [(Reason, Spoil); 17] = [
+    let bad: [(Reason, Spoil); 20] = [
         ("NotPlanned", |b| b.samples[0].profile = "other".into()),
         ("NotPlanned", |b| b.samples[0].namespace = "../x".into()),
         ("NotPlanned", |b| b.scores[0].model = "other".into()),
@@ -187,6 +187,9 @@ fn one_bad_item_is_left_out_and_the_others_stay() {
         ("BadWidth", |b| b.samples[0].features.push(0.0)),
         ("BadNumber", |b| b.samples[0].features[3] = f32::NAN),
         ("BadNumber", |b| b.samples[0].features[3] = f32::INFINITY),
+        ("BadNumber", |b| b.samples[0].features[3] = -5.0),
+        ("BadNumber", |b| b.samples[0].features[3] = 1000.0),
+        ("BadContext", |b| b.samples[0].past = vec![1000.0]),
         ("BadNumber", |b| b.alerts[0].score = f64::NAN),
         ("BadWindow", |b| b.samples[0].window_ms = 0),
         ("BadContext", |b| b.samples[0].sequences = vec![0x0203]),
