@@ -13,11 +13,12 @@ use super::claim::Claimants;
 use crate::pods::PodView;
 use crate::traceprofile::capture;
 
-/// Bounds of the schema; a kubelet runs far fewer pods.
-const MAX_PODS: usize = 512;
+/// Pods of a profile that a node's plan has room for: a bound of the schema; a kubelet runs far fewer.
+pub const MAX_PODS: usize = 512;
 const MAX_PROFILES: usize = 512;
 const MAX_MODELS: usize = 512;
-const MAX_CONTAINERS: usize = 32;
+/// Containers of a pod; likewise.
+pub const MAX_CONTAINERS: usize = 32;
 
 /// Containers of one profile up to which every window's vector is kept for training. With more,
 /// each sends fewer, so that the sum stays about the same.

@@ -8,6 +8,7 @@ use kube::ResourceExt;
 use vigia_crds::{KeptMode, NodePlan, ProfileOnNode, TraceProfile, WithheldAlert, conditions};
 
 use crate::nodeplan::claim::Claimants;
+use crate::nodeplan::plan::{MAX_CONTAINERS, MAX_PODS};
 use crate::pods::PodView;
 use crate::select::Ready;
 
@@ -20,6 +21,8 @@ pub struct Selection {
     pub containers: u32,
     /// Nodes of these pods.
     pub nodes: BTreeSet<String>,
+    /// Of its containers, those for which their node's plan has no room.
+    pub beyond: u32,
     /// Containers that other profiles trace, by that profile's name.
     pub lost: BTreeMap<String, u32>,
     /// Names in `spec.containers` that no matched pod has.
@@ -32,6 +35,7 @@ pub fn select(profile: &TraceProfile, claimants: &Claimants, pods: &[Arc<PodView
     let mut selection = Selection::default();
     let mut declared: BTreeSet<&str> = BTreeSet::new();
     let selector = Ready::new(&profile.spec.pod_selector);
+    let mut on: BTreeMap<&str, Vec<(&str, usize)>> = BTreeMap::new();
     let matched = |pod: &&Arc<PodView>| !pod.ended && selector.matches(&pod.labels);
     for pod in pods.iter().filter(matched) {
         declared.extend(pod.declared.iter().map(String::as_str));
@@ -43,11 +47,15 @@ pub fn select(profile: &TraceProfile, claimants: &Claimants, pods: &[Arc<PodView
         for claim in claims.iter().filter(|c| c.profile.name_any() == name) {
             selection.containers += u32::try_from(claim.containers.len()).unwrap_or(u32::MAX);
             selection.nodes.insert(pod.node.clone());
+            on.entry(&pod.node)
+                .or_default()
+                .push((&pod.cgroup_uid, claim.containers.len()));
         }
         for overlap in overlaps.into_iter().filter(|o| o.loser == name) {
             *selection.lost.entry(overlap.winner).or_default() += 1;
         }
     }
+    selection.beyond = on.into_values().map(beyond).sum();
     if selection.pods > 0 {
         let unknown = profile.spec.containers.iter().filter(|c| *c != "*");
         selection.unknown = unknown
@@ -56,6 +64,18 @@ pub fn select(profile: &TraceProfile, claimants: &Claimants, pods: &[Arc<PodView
             .collect();
     }
     selection
+}
+
+/// Of the pods of a profile on a node, each with its containers, how many containers no plan has room for.
+fn beyond(mut pods: Vec<(&str, usize)>) -> u32 {
+    // As plans have them.
+    pods.sort_unstable();
+    let planned = pods.iter().take(MAX_PODS);
+    let planned: usize = planned
+        .map(|(_, containers)| MAX_CONTAINERS.min(*containers))
+        .sum();
+    let all: usize = pods.iter().map(|(_, containers)| containers).sum();
+    u32::try_from(all - planned).unwrap_or(u32::MAX)
 }
 
 /// Where a profile's windows come from.

@@ -9,13 +9,16 @@ use super::budget::{overhead, within_budget};
 use super::capture::{self, Unknown};
 use super::observed::{Agents, Selection};
 use crate::events::counted;
-use crate::nodeplan::plan::rounded;
+use crate::nodeplan::plan::{MAX_CONTAINERS, MAX_PODS, rounded};
 use crate::select;
 
 /// Beside kstatus' own: whether agents trace what is selected.
 pub const TRACED: &str = "Traced";
 /// Names in a message before "and N more".
 const NAMED: usize = 3;
+
+/// More is selected on a node than its plan has room for.
+const TOO_MANY: &str = "TooManyPods";
 
 /// What there is to say of the Models that a profile names.
 #[derive(Debug, Default)]
@@ -142,6 +145,9 @@ fn traced(selection: &Selection, agents: &Agents) -> Wanted {
     if agents.containers >= selection.containers {
         return Wanted::new(TRACED, true, "Traced", of(""));
     }
+    if agents.containers.saturating_add(selection.beyond) >= selection.containers {
+        return Wanted::new(TRACED, false, TOO_MANY, of("; no plan has room for the others"));
+    }
     let silent = selection.nodes.len().saturating_sub(agents.answered);
     let what = match silent {
         0 => String::new(),
@@ -157,6 +163,7 @@ fn problem(profile: &TraceProfile, selection: &Selection, models: &Models) -> Op
         selector(profile),
         filter(profile),
         containers(selection),
+        room(selection),
         alert_budget(profile, selection),
         not_there(models, selection),
         unreadable(models, selection),
@@ -206,6 +213,19 @@ fn containers(selection: &Selection) -> Problem {
         names(&selection.unknown)
     );
     Some(("ContainerNotFound", message))
+}
+
+fn room(selection: &Selection) -> Problem {
+    if selection.beyond == 0 {
+        return None;
+    }
+    let message = format!(
+        "{} of what is selected {} not traced: an agent traces {MAX_PODS} pods of a profile on its node and \
+         {MAX_CONTAINERS} containers of a pod; part the pods between several profiles or more nodes",
+        counted(selection.beyond, "container"),
+        if selection.beyond == 1 { "is" } else { "are" },
+    );
+    Some((TOO_MANY, message))
 }
 
 /// Of a pod's budget the API server asks the same; how many containers share a profile's, it cannot know.

@@ -41,6 +41,38 @@ fn reason(status: &TraceProfileStatus) -> (String, String) {
 }
 
 #[test]
+fn pods_beyond_what_a_plan_has_room_for_are_said() {
+    let profile = profile("shop", "p", 1);
+    let many = |count: usize| -> Vec<PodView> {
+        let name = |i| format!("pod-{i:03}");
+        let one = |i| pod("shop", &name(i), "n", &["app"]);
+        (0..count).map(one).collect()
+    };
+    assert_eq!(
+        reason(&look(&profile, &[], &many(512), 512, &[])),
+        ("True".into(), "Traced".into())
+    );
+    let status = look(&profile, &[], &many(700), 512, &[]);
+    let found = |kind| conditions::find(&status.conditions, kind).expect("is there");
+    assert_eq!(reason(&status), ("False".into(), "TooManyPods".into()));
+    let message = &found(READY).message;
+    assert!(
+        message.starts_with("188 containers of what is selected are not traced: an agent traces 512 pods"),
+        "{message}"
+    );
+    assert_eq!(found(TRACED).reason, "TooManyPods");
+    assert!(found(TRACED).message.starts_with("512 of 700 containers"));
+    // Those that it could trace come first.
+    let status = look(&profile, &[], &many(700), 100, &[]);
+    let traced = conditions::find(&status.conditions, TRACED).expect("is there");
+    assert_eq!(traced.reason, "WaitingForAgents");
+    let crowded = pod("shop", "a", "n", &[""; 40]);
+    let status = look(&profile, &[], &[crowded], 32, &[]);
+    let ready = conditions::find(&status.conditions, READY).expect("is there");
+    assert!(ready.message.starts_with("8 containers of"), "{}", ready.message);
+}
+
+#[test]
 fn a_budget_of_all_windows_is_said() {
     let mut profile = profile("shop", "p", 1);
     profile.spec.models = vec!["m".into()];
