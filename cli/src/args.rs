@@ -192,7 +192,9 @@ pub struct Ml {
     /// How many clusters, 2 or more (3 if not said; never more than there are kinds of system calls). Means --ml-anomaly.
     #[arg(long, value_name = "K", value_parser = clusters)]
     pub ml_clusters: Option<usize>,
-    /// Compare the anomalies with those that z-scores above 3 find. Means --ml-anomaly.
+    /// Compare the anomalies with those that z-scores above 3 find. Means --ml-anomaly. A z-score is of the mean times of
+    /// all kinds of system calls, its own among them, so that with ten kinds or fewer none can be above 3; it is said
+    /// where that is so.
     #[arg(long)]
     pub ml_compare: bool,
     /// Say at once when a system call takes unusually long or short: 3 (low), 4 (medium), 5 (high) standard deviations
@@ -473,7 +475,8 @@ pub struct Convert {
     /// Store the weights of networks in 8 or 4 bits.
     #[arg(long, value_name = "q8_0|q4_0")]
     pub quantize: Option<Precision>,
-    /// Windows on which to say how much scores differ afterwards; may be repeated.
+    /// Windows on which to say how much scores differ afterwards; may be repeated. Without them, that is not measured, and
+    /// the model says so.
     #[arg(long, value_name = "FILE", requires = "quantize")]
     pub on: Vec<PathBuf>,
     #[command(flatten)]

@@ -140,10 +140,15 @@ fn print(found: &Inspection, verdict: &str) {
         "schema",
         &format!("{} ({:.12}…)", metadata.schema, metadata.schema_hash.to_string()),
     );
+    // So that the same data and seed make the same bytes, nobody's clock is in it.
     line(
-        "made",
-        &format!("{} by {}", metadata.created_at, metadata.made_by),
+        "as of",
+        &format!(
+            "{} (where its windows end, or its TrainingRun was created)",
+            metadata.created_at
+        ),
     );
+    line("made by", &metadata.made_by);
     line(
         "trained on",
         &format!(

@@ -80,6 +80,9 @@ pub struct Comparison {
     pub ml_only: Vec<String>,
     /// Z-scores only.
     pub zscore_only: Vec<String>,
+    /// Why the lists of z-scores are empty, where they must be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// How many clusters `samples` kinds of system calls are put into.
@@ -181,11 +184,20 @@ fn compare(anomalies: &[Anomaly], samples: &[&Sample]) -> Comparison {
         .filter(|s| deviation > 0.0 && (s.avg_us - mean) / deviation > SIGMAS)
         .map(|s| s.syscall.as_str())
         .collect();
+    // One time far above n - 1 equal ones, with its own part in mean and deviation.
+    let most = (n - 1.0).sqrt();
+    let note = (most <= SIGMAS).then(|| {
+        format!(
+            "of {} kinds of system calls no z-score can be above {most:.2}: {SIGMAS} is out of reach below 11 kinds",
+            samples.len()
+        )
+    });
     let list = |names: &mut dyn Iterator<Item = &&str>| names.map(|name| (*name).to_owned()).collect();
     Comparison {
         common: list(&mut ml.intersection(&z)),
         ml_only: list(&mut ml.difference(&z)),
         zscore_only: list(&mut z.difference(&ml)),
+        note,
     }
 }
 
@@ -230,6 +242,7 @@ impl Analysis {
             lines.push(format!("  common: {}", list(&comparison.common)));
             lines.push(format!("  ML only: {}", list(&comparison.ml_only)));
             lines.push(format!("  z-score only: {}", list(&comparison.zscore_only)));
+            lines.extend(comparison.note.iter().map(|note| format!("  ({note})")));
         }
         lines
     }
@@ -321,6 +334,29 @@ mod tests {
         let found = analyse(&samples(&times), &wanted(None));
         assert_eq!(found.comparison.as_ref().expect("asked for").common, ["fsync"]);
         assert!(found.lines().contains(&"  common: fsync".to_owned()));
+    }
+
+    #[test]
+    fn it_is_said_where_no_z_score_can_stand_out() {
+        let compared = |kinds: usize| {
+            let names: Vec<String> = (0..kinds).map(|i| format!("call{i}")).collect();
+            let times = names.iter().enumerate();
+            // As far apart as can be.
+            let times = times.map(|(i, name)| (name.as_str(), if i == 0 { 1e9 } else { 0.0 }));
+            let found = analyse(&samples(&times.collect::<Vec<_>>()), &wanted(None));
+            let lines = found.lines();
+            (found.comparison.expect("asked for"), lines)
+        };
+        let (few, lines) = compared(8);
+        assert!(few.common.is_empty() && few.zscore_only.is_empty());
+        let words =
+            "of 8 kinds of system calls no z-score can be above 2.65: 3 is out of reach below 11 kinds";
+        assert_eq!(few.note.as_deref(), Some(words));
+        assert_eq!(lines.last(), Some(&format!("  ({words})")));
+        let (ten, _) = compared(10);
+        assert!(ten.common.is_empty() && ten.note.is_some());
+        let (enough, _) = compared(11);
+        assert_eq!((enough.common, enough.note), (vec!["call0".to_owned()], None));
     }
 
     #[test]
