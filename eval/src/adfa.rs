@@ -10,7 +10,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use vigia_model::estimators::ngram::{Call, History, NgramModel};
-use vigia_model::pipeline::EstimatorKind;
+use vigia_model::pipeline::{EstimatorKind, Pipeline};
 use vigia_trainer::estimators::sequence::{self, ORDER};
 
 use crate::budget;
@@ -111,14 +111,27 @@ fn by_class(scores: &[f64], attack: &[Trace]) -> BTreeMap<String, f64> {
         .collect()
 }
 
+/// What a node scores with whose model was trained on `train`.
+fn pipeline(train: &[Trace], kinds: &[EstimatorKind]) -> Result<Pipeline> {
+    let windows = train.iter().flat_map(|t| node::windows(&t.calls));
+    node::Model::train(windows, kinds)?.pipeline()
+}
+
 /// How rare each trace is to a node whose model was trained on `train`.
 fn on_node(train: &[Trace], kinds: &[EstimatorKind], traces: &[&Trace]) -> Result<Vec<f64>> {
-    let windows = train.iter().flat_map(|t| node::windows(&t.calls));
-    let pipeline = node::Model::train(windows, kinds)?.pipeline()?;
+    let pipeline = pipeline(train, kinds)?;
     traces
         .iter()
         .map(|t| node::rarity(&pipeline, &node::windows(&t.calls)))
         .collect()
+}
+
+/// The alert budget of a node that has the default estimators, on windows of normal traces that it never saw.
+fn budget_of_node(train: &[Trace], normal: &[Trace]) -> Result<Row> {
+    let pipeline = pipeline(train, &COUNTS)?;
+    let windows = normal.iter().flat_map(|t| node::windows(&t.calls));
+    let p_values = node::p_values(&pipeline, windows)?;
+    Ok(budget::of_windows(&COUNTS, &p_values))
 }
 
 /// The rows of this data.
@@ -205,5 +218,6 @@ pub fn judge(folder: &Path) -> Result<Vec<Row>> {
             beside(&tpr),
         ),
         budget::of_runs(&fitted.held_out, &ours[..normal.len()])?,
+        budget_of_node(&train, &normal).context("the budget of a node")?,
     ])
 }

@@ -171,12 +171,23 @@ impl Model {
 /// # Errors
 /// A window that cannot be scored.
 pub fn rarity(pipeline: &Pipeline, run: &[Observed]) -> Result<f64> {
+    Ok(-told_from(&p_values(pipeline, run)?).ln())
+}
+
+/// How rare each of these windows is.
+///
+/// # Errors
+/// A window that cannot be scored.
+pub fn p_values(
+    pipeline: &Pipeline,
+    windows: impl IntoIterator<Item = impl std::borrow::Borrow<Observed>>,
+) -> Result<Vec<f64>> {
     let mut scratch = Scratch::default();
-    let p_values = run
-        .iter()
-        .map(|(window, context)| Ok(pipeline.score_within(window, context, &mut scratch)?.p_value))
-        .collect::<Result<Vec<f64>>>()?;
-    Ok(-told_from(&p_values).ln())
+    let mut p_value = |observed: &Observed| {
+        let (window, context) = observed;
+        Ok(pipeline.score_within(window, context, &mut scratch)?.p_value)
+    };
+    windows.into_iter().map(|one| p_value(one.borrow())).collect()
 }
 
 fn told_from(p_values: &[f64]) -> f64 {
