@@ -1,14 +1,14 @@
 //! The artifact reader on hostile bytes. The first byte says how deep the rest is planted, so that coverage
-//! reaches behind checksum and compression: a whole file, a file with its checksum made right, metadata of a
-//! well-formed container, or the decompressed payload of one.
+//! reaches behind checksum, compression and encryption: a whole file, a file with its checksum made right, metadata of a
+//! well-formed container, the decompressed payload of one, or that of one encrypted with a key that is given.
 //!
-//! Nothing may panic, and what opens must score.
+//! Nothing may panic, and what opens must score and say why.
 #![no_main]
 
 use apr_format::{Compression, Header, ModelType};
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
-use vigia_model::artifact::{self, Artifact, Task};
+use vigia_model::artifact::{self, Artifact, Reader, Task};
 use vigia_model::pipeline::Scratch;
 use vigia_model::syscalls::Arch;
 use vigia_model::window::{Calls, Window};
@@ -42,21 +42,25 @@ fn score(artifact: &Artifact) {
         errors: u64::from(nr % 3),
     });
     // Everything is known that an estimator may look at, so that each has something to say.
-    let verdict = artifact.pipeline.score_within(
-        &Window::new(Arch::X86_64, 0, 1000, calls),
-        &context(7),
-        &mut Scratch::default(),
-    );
+    let (window, context) = (Window::new(Arch::X86_64, 0, 1000, calls), context(7));
+    let verdict = artifact
+        .pipeline
+        .score_within(&window, &context, &mut Scratch::default());
     let verdict = verdict.expect("a window has a verdict");
     assert!((0.0..=1.0).contains(&verdict.score));
     assert!(verdict.p_value > 0.0 && verdict.p_value <= 1.0);
+    let ran = [[0, 1, 2], [59, 41, 42]];
+    let told = artifact
+        .pipeline
+        .sequences(&verdict, &context, Arch::X86_64, ran);
+    assert!(told.iter().all(|one| !one.calls.is_empty()));
 }
 
 fuzz_target!(|data: &[u8]| {
     let Some((mode, data)) = data.split_first() else {
         return;
     };
-    let bytes = match mode % 4 {
+    let bytes = match mode % 5 {
         0 => data.to_vec(),
         1 => {
             let mut bytes = data.to_vec();
@@ -64,13 +68,20 @@ fuzz_target!(|data: &[u8]| {
             bytes
         }
         2 => container(data, &[]),
-        _ => container(GOOD.metadata(), data),
+        3 => container(GOOD.metadata(), data),
+        _ => {
+            let whole = container(GOOD.metadata(), data);
+            artifact::encrypt(&whole, &GOOD.content).unwrap_or(whole)
+        }
     };
     let _ = artifact::inspect(&bytes);
     let _ = artifact::open(&bytes, &GOOD.trusted, Task::Anomaly);
-    if let Ok(unsigned) = artifact::open_unsigned(&bytes, Task::Anomaly) {
+    let _ = artifact::open_unsigned(&bytes, Task::Anomaly);
+    let with_key = Reader::unsigned().with_key(Some(&GOOD.content));
+    if let Ok(unsigned) = with_key.open(&bytes, Task::Anomaly) {
         score(&unsigned);
         let signed = artifact::sign(&bytes, &GOOD.key).expect("what opens can be signed");
-        score(&artifact::open(&signed, &GOOD.trusted, Task::Anomaly).expect("what was signed opens"));
+        let with_keys = Reader::signed(&GOOD.trusted).with_key(Some(&GOOD.content));
+        score(&with_keys.open(&signed, Task::Anomaly).expect("what was signed opens"));
     }
 });
