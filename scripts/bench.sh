@@ -13,7 +13,8 @@ out=$PWD/target/bench
 cache="${VIGIA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/vigia}"
 say() { printf 'bench: %s\n' "$*" >&2; }
 
-# A Python with scikit-learn, to compare with: the machine's, or one made once in the cache.
+# A Python with scikit-learn, to compare with: the machine's, or one made once in the cache, which has torch too where
+# pip has it, of its builds without CUDA if they are to be had.
 python() {
     local candidate
     for candidate in "${BENCH_PYTHON:-}" python3 "$cache/python/bin/python"; do
@@ -23,8 +24,13 @@ python() {
         fi
     done
     say 'installing scikit-learn into a virtual environment (once)'
-    python3 -m venv "$cache/python" && "$cache/python/bin/pip" install --quiet scikit-learn >&2 &&
-        echo "$cache/python/bin/python"
+    python3 -m venv "$cache/python" && "$cache/python/bin/pip" install --quiet scikit-learn >&2 || return
+    local pip=$cache/python/bin/pip cpu=https://download.pytorch.org/whl/cpu
+    say 'installing torch beside it (once)'
+    "$pip" install --quiet --index-url "$cpu" torch >&2 2>/dev/null ||
+        timeout 1200 "$pip" install --quiet torch >&2 ||
+        say 'no torch could be had: mlp.* will be without it'
+    echo "$cache/python/bin/python"
 }
 
 table() {
