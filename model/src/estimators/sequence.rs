@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 const NAME: &str = "sequence model";
 /// Most n-grams of a run that are remembered; what comes after them counts each time.
-const REMEMBERED: usize = 1 << 16;
+const REMEMBERED: usize = 1 << 13;
 
 /// Where normal runs lie on a view's scale.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -57,8 +57,8 @@ pub struct SequenceModel {
     pub distance: Scale,
 }
 
-/// What is remembered of one run; bounded, however long the run is.
-#[derive(Debug, Clone, PartialEq, Default)]
+/// What is remembered of one run; of fixed size, however long the run is.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Run {
     history: History,
     calls: CallSet,
@@ -66,6 +66,18 @@ pub struct Run {
     made: HashSet<u64>,
     surprise: f64,
     len: u64,
+}
+
+impl Default for Run {
+    fn default() -> Self {
+        Self {
+            history: History::default(),
+            calls: CallSet::default(),
+            made: HashSet::with_capacity(REMEMBERED),
+            surprise: 0.0,
+            len: 0,
+        }
+    }
 }
 
 impl Run {

@@ -8,6 +8,7 @@ use std::hint::black_box;
 
 use vigia_model::context::Context;
 use vigia_model::estimators::forecast::Past;
+use vigia_model::estimators::sequence::Run;
 use vigia_model::estimators::stream::Detector;
 use vigia_model::pipeline::EstimatorKind;
 use vigia_trainer::estimators::{forecast, sequence, tracked};
@@ -69,10 +70,14 @@ fn what_scores_runs_and_streams_allocates_nothing_a_step() {
     let model = tracked::fit(&metrics, 3, tracked::Settings::default()).expect("fits");
     let forecaster = forecast::fit(&metrics, &[1, 12]).expect("fits");
     let (mut stream, mut detector, mut past) = (model.start(), Detector::default(), Past::default());
+    let mut begun = vec![Run::default(); runs.len()];
     let counted = allocations(|| {
-        runs.iter().for_each(|run| {
-            black_box(sequences.score_run(run));
-        });
+        for (run, calls) in begun.iter_mut().zip(&runs) {
+            calls.iter().for_each(|&call| {
+                black_box(sequences.push(run, call));
+            });
+            black_box(sequences.score(run));
+        }
         metrics.chunks(3).for_each(|row| {
             black_box(stream.push(row));
         });
