@@ -14,6 +14,9 @@
 //!
 //! The last four came later: a file without them is one of windows of which nothing else is known.
 //!
+//! A file that was written here says the SHA-256 of its windows (`vigia.windows.sha256` among its key-value metadata), since
+//! Parquet's pages are damaged without a word; a file without it is of another writer.
+//!
 //! Files are read in small batches, and no more rows are decoded than a matrix may hold, whatever the file's
 //! own numbers say.
 
@@ -31,7 +34,9 @@ use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderB
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::Compression;
 use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
+use sha2::{Digest, Sha256};
 use vigia_model::context::{Context, ContextError};
 use vigia_model::schema::{Schema, SchemaHash};
 use vigia_model::syscalls::NoFingerprint;
@@ -39,6 +44,8 @@ use vigia_model::syscalls::NoFingerprint;
 use crate::data::{About, MAX_ROWS, RowError, Rows};
 
 const BATCH: usize = 4096;
+/// The key of the digest of a file's windows.
+const DIGEST: &str = "vigia.windows.sha256";
 const READ: [&str; 10] = [
     "source",
     "window_start_unix_ms",
@@ -61,6 +68,9 @@ pub enum ParquetProblem {
     /// Damaged inside.
     #[error("not a Parquet file of windows: {0}")]
     Values(#[from] ArrowError),
+    /// The windows are not those that were written.
+    #[error("the file is damaged: its windows are not those that were written; record or fetch it again")]
+    Damaged,
     /// A column is missing or of another type.
     #[error("column {column} is not there or is not {expected}")]
     Column {
@@ -123,6 +133,11 @@ fn read_rows(bytes: Bytes, schema: &'static Schema) -> Result<Rows, ParquetProbl
     if usize::try_from(declared).map_or(true, |n| n > MAX_ROWS) {
         return Err(RowError::TooMany.into());
     }
+    let footer = builder.metadata().file_metadata();
+    let written = footer
+        .key_value_metadata()
+        .and_then(|pairs| pairs.iter().find(|pair| pair.key == DIGEST))
+        .map(|pair| pair.value.clone().unwrap_or_default());
     let columns = ProjectionMask::columns(builder.parquet_schema(), READ);
     let hash = schema.hash();
     let text = hash.to_string();
@@ -175,7 +190,34 @@ fn read_rows(bytes: Bytes, schema: &'static Schema) -> Result<Rows, ParquetProbl
             rows.push_within(vector.values(), about, context)?;
         }
     }
+    if written.is_some_and(|written| written != digest(&rows)) {
+        return Err(ParquetProblem::Damaged);
+    }
     Ok(rows)
+}
+
+/// SHA-256 of all that is read of windows, in hexadecimal.
+fn digest(rows: &Rows) -> String {
+    let mut sha = Sha256::new();
+    sha.update((rows.len() as u64).to_le_bytes());
+    for (row, (about, context)) in rows.about().iter().zip(rows.contexts()).enumerate() {
+        sha.update(about.source.to_le_bytes());
+        sha.update(about.started_ms.to_le_bytes());
+        sha.update(about.window_ms.to_le_bytes());
+        sha.update([u8::from(about.above_threshold)]);
+        let capture = about.capture.map_or_else(String::new, |c| c.to_string());
+        sha.update((capture.len() as u64).to_le_bytes());
+        sha.update(capture);
+        rows.row(row).iter().for_each(|x| sha.update(x.to_le_bytes()));
+        sha.update((context.grams().len() as u64).to_le_bytes());
+        for gram in context.grams() {
+            sha.update(gram.id.to_le_bytes());
+            sha.update(gram.count.to_le_bytes());
+        }
+        sha.update((context.past().len() as u64).to_le_bytes());
+        context.past().iter().for_each(|x| sha.update(x.to_le_bytes()));
+    }
+    sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The columns that not every file has.
@@ -271,6 +313,7 @@ pub fn write(rows: &Rows, namespace: &str, profile: &str) -> Result<Vec<u8>, Par
     ]));
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(Default::default()))
+        .set_key_value_metadata(Some(vec![KeyValue::new(DIGEST.to_owned(), digest(rows))]))
         .build();
     let mut out = Vec::new();
     let mut writer = ArrowWriter::try_new(&mut out, columns.clone(), Some(properties))?;
@@ -350,6 +393,28 @@ mod tests {
         for cut in (0..bytes.len()).step_by(61) {
             assert!(read(bytes.slice(..cut), Schema::syscalls_v1()).is_err(), "{cut}");
         }
+    }
+
+    #[test]
+    fn what_was_changed_is_refused_or_changes_nothing() {
+        let before = rows(60, 4);
+        let bytes = write(&before, "a", "b").expect("writes");
+        let (mut refused, mut same) = (0, 0);
+        for at in (0..bytes.len()).step_by(3) {
+            let mut bent = bytes.clone();
+            bent[at] ^= 1 << (at % 8);
+            match read(bent.into(), Schema::syscalls_v1()) {
+                Err(_) => refused += 1,
+                Ok(after) => {
+                    assert_eq!(after.values(), before.values(), "{at}");
+                    assert_eq!(after.about(), before.about(), "{at}");
+                    assert_eq!(after.contexts(), before.contexts(), "{at}");
+                    same += 1;
+                }
+            }
+        }
+        // Names that nobody reads, statistics: they may change.
+        assert!(refused > same, "{refused} refused, {same} the same");
     }
 
     #[test]
