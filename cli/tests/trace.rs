@@ -1036,3 +1036,44 @@ fn wrong_options_are_said() {
         fails(&args, "--anomaly-realtime is about the time of each single call");
     }
 }
+
+#[test]
+fn a_trace_that_never_began_costs_no_recording() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (there, new) = (folder.path().join("there.jsonl"), folder.path().join("new.jsonl"));
+    fs::write(&there, "what was recorded\n").expect("a file");
+    for args in [
+        &["--", "no-such-command"][..],
+        &["--", "/no/such/prog"],
+        &["-p", "4194305"],
+        &["--cgroup", "no/such/cgroup"],
+        &["--save-model", "/no/such/folder/m.apr", "--", "true"],
+    ] {
+        for output in [&there, &new] {
+            let mut command = vigia();
+            command.args(["trace", "--output"]).arg(output).args(args);
+            let output = command.output().expect("runs");
+            assert!(!output.status.success(), "{args:?}: {output:?}");
+        }
+        let kept = fs::read_to_string(&there).expect("there");
+        assert_eq!(kept, "what was recorded\n", "{args:?}");
+        assert!(!new.exists(), "{args:?}");
+    }
+    let mut command = vigia();
+    let output = command
+        .args(["trace", "--output"])
+        .arg(&there)
+        .args(["--", "true"]);
+    assert!(output.status().expect("runs").success());
+    let written = fs::read_to_string(&there).expect("there");
+    assert!(
+        written.starts_with('{') && !written.contains("recorded"),
+        "{written}"
+    );
+    let csv = vigia()
+        .args(["trace", "--output", "w.csv", "--", "true"])
+        .output();
+    let csv = csv.expect("runs");
+    assert_eq!(csv.status.code(), Some(2), "{csv:?}");
+    assert!(String::from_utf8_lossy(&csv.stderr).contains("w.csv: not .parquet and not .jsonl"));
+}

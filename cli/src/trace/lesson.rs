@@ -5,8 +5,6 @@
 //! time is the user's to say. The calls themselves are no measure of it: a program that imports its
 //! libraries makes the same few of them in its fourth window as in its second.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,6 +17,7 @@ use vigia_trainer::data::Rows;
 use vigia_trainer::fit::Params;
 use vigia_trainer::parquet;
 
+use super::recording::Recording;
 use super::{WARM_UP, WINDOW};
 use crate::alike;
 use crate::args::Trace;
@@ -44,7 +43,7 @@ pub fn edge(of_command: bool, closed: &Closed<()>, after: Duration, warm_up: Dur
 
 enum Recorder {
     Parquet(PathBuf),
-    Lines(PathBuf, BufWriter<File>),
+    Lines(Recording),
 }
 
 /// See the module's head.
@@ -85,8 +84,9 @@ impl<'a> Lesson<'a> {
     pub fn take(&mut self, seen: &Seen, record: &Record, context: Context) -> Result<(), Failure> {
         self.windows += 1;
         self.lasted += Duration::from_millis(seen.window.duration_ms.into());
-        if let Some(Recorder::Lines(path, file)) = &mut self.file {
-            write_line(file, record).map_err(|error| Failure::write(path, error))?;
+        if let Some(Recorder::Lines(file)) = &mut self.file {
+            let written = file.write(record);
+            written.map_err(|error| Failure::write(file.path(), error))?;
         }
         if record.partial || seen.edge.is_some() {
             return Ok(());
@@ -112,8 +112,9 @@ impl<'a> Lesson<'a> {
     /// Closes the file, and trains, where that was asked for.
     pub fn end(mut self, target: &str) -> Result<(), Failure> {
         match &mut self.file {
-            Some(Recorder::Lines(path, file)) => {
-                file.flush().map_err(|error| Failure::write(path, error))?;
+            Some(Recorder::Lines(file)) => {
+                let begun = file.begin();
+                begun.map_err(|error| Failure::write(file.path(), error))?;
             }
             Some(Recorder::Parquet(path))
                 if self.whole > 0
@@ -135,10 +136,10 @@ impl<'a> Lesson<'a> {
         match &self.file {
             Some(Recorder::Parquet(path)) if self.whole == 0 => Err(self.nothing(path)),
             // For people, or to compare with, lines are good all the same.
-            Some(Recorder::Lines(path, _)) if self.whole == 0 => {
+            Some(Recorder::Lines(file)) if self.whole == 0 => {
                 Out::Stderr.line(&format!(
                     "warning: {}; {}",
-                    self.nothing(path).what(),
+                    self.nothing(file.path()).what(),
                     self.longer()
                 ));
                 Ok(())
@@ -220,21 +221,15 @@ fn open(path: &Path) -> Result<Recorder, Failure> {
             Ok(Recorder::Parquet(path.to_owned()))
         }
         Some("jsonl") => {
-            let file = File::create(path).map_err(|error| Failure::write(path, error))?;
-            Ok(Recorder::Lines(path.to_owned(), BufWriter::new(file)))
+            let file = Recording::open(path).map_err(|error| Failure::write(path, error))?;
+            Ok(Recorder::Lines(file))
         }
-        _ => {
-            Err(Failure::write(path, "not .parquet and not .jsonl")
-                .next("end the name with .parquet or .jsonl"))
-        }
+        _ => Err(Failure::command_line(format!(
+            "--output {}: not .parquet and not .jsonl",
+            path.display()
+        ))
+        .next("end the name with .parquet or .jsonl")),
     }
-}
-
-fn write_line(file: &mut BufWriter<File>, record: &Record) -> std::io::Result<()> {
-    serde_json::to_writer(&mut *file, record)?;
-    file.write_all(b"\n")?;
-    // A window is seconds apart from the next: whoever follows the file wants it now.
-    file.flush()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod by_ptrace;
 mod engine;
 mod lesson;
+mod recording;
 mod signals;
 mod sink;
 pub mod spawn;
