@@ -25,10 +25,8 @@ python() {
     done
     say 'installing scikit-learn into a virtual environment (once)'
     python3 -m venv "$cache/python" && "$cache/python/bin/pip" install --quiet scikit-learn >&2 || return
-    local pip=$cache/python/bin/pip cpu=https://download.pytorch.org/whl/cpu
-    say 'installing torch beside it (once)'
-    "$pip" install --quiet --index-url "$cpu" torch >&2 2>/dev/null ||
-        timeout 1200 "$pip" install --quiet torch >&2 ||
+    say 'installing torch beside it (once, some GB; 15 minutes at the most)'
+    timeout 900 "$cache/python/bin/pip" install --quiet torch >&2 ||
         say 'no torch could be had: mlp.* will be without it'
     echo "$cache/python/bin/python"
 }
