@@ -1,7 +1,7 @@
 //! The command line, as people read it in `--help`.
 
 use std::fmt::Display;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -11,6 +11,7 @@ use vigia_model::pipeline::EstimatorKind;
 use vigia_model::syscalls::{Arch, Fingerprint};
 
 use crate::error::Failure;
+use crate::files::Given;
 use crate::filter::{Filter, FilterError};
 use crate::say::Out;
 
@@ -76,6 +77,18 @@ pub struct Trusted {
     /// File of the key that the model is encrypted with (see `vigia encrypt`).
     #[arg(long, value_name = "FILE")]
     pub content_key: Option<PathBuf>,
+}
+
+impl Trusted {
+    /// The files that are named, as far as one can see: a key may be given as it is.
+    pub fn files(&self) -> Vec<Given<'_>> {
+        let keys = self.keys.iter().map(|key| ("--key", Path::new(key)));
+        let content = self
+            .content_key
+            .iter()
+            .map(|path| ("--content-key", path.as_path()));
+        keys.chain(content).collect()
+    }
 }
 
 /// Trace the system calls of a command, of processes, or of a cgroup.

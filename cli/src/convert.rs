@@ -14,11 +14,15 @@ use crate::args::Convert;
 use crate::error::Failure;
 use crate::say::Out;
 use crate::vector::Vector;
-use crate::{gguf, input, model, say};
+use crate::{files, gguf, input, model, say};
 
 /// Reads one format and writes another.
 pub fn run(args: &Convert) -> Result<u8, Failure> {
     let (from, to) = (args.from.as_path(), args.to.as_path());
+    let mut inputs = args.trusted.files();
+    inputs.push(("FROM", from));
+    inputs.extend(args.on.iter().map(|path| ("--on", path.as_path())));
+    files::apart(&[("TO", to)], &inputs)?;
     if let Some(precision) = args.quantize {
         return match (extension(from), extension(to)) {
             ("apr", "apr" | "gguf") => quantize(args, precision),

@@ -11,6 +11,7 @@ use vigia_model::keys::{KeyError, SigningKey};
 
 use crate::args::{Decrypt, Encrypt, Format, Keygen, Sign};
 use crate::error::Failure;
+use crate::files::{self, Given};
 use crate::{input, say};
 
 /// What of a key is no secret.
@@ -110,6 +111,8 @@ fn show(args: &Keygen, key: &Shown) {
 
 /// Signs a model, in place or into another file.
 pub fn sign(args: &Sign) -> Result<u8, Failure> {
+    let output = args.output.as_ref().unwrap_or(&args.file);
+    files::apart(&[("the signed model", output)], &[("--key", &args.key)])?;
     let key = signing_key(&args.key)?;
     let unsigned = input::bytes(&args.file)?;
     let signed = artifact::sign(&unsigned, &key).map_err(|error| {
@@ -120,7 +123,6 @@ pub fn sign(args: &Sign) -> Result<u8, Failure> {
             _ => failure,
         }
     })?;
-    let output = args.output.as_ref().unwrap_or(&args.file);
     artifact::write_atomic(output, &signed).map_err(|error| Failure::write(output, error))?;
     let digest = artifact::digest(&signed);
     match args.format {
@@ -142,6 +144,9 @@ pub fn sign(args: &Sign) -> Result<u8, Failure> {
 
 /// Encrypts a model, in place or into another file.
 pub fn encrypt(args: &Encrypt) -> Result<u8, Failure> {
+    let output = args.output.as_ref().unwrap_or(&args.file);
+    let key_file = ("--content-key", args.content_key.as_path());
+    files::apart(&[("the encrypted model", output)], &[key_file])?;
     let key = ContentKey::load_marked(&args.content_key)
         .map_err(|error| content_key_problem(&args.content_key, &error))?;
     let bytes = input::bytes(&args.file)?;
@@ -151,7 +156,6 @@ pub fn encrypt(args: &Encrypt) -> Result<u8, Failure> {
         other => Failure::read(&args.file, other),
     })?;
     // A file that is mapped is not written over; its folder's entry is.
-    let output = args.output.as_ref().unwrap_or(&args.file);
     artifact::write_atomic(output, &sealed).map_err(|error| Failure::write(output, error))?;
     say::Out::Stdout.line(&format!("{}: encrypted with key {}", output.display(), key.id()));
     Ok(0)
@@ -159,6 +163,8 @@ pub fn encrypt(args: &Encrypt) -> Result<u8, Failure> {
 
 /// Decrypts a model into another file.
 pub fn decrypt(args: &Decrypt) -> Result<u8, Failure> {
+    let inputs: [Given<'_>; 2] = [("FILE", &args.file), ("--content-key", &args.content_key)];
+    files::apart(&[("--output", &args.output)], &inputs)?;
     let key = content_key(&args.content_key)?;
     let bytes = input::bytes(&args.file)?;
     let readable = artifact::decrypt(&bytes, &key).map_err(|error| input::refused(&args.file, &error))?;

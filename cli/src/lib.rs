@@ -9,6 +9,7 @@ mod args;
 mod brief;
 mod convert;
 mod error;
+mod files;
 mod filter;
 mod gguf;
 mod input;

@@ -16,7 +16,7 @@ use crate::args::{self, Format, Train};
 use crate::error::Failure;
 use crate::say::Out;
 use crate::worth::{self, Short};
-use crate::{input, say};
+use crate::{files, input, say};
 
 const MORE_SEQUENCES: &str = "record more windows with `vigia trace --sequences`, or by an agent that traces in mode Sampled or \
     Full, or leave it out of --estimator";
@@ -28,6 +28,9 @@ const HOLDOUT: f64 = 0.2;
 pub fn run(args: &Train) -> Result<u8, Failure> {
     // Before the work, so that what is wrong costs none.
     args::once("--estimator", &args.estimators)?;
+    let inputs = args.input.iter().map(|path| ("--input", path.as_path()));
+    let key = args.sign_key.iter().map(|path| ("--sign-key", path.as_path()));
+    files::apart(&[("--output", &args.output)], &Vec::from_iter(inputs.chain(key)))?;
     let count = args.estimators.len();
     if count > MAX_MEMBERS {
         return Err(

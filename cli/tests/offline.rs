@@ -1228,3 +1228,56 @@ fn a_recording_that_was_broken_off_is_good_for_its_whole_lines() {
     fs::write(&path, &whole[..40]).expect("a file");
     assert!(fails(folder.path(), 3, &["train", "--input", "w.jsonl"]).contains("line 1"));
 }
+
+#[test]
+fn no_output_is_written_over_an_input_or_another_output() {
+    let folder = trained();
+    let at = folder.path();
+    ok(at, &["train", "--input", "normal.jsonl", "-o", "plain.apr"]);
+    ok(at, &["keygen", "--content", "content.key"]);
+    ok(
+        at,
+        &[
+            "encrypt",
+            "--content-key",
+            "content.key",
+            "plain.apr",
+            "--output",
+            "sealed.apr",
+        ],
+    );
+    fs::hard_link(at.join("normal.jsonl"), at.join("twin.jsonl")).expect("a link");
+    let all = || {
+        let names = [
+            "normal.jsonl",
+            "plain.apr",
+            "sealed.apr",
+            "release.key",
+            "content.key",
+        ];
+        names.map(|name| fs::read(at.join(name)).expect("there"))
+    };
+    let before = all();
+    for line in [
+        "train --input normal.jsonl -o normal.jsonl",
+        "train --input normal.jsonl -o ./twin.jsonl",
+        "train --input normal.jsonl --sign-key release.key -o release.key",
+        "convert plain.apr plain.apr --quantize q8_0",
+        "convert normal.jsonl WHERE/normal.jsonl",
+        "sign --key release.key plain.apr --output release.key",
+        "encrypt --content-key content.key plain.apr --output content.key",
+        "decrypt --content-key content.key sealed.apr --output sealed.apr",
+        "decrypt --content-key content.key sealed.apr --output content.key",
+        "trace --output both.parquet --save-model ./both.parquet -- true",
+        "trace --baseline normal.jsonl --output normal.jsonl -- true",
+        "trace --load-model plain.apr --save-model plain.apr -- true",
+    ] {
+        let line = line.replace("WHERE", at.to_str().expect("text"));
+        let said = fails(at, 2, &line.split(' ').collect::<Vec<_>>());
+        assert!(said.contains("are the same file"), "{line}: {said}");
+        assert!(all() == before, "{line}");
+    }
+    assert!(!at.join("both.parquet").exists());
+    // In its own place, a model is signed on purpose.
+    ok(at, &["sign", "--key", "release.key", "plain.apr"]);
+}

@@ -11,7 +11,7 @@ mod table;
 mod target;
 
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -24,6 +24,7 @@ use vigia_model::artifact::Artifact;
 use crate::alike::{Calls, Learnt};
 use crate::args::{self, Format, Trace};
 use crate::error::Failure;
+use crate::files::{self, Given};
 use crate::input;
 use crate::ptrace;
 use crate::say::Out;
@@ -133,6 +134,7 @@ fn makes_sense(args: &Trace) -> Result<(), Failure> {
             .next("give a command (vigia trace -- CMD), processes (-p PID) or a cgroup (--cgroup PATH)"));
     }
     args::once("-p", &args.pids)?;
+    are_apart(args)?;
     let is_recorded = args.output.is_some() || args.save_model.is_some();
     let is_printed = args.format == Format::Json && !args.summary;
     if args.sequences && !is_recorded && !is_printed {
@@ -169,6 +171,20 @@ fn makes_sense(args: &Trace) -> Result<(), Failure> {
         .next(format!("add --load-model FILE, or leave {option} out"))),
         _ => Ok(()),
     }
+}
+
+/// A file that was named.
+fn named<'a>((argument, path): (&'static str, &'a Option<PathBuf>)) -> Option<Given<'a>> {
+    Some((argument, path.as_deref()?))
+}
+
+/// Nothing that is written is read too, or written twice.
+fn are_apart(args: &Trace) -> Result<(), Failure> {
+    let outputs = [("--output", &args.output), ("--save-model", &args.save_model)];
+    let inputs = [("--load-model", &args.model), ("--baseline", &args.baseline)];
+    let mut read = args.trusted.files();
+    read.extend(inputs.into_iter().filter_map(named));
+    files::apart(&Vec::from_iter(outputs.into_iter().filter_map(named)), &read)
 }
 
 /// The processes of what was named, which may be threads of theirs, and what there is to say of those.
