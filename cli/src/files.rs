@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use vigia_model::artifact;
+
 use crate::error::Failure;
 
 /// A path, and the argument that it was given as.
@@ -27,6 +29,22 @@ pub fn apart(outputs: &[Given<'_>], inputs: &[Given<'_>]) -> Result<(), Failure>
         }
     }
     Ok(())
+}
+
+/// What is written at the end needs a place, which should be known at the beginning.
+///
+/// # Errors
+/// There is none.
+pub fn writable(path: &Path) -> Result<(), Failure> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if !folder.unwrap_or(Path::new(".")).is_dir() {
+        return Err(Failure::write(path, "its folder is not there"));
+    }
+    artifact::can_write(path).map_err(|error| {
+        // The error itself names a file that nobody knows.
+        Failure::write(path, format!("cannot be written: {}", error.kind()))
+            .next("write to another folder, or as who may write to this one")
+    })
 }
 
 /// What two paths have in common that lead to one file.

@@ -49,6 +49,7 @@ pub fn run(args: &Train) -> Result<u8, Failure> {
         .as_deref()
         .map(crate::keys::signing_key)
         .transpose()?;
+    files::writable(&args.output)?;
     let bar = say::progress("reading windows");
     let rows = input::rows(&args.input, Schema::syscalls_v1())?;
     let silent = can_learn(&args.estimators, &rows)?;

@@ -1014,6 +1014,26 @@ fn wrong_targets_are_said() {
 }
 
 #[test]
+fn what_cannot_be_written_at_the_end_is_told_at_the_beginning() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::create_dir(folder.path().join("folder.parquet")).expect("a folder");
+    for output in [
+        // The kernel's: nobody makes files there.
+        ["--output", "/sys/w.parquet"],
+        ["--save-model", "/sys/m.apr"],
+        ["--output", "folder.parquet"],
+        ["--output", "none/w.parquet"],
+    ] {
+        let mut command = vigia();
+        command.current_dir(folder.path()).arg("trace").args(output);
+        let output = command.args(["--", "touch", "ran"]).output().expect("runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(4), "{said}");
+        assert!(!folder.path().join("ran").exists(), "{said}");
+    }
+}
+
+#[test]
 fn wrong_options_are_said() {
     let fails = |args: &[&str], words: &str| {
         let output = vigia()

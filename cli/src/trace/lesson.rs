@@ -22,6 +22,7 @@ use super::{WARM_UP, WINDOW};
 use crate::alike;
 use crate::args::Trace;
 use crate::error::Failure;
+use crate::files;
 use crate::input::{self, Seen};
 use crate::record::{Edge, Record};
 use crate::say::{self, Out};
@@ -66,7 +67,7 @@ impl<'a> Lesson<'a> {
     pub fn new(args: &'a Trace) -> Result<Self, Failure> {
         let file = args.output.as_deref().map(open).transpose()?;
         if let Some(path) = &args.save_model {
-            in_a_folder(path)?;
+            files::writable(path)?;
         }
         let keeps = args.save_model.is_some() || matches!(file, Some(Recorder::Parquet(_)));
         Ok(Self {
@@ -188,16 +189,6 @@ fn longer(window: Duration, warm_up: Option<Duration>, lasted: Duration) -> Stri
     )
 }
 
-/// What is written at the end needs a folder that is there, which should be known at the beginning.
-fn in_a_folder(path: &Path) -> Result<(), Failure> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
-    if folder.unwrap_or(Path::new(".")).is_dir() {
-        Ok(())
-    } else {
-        Err(Failure::write(path, "its folder is not there"))
-    }
-}
-
 fn learn(rows: Rows, path: &Path, target: &str) -> Result<(), Failure> {
     let windows = say::windows(rows.len());
     let bar = say::progress(&format!("training on {windows}"));
@@ -217,7 +208,7 @@ fn learn(rows: Rows, path: &Path, target: &str) -> Result<(), Failure> {
 fn open(path: &Path) -> Result<Recorder, Failure> {
     match path.extension().and_then(|e| e.to_str()) {
         Some("parquet") => {
-            in_a_folder(path)?;
+            files::writable(path)?;
             Ok(Recorder::Parquet(path.to_owned()))
         }
         Some("jsonl") => {

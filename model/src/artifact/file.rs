@@ -2,9 +2,11 @@
 
 use super::MAX_FILE;
 use std::fs::{File, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+
+use tempfile::NamedTempFile;
 
 /// Reads a file of at most [`MAX_FILE`] bytes; a longer one is cut one byte past the limit, which every
 /// check refuses as too large.
@@ -25,16 +27,35 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
 /// # Errors
 /// Those of the file system; the temporary file is then gone.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let mut temporary = tempfile::Builder::new()
-        .prefix(".vigia-")
-        .permissions(Permissions::from_mode(0o644))
-        .tempfile_in(folder)?;
+    let folder = folder(path);
+    let mut temporary = temporary(folder)?;
     temporary.write_all(bytes)?;
     temporary.as_file().sync_all()?;
     temporary.persist(path).map_err(|e| e.error)?;
     File::open(folder)?.sync_all()
+}
+
+/// Whether [`write_atomic`] could write a file now: what takes long is better not begun if its result has no place.
+///
+/// # Errors
+/// Why it could not.
+pub fn can_write(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Err(ErrorKind::IsADirectory.into());
+    }
+    temporary(folder(path)).map(drop)
+}
+
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
+    tempfile::Builder::new()
+        .prefix(".vigia-")
+        .permissions(Permissions::from_mode(0o644))
+        .tempfile_in(folder)
 }

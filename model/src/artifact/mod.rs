@@ -28,7 +28,7 @@ mod metadata;
 mod sealed;
 
 pub use container::{Digest, DigestError, Inspection, decrypt, digest, encrypt, inspect, sign};
-pub use file::{read, write_atomic};
+pub use file::{can_write, read, write_atomic};
 pub use mapping::{Contents, contents, map};
 pub use metadata::{Metadata, Task, UnknownTask};
 pub use sealed::ContentKey;

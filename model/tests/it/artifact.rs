@@ -512,6 +512,13 @@ fn files_are_replaced_whole_and_read_bounded() {
     assert_eq!(artifact::read(&path).expect("reads"), signed());
     let left: Vec<_> = std::fs::read_dir(folder.path()).expect("a folder").collect();
     assert_eq!(left.len(), 1, "{left:?}");
+    let before = std::fs::read_dir(folder.path()).expect("a folder").count();
+    artifact::can_write(&path).expect("over what is there");
+    artifact::can_write(&folder.path().join("new.apr")).expect("beside it");
+    let after = std::fs::read_dir(folder.path()).expect("a folder").count();
+    assert_eq!(after, before, "a try leaves nothing");
+    assert!(artifact::can_write(folder.path()).is_err());
+    assert!(artifact::can_write(&folder.path().join("missing/model.apr")).is_err());
     assert!(artifact::write_atomic(&folder.path().join("missing/model.apr"), b"x").is_err());
 
     let huge = folder.path().join("huge");
