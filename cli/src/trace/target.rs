@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::mpsc::Sender;
 
-use vigia_agent::probe::{Hierarchy, Mode, Probe, ProbeConfig, ProbeError, Slot};
+use vigia_agent::probe::{Hierarchy, HierarchyKind, Mode, Probe, ProbeConfig, ProbeError, Slot};
 use vigia_agent::window::Now;
 
 use super::engine::{Kernel, Reader};
@@ -247,18 +247,49 @@ fn parent(stat: &str) -> Option<u32> {
     stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 
+/// The folder of a cgroup in the hierarchy that is read here.
+fn folder_in(hierarchy: &Hierarchy, path: &Path) -> Result<PathBuf, Failure> {
+    let root = &hierarchy.root;
+    if let Ok(below) = path.strip_prefix(root) {
+        return Ok(root.join(below));
+    }
+    if path.starts_with(CGROUPS) {
+        return Err(Failure::input(format!(
+            "--cgroup {}: is not in {}, the hierarchy that is read here",
+            path.display(),
+            root.display()
+        ))
+        .next(below(hierarchy)));
+    }
+    Ok(root.join(path.strip_prefix("/").unwrap_or(path)))
+}
+
+/// Which path of a cgroup would do.
+fn below(hierarchy: &Hierarchy) -> String {
+    let root = hierarchy.root.display();
+    match hierarchy.kind {
+        HierarchyKind::V1 => format!(
+            "give a folder below {root}, the memory controller's: for a process of the cgroup, what comes after :memory: \
+             in /proc/PID/cgroup"
+        ),
+        HierarchyKind::V2 => {
+            format!(
+                "give a folder below {root}: for a process of the cgroup, what comes after 0:: in /proc/PID/cgroup"
+            )
+        }
+    }
+}
+
 fn cgroup(path: &Path, keep: Keep, clock: &Clock) -> Result<(Probe, Traced), Failure> {
     let hierarchy = Hierarchy::detect(Path::new(CGROUPS)).map_err(|error| cannot(&error))?;
-    let below = path
-        .strip_prefix(&hierarchy.root)
-        .or_else(|_| path.strip_prefix("/"))
-        .unwrap_or(path);
-    let folder = hierarchy.root.join(below);
+    let folder = folder_in(&hierarchy, path)?;
     let id = Hierarchy::id(&folder).map_err(|error| {
-        Failure::input(format!("{}: {error}", folder.display())).next(format!(
-            "give a folder below {}, as systemd-cgls shows them",
-            hierarchy.root.display()
+        Failure::input(format!(
+            "--cgroup {}: {}: {error}",
+            path.display(),
+            folder.display()
         ))
+        .next(below(&hierarchy))
     })?;
     let config = ProbeConfig {
         cgroups: Some(hierarchy.kind),
@@ -423,6 +454,37 @@ mod tests {
         assert_eq!(find("./sh", path), Some("./sh".into()));
         assert_eq!(find("no-such-command", path), None);
         assert_eq!(find("sh", None), None);
+    }
+
+    #[test]
+    fn a_cgroup_of_another_hierarchy_is_told_as_it_was_given() {
+        let v1 = Hierarchy {
+            kind: HierarchyKind::V1,
+            root: "/sys/fs/cgroup/memory".into(),
+        };
+        let found = |path: &str| folder_in(&v1, Path::new(path));
+        for path in ["/sys/fs/cgroup/memory/a/b", "/a/b", "a/b"] {
+            assert_eq!(found(path), Ok("/sys/fs/cgroup/memory/a/b".into()), "{path}");
+        }
+        let refused = found("/sys/fs/cgroup/unified/a").expect_err("another");
+        assert!(
+            refused
+                .what()
+                .contains("--cgroup /sys/fs/cgroup/unified/a: is not in /sys/fs/cgroup/memory,"),
+            "{refused:?}"
+        );
+        assert!(
+            refused.way_out().is_some_and(|next| next.contains(":memory:")),
+            "{refused:?}"
+        );
+        let v2 = Hierarchy {
+            kind: HierarchyKind::V2,
+            root: CGROUPS.into(),
+        };
+        assert_eq!(
+            folder_in(&v2, Path::new("/sys/fs/cgroup/a")),
+            Ok("/sys/fs/cgroup/a".into())
+        );
     }
 
     #[test]
