@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vigia_model::calibration::Severity;
 use vigia_model::estimators::quantized::Precision;
@@ -154,7 +155,7 @@ pub struct Trace {
     /// End after this time (a command is then left running no longer: it is told to terminate, and killed if it does not).
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub duration: Option<Duration>,
-    /// Count in windows of this length (2s if not said), instead of a line for each call. Train and score with windows
+    /// Count in windows of this length, between 100ms and 1h (2s if not said), instead of a line for each call. Train and score with windows
     /// of one length.
     #[arg(long, value_name = "TIME", value_parser = window)]
     pub window: Option<Duration>,
@@ -280,7 +281,7 @@ pub struct Train {
     #[arg(long, value_name = "FILE")]
     pub sign_key: Option<PathBuf>,
     /// Name that the model bears.
-    #[arg(long, default_value = "local")]
+    #[arg(long, default_value = "local", value_parser = NonEmptyStringValueParser::new())]
     pub name: String,
     /// Estimators of the model, with commas: several make an ensemble. n-gram, n-gram-peak and stide look at sequences of
     /// calls: they take what `vigia trace --sequences` records, or the Parquet files of an agent that traces in mode Sampled
@@ -332,7 +333,7 @@ pub struct Score {
     /// Show windows from this severity on.
     #[arg(long, value_name = "SEVERITY", default_value = "low", value_parser = severity)]
     pub from: Severity,
-    /// Exit with 1 when a window is shown in which no command began or ended.
+    /// Exit with 1 when a window is shown in which no command began or ended, and with 3 when there is no window at all.
     #[arg(long)]
     pub fail: bool,
     /// How to answer.
@@ -605,7 +606,7 @@ fn time(text: &str) -> Result<Duration, String> {
 }
 
 fn window(text: &str) -> Result<Duration, String> {
-    let window = duration(text)?;
+    let window = time(text)?;
     let (least, most) = (Duration::from_millis(100), Duration::from_secs(3600));
     if (least..=most).contains(&window) {
         Ok(window)
@@ -633,7 +634,12 @@ mod tests {
         for wrong in ["", "2", "s", "-1s", "1.5s", "0s", "2 s", "99999999999999999999s"] {
             assert!(ms(wrong).is_err(), "{wrong}");
         }
-        assert!(window("50ms").is_err());
+        for wrong in ["0s", "50ms", "2h"] {
+            assert!(
+                window(wrong).is_err_and(|why| why.contains("between 100ms and 1h")),
+                "{wrong}"
+            );
+        }
         assert!(duration("0s").is_err_and(|why| why.contains("1ms")));
         assert_eq!(
             (time("0s"), time("0m1ms")),

@@ -140,7 +140,7 @@ fn json_lines(
                     "a vector after windows: a file holds one or the other".to_owned()
                 ));
             }
-            let vector: Vector = serde_json::from_slice(&line).map_err(|error| at(error.to_string()))?;
+            let vector: Vector = serde_json::from_slice(&line).map_err(|error| at(unplaced(&error)))?;
             vector.push(&mut rows).map_err(at)?;
             continue;
         }
@@ -158,10 +158,14 @@ fn json_lines(
                 ));
                 break;
             }
-            Err(error) => return Err(at(error.to_string())),
+            Err(error) => return Err(at(unplaced(&error))),
         };
         if record.partial {
             continue;
+        }
+        // A command may end at once.
+        if record.duration_ms == 0 && record.edge.is_none() {
+            return Err(at("duration_ms: 0 is no window's length".to_owned()));
         }
         let seen = Seen {
             window: record.window().map_err(at)?,
@@ -174,6 +178,13 @@ fn json_lines(
         take(seen).map_err(|error| at(error.to_string()))?;
     }
     Ok(rows)
+}
+
+/// What is wrong with one line, without its place in that line, which would read like the file's.
+fn unplaced(error: &serde_json::Error) -> String {
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    let said = error.to_string();
+    said.strip_suffix(&place).unwrap_or(&said).to_owned()
 }
 
 /// Reads files of windows as vectors, in the order of time; those in which a command began or ended are left out.

@@ -129,6 +129,13 @@ pub fn run(args: &Score) -> Result<u8, Failure> {
             Out::Stderr.line(&format!("{}: {odd}", path.display()));
         }
     }
+    if tally.all() == 0 && args.fail {
+        // That nothing is odd cannot be said of nothing.
+        return Err(
+            Failure::input(format!("{}: no window in it to score", files.join(", ")))
+                .next("record it again: trace for longer, or with a shorter --window"),
+        );
+    }
     if args.format == Format::Text {
         let [none, low, medium, high] = tally.by;
         Out::Stdout.line(&format!(

@@ -1281,3 +1281,37 @@ fn no_output_is_written_over_an_input_or_another_output() {
     // In its own place, a model is signed on purpose.
     ok(at, &["sign", "--key", "release.key", "plain.apr"]);
 }
+
+#[test]
+fn a_wrong_line_is_told_by_its_number_alone() {
+    let folder = trained();
+    let at = folder.path();
+    let (good, zero) = (windows(2, None), windows(1, None).replace(":2000,", ":0,"));
+    for (line, words) in [
+        (zero.as_str(), "line 3: duration_ms: 0 is no window's length"),
+        ("{\"started_ms\":\"soon\"}\n", "line 3: invalid type"),
+    ] {
+        fs::write(at.join("w.jsonl"), format!("{good}{line}")).expect("a file");
+        for command in [
+            "train --input w.jsonl -o m.apr",
+            "score --model model.apr --key release.pub --input w.jsonl",
+        ] {
+            let said = fails(at, 3, &command.split(' ').collect::<Vec<_>>());
+            assert!(said.contains(words) && !said.contains("column"), "{said}");
+        }
+    }
+}
+
+#[test]
+fn of_no_window_it_is_not_said_that_nothing_is_odd() {
+    let folder = trained();
+    let at = folder.path();
+    fs::write(at.join("none.jsonl"), "").expect("a file");
+    let score = "score --model model.apr --key release.pub --input none.jsonl";
+    let score: Vec<&str> = score.split(' ').collect();
+    assert!(ok(at, &score).contains("0 windows"));
+    let said = fails(at, 3, &[&score[..], &["--fail"]].concat());
+    assert!(said.contains("none.jsonl: no window in it"), "{said}");
+    let nameless = ["train", "--input", "normal.jsonl", "--name", ""];
+    assert!(fails(at, 2, &nameless).contains("--name"));
+}
