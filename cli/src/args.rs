@@ -184,7 +184,8 @@ pub struct Trace {
     /// recorded run is what `-c --format json > run.json` wrote, or --output run.jsonl, which has times only with -T.
     #[arg(long, value_name = "FILE")]
     pub baseline: Option<PathBuf>,
-    /// Score each whole window with this model and say what is odd. A command's start is odd to it, and is shown as its
+    /// Score each whole window with this model and say what is odd: live, also with -c, whose JSON document has the verdicts in
+    /// it. A command's start is odd to it, and is shown as its
     /// start. Your own file needs no key if it is not signed and nobody else may write to it.
     #[arg(long = "load-model", visible_alias = "model", value_name = "FILE")]
     pub model: Option<PathBuf>,

@@ -654,6 +654,22 @@ fn a_trace_makes_a_model_that_another_is_scored_with() {
         records.iter().any(|r| r["verdict"]["severity"] == "high"),
         "{records:#?}"
     );
+    // One table of counts is no reason to say nothing of windows.
+    let document = scored(&["-c"]).stdout;
+    let document: Value = serde_json::from_slice(&document).expect("a document");
+    let verdicts = document["verdicts"].as_array().expect("verdicts");
+    assert!(
+        verdicts.iter().any(|v| v["verdict"]["severity"] == "high"),
+        "{document:#}"
+    );
+    assert!(verdicts.iter().all(|v| v["duration_ms"].as_u64() > Some(0)));
+    let table = vigia()
+        .args(["trace", "-c", "--window", "100ms", "--load-model", model])
+        .args(["--", "sh", "-c", "ls / > /dev/null; sleep 0.3"])
+        .output()
+        .expect("runs");
+    let said = String::from_utf8_lossy(&table.stderr);
+    assert!(said.contains(" score ") && said.contains("usecs/call"), "{said}");
     // Of other calls a score would say nothing, of windows of another length it says little.
     let other = scored(&["-e", "trace=%file"]);
     let said = String::from_utf8_lossy(&other.stderr).into_owned();

@@ -22,7 +22,7 @@ use crate::analysis::{self, Analysis};
 use crate::args::{Format, Trace};
 use crate::error::Failure;
 use crate::input::{self, Seen};
-use crate::record::{Opinion, Record};
+use crate::record::{Edge, Opinion, Record};
 use crate::say::{self, Out};
 use crate::score::{self, Of};
 use crate::times::{self, Times};
@@ -41,6 +41,8 @@ pub struct Sink<'a> {
     baseline: Option<Run>,
     pasts: input::Pasts,
     total: Total,
+    /// Of a document, which has them at the end.
+    verdicts: Vec<Scored>,
     /// Times and sequences of calls that found no room.
     unkept: u64,
 }
@@ -64,6 +66,29 @@ struct Summary<'a> {
     ml_analysis: Option<Analysis>,
     #[serde(skip_serializing_if = "Option::is_none")]
     baseline: Option<Difference>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    verdicts: Vec<Scored>,
+}
+
+/// What a model makes of a window, as its line would say it.
+#[derive(Serialize)]
+struct Scored {
+    started_ms: u64,
+    duration_ms: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    edge: Option<Edge>,
+    verdict: Opinion,
+}
+
+impl Scored {
+    fn of(record: Record) -> Option<Self> {
+        Some(Self {
+            started_ms: record.started_ms,
+            duration_ms: record.duration_ms,
+            edge: record.edge,
+            verdict: record.verdict?,
+        })
+    }
 }
 
 impl<'a> Sink<'a> {
@@ -86,6 +111,7 @@ impl<'a> Sink<'a> {
             baseline,
             pasts: input::Pasts::default(),
             total: Total::default(),
+            verdicts: Vec::new(),
             unkept: 0,
         })
     }
@@ -149,9 +175,10 @@ impl<'a> Sink<'a> {
         }
         self.lesson.take(&seen, &record, context)?;
         // Of a run that is compared, the comparison is what was asked for.
-        let quiet = self.args.summary || self.args.prints_lines() || self.compares_only();
+        let counts_later = self.args.summary && self.model.is_none();
+        let quiet = counts_later || self.args.prints_lines() || self.compares_only();
         if !quiet {
-            self.report(&record, severity);
+            self.report(record, severity);
         }
         Ok(())
     }
@@ -175,9 +202,10 @@ impl<'a> Sink<'a> {
         self.baseline.is_some() && self.args.window.is_none() && self.model.is_none()
     }
 
-    fn report(&self, record: &Record, severity: Severity) {
+    fn report(&mut self, record: Record, severity: Severity) {
         match (self.args.format, &record.verdict) {
-            (Format::Json, _) => say::json_line(record),
+            (Format::Json, _) if self.args.summary => self.verdicts.extend(Scored::of(record)),
+            (Format::Json, _) => say::json_line(&record),
             (Format::Text, Some(opinion)) => {
                 let of = Of {
                     started_ms: i64::try_from(record.started_ms).unwrap_or(i64::MAX),
@@ -190,7 +218,7 @@ impl<'a> Sink<'a> {
             }
             // With a model, verdicts are what was asked for, and a partial window has none.
             (Format::Text, None) if self.model.is_some() => {}
-            (Format::Text, None) => table::window(record).iter().for_each(|line| self.out.line(line)),
+            (Format::Text, None) => table::window(&record).iter().for_each(|line| self.out.line(line)),
         }
     }
 
@@ -207,6 +235,7 @@ impl<'a> Sink<'a> {
                 total: &total,
                 ml_analysis,
                 baseline,
+                verdicts: self.verdicts,
             }),
             Format::Json => {
                 if let Some(ml_analysis) = ml_analysis {
