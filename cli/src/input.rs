@@ -319,7 +319,8 @@ pub fn keys(given: &[String]) -> Result<TrustedKeys, Failure> {
     Ok(trusted)
 }
 
-fn text_of_keys(path: &Path) -> std::io::Result<String> {
+/// What a file of keys says, as far as one is read.
+pub fn text_of_keys(path: &Path) -> std::io::Result<String> {
     let mut text = String::new();
     File::open(path)?.take(MAX_KEYS).read_to_string(&mut text)?;
     Ok(text)

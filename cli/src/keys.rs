@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::json;
 use vigia_model::artifact::{self, ArtifactError, ContentKey};
-use vigia_model::keys::{KeyError, SigningKey};
+use vigia_model::keys::{KeyError, PublicKey, SigningKey};
 
 use crate::args::{Decrypt, Encrypt, Format, Keygen, Sign};
 use crate::error::Failure;
@@ -181,14 +181,18 @@ pub fn content_key(path: &Path) -> Result<ContentKey, Failure> {
 /// The key that is in this file, to sign with.
 pub fn signing_key(path: &Path) -> Result<SigningKey, Failure> {
     SigningKey::load(path).map_err(|error| {
+        let error = match error {
+            KeyError::Mode { .. } => of_another_kind(path).unwrap_or(error),
+            other => other,
+        };
         let failure = unusable(path, &error);
         match error {
             KeyError::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
                 failure.next(format!("make one with `vigia keygen {}`", path.display()))
             }
             KeyError::UnmarkedSigning => failure.next(
-                "make one with `vigia keygen FILE`; if an older vigia made this one to sign with, write \
-                 vigia-signing-key: before what is in it",
+                "if this is a public key, give the private one; if an older vigia made it to sign with, write \
+                 vigia-signing-key: before what is in it; `vigia keygen FILE` makes a new one",
             ),
             KeyError::ForContent => {
                 failure.next("give the file of a key to sign with; `vigia keygen FILE` makes one")
@@ -196,6 +200,17 @@ pub fn signing_key(path: &Path) -> Result<SigningKey, Failure> {
             _ => failure,
         }
     })
+}
+
+/// Where a file that others may read holds no private key to sign with, that is what is wrong, and not who may read it.
+fn of_another_kind(path: &Path) -> Option<KeyError> {
+    let text = input::text_of_keys(path).ok()?;
+    let public = || {
+        PublicKey::parse(&text)
+            .is_ok()
+            .then_some(KeyError::UnmarkedSigning)
+    };
+    SigningKey::parse(&text).err().or_else(public)
 }
 
 fn content_key_problem(path: &Path, error: &KeyError) -> Failure {

@@ -320,6 +320,18 @@ fn errors_say_where_and_what_next() {
     assert!(fails(at, 3, &["train", "--input", "none.jsonl"]).contains("none.jsonl: No such file"));
     fs::set_permissions(at.join("release.key"), fs::Permissions::from_mode(0o644)).expect("changed");
     assert!(fails(at, 3, &["sign", "--key", "release.key", "model.apr"]).contains("chmod 600"));
+    let pem = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n";
+    fs::write(at.join("public.pem"), pem).expect("a file");
+    ok(at, &["keygen", "--content", "content.key"]);
+    for (file, words) in [
+        ("release.pub", "if this is a public key, give the private one"),
+        ("public.pem", "not an Ed25519 private key"),
+        ("content.key", "a key to encrypt with, not one to sign with"),
+    ] {
+        fs::set_permissions(at.join(file), fs::Permissions::from_mode(0o644)).expect("changed");
+        let said = fails(at, 3, &["sign", "--key", file, "model.apr"]);
+        assert!(said.contains(words) && !said.contains("chmod"), "{file}: {said}");
+    }
     assert!(fails(at, 2, &["score", "--model"]).contains("--help"));
 }
 
