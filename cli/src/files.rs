@@ -1,6 +1,7 @@
 //! Which file a path leads to: what is read must not be written over, nor one result over another.
 
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -42,9 +43,16 @@ pub fn writable(path: &Path) -> Result<(), Failure> {
     }
     artifact::can_write(path).map_err(|error| {
         // The error itself names a file that nobody knows.
-        Failure::write(path, format!("cannot be written: {}", error.kind()))
+        Failure::write(path, format!("cannot be written: {}", reason(&error)))
             .next("write to another folder, or as who may write to this one")
     })
+}
+
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::InvalidInput => error.to_string(),
+        kind => kind.to_string(),
+    }
 }
 
 /// What two paths have in common that lead to one file.

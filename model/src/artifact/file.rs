@@ -27,6 +27,7 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
 /// # Errors
 /// Those of the file system; the temporary file is then gone.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replaceable(path)?;
     let folder = folder(path);
     let mut temporary = temporary(folder)?;
     temporary.write_all(bytes)?;
@@ -40,10 +41,18 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 /// Why it could not.
 pub fn can_write(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Err(ErrorKind::IsADirectory.into());
-    }
+    replaceable(path)?;
     temporary(folder(path)).map(drop)
+}
+
+/// A folder cannot be replaced by a file, and a device must not be: without /dev/null, a machine is broken.
+fn replaceable(path: &Path) -> io::Result<()> {
+    match path.metadata() {
+        Ok(meta) if meta.is_dir() => Err(ErrorKind::IsADirectory.into()),
+        Ok(meta) if !meta.is_file() => Err(io::Error::new(ErrorKind::InvalidInput, "not a regular file")),
+        // What keeps one from looking keeps one from writing too, and says so there.
+        _ => Ok(()),
+    }
 }
 
 fn folder(path: &Path) -> &Path {

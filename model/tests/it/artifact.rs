@@ -518,6 +518,11 @@ fn files_are_replaced_whole_and_read_bounded() {
     let after = std::fs::read_dir(folder.path()).expect("a folder").count();
     assert_eq!(after, before, "a try leaves nothing");
     assert!(artifact::can_write(folder.path()).is_err());
+    let socket = folder.path().join("socket");
+    let _listens = std::os::unix::net::UnixListener::bind(&socket).expect("binds");
+    assert!(artifact::can_write(&socket).is_err());
+    assert!(artifact::write_atomic(&socket, b"x").is_err());
+    assert!(!socket.is_file(), "it is still one");
     assert!(artifact::can_write(&folder.path().join("missing/model.apr")).is_err());
     assert!(artifact::write_atomic(&folder.path().join("missing/model.apr"), b"x").is_err());
 
