@@ -15,19 +15,18 @@ use crate::world::World;
 const WINDOW_MS: i64 = 200;
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-/// Four fifths of windows, those whose features sum up to about the median: where the machine is busy with other tests a
-/// window of 200 ms may find the container asleep, and a model of fifty would call nothing odder than that.
-fn steady(windows: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
-    let sums: Vec<f32> = windows.iter().map(|window| window.iter().sum()).collect();
-    let middle = |mut of: Vec<f32>, share: usize| {
-        of.sort_by(f32::total_cmp);
-        of[of.len() * share / 10]
+/// Windows about the median of what the container did, by its features' sum, with a little noise of our own: of fifty live
+/// ones, one in which the machine let the container run less makes a calibration that calls nothing odd beyond doubt.
+fn steady(mut windows: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
+    let sum = |window: &[f32]| window.iter().sum::<f32>();
+    windows.sort_by(|a, b| sum(a).total_cmp(&sum(b)));
+    let median = &windows[windows.len() / 2];
+    let about = |row: u16| {
+        let noise = (f32::from(row % 7) - 3.0) / 50.0;
+        let of = |&x: &f32| if x > 0.0 { x + noise } else { 0.0 };
+        median.iter().map(of).collect()
     };
-    let median = middle(sums.clone(), 5);
-    let off: Vec<f32> = sums.iter().map(|sum| (sum - median).abs()).collect();
-    let most = middle(off.clone(), 8);
-    let kept = windows.into_iter().zip(off).filter(|(_, off)| *off <= most);
-    kept.map(|(window, _)| window).collect()
+    (0..80).map(about).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -137,8 +137,9 @@ impl World {
         while !holds(self) {
             assert!(
                 tokio::time::Instant::now() < deadline,
-                "{what}: not within {DEADLINE:?}\n{}",
-                self.log()
+                "{what}: not within {DEADLINE:?}\n{}\n{}",
+                self.log(),
+                self.metrics()
             );
             self.pod.container.as_ref().expect("is there").run(50, failing);
             self.paced.tick().await;
