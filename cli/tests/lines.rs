@@ -210,10 +210,15 @@ fn ends_are_told_as_they_were() {
 
 #[test]
 fn what_is_resumed_is_named() {
+    // The child waits until it sees its parent asleep (the stops of a tracer are another state). That its own end is
+    // blocked keeps it from interrupting the sleep a second time.
     let (_folder, program) = compiled(
-        "#include <signal.h>\n#include <sys/wait.h>\n#include <time.h>\n#include <unistd.h>\n\
-         int main(void) { pid_t self = getpid(); if (fork() == 0) { usleep(300000); kill(self, SIGSTOP); usleep(100000); \
-         kill(self, SIGCONT); _exit(0); } struct timespec t = {1, 0}; \
+        "#include <signal.h>\n#include <stdio.h>\n#include <sys/wait.h>\n#include <time.h>\n#include <unistd.h>\n\
+         static char state(pid_t task) { char file[64], state = 0; snprintf(file, sizeof file, \"/proc/%d/stat\", task); \
+         FILE *stat = fopen(file, \"r\"); if (stat) { fscanf(stat, \"%*d %*s %c\", &state); fclose(stat); } return state; }\n\
+         int main(void) { pid_t self = getpid(); sigset_t ends; sigemptyset(&ends); sigaddset(&ends, SIGCHLD); \
+         sigprocmask(SIG_BLOCK, &ends, 0); if (fork() == 0) { while (getppid() == self && state(self) != 'S') usleep(1000); \
+         kill(self, SIGSTOP); usleep(100000); kill(self, SIGCONT); _exit(0); } struct timespec t = {5, 0}; \
          clock_nanosleep(CLOCK_MONOTONIC, 0, &t, 0); wait(0); return 0; }",
     );
     let (output, lines) = lines_of(&["--", &program]);
