@@ -16,9 +16,13 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
 use support::{Random, oracle, random_forest};
 use vigia_model::artifact::{self, Metadata, Task};
+use vigia_model::calibration::Severity;
+use vigia_model::context::Context;
 use vigia_model::deviation::{Deviation, Moments};
 use vigia_model::estimators::front::Front;
+use vigia_model::estimators::lof::{Lof, MAX_POINTS};
 use vigia_model::estimators::mlp::{Head, Layer, Mlp};
+use vigia_model::estimators::table::Table;
 use vigia_model::estimators::vector::{Staged, VectorEstimator};
 use vigia_model::forest::Forest;
 use vigia_model::keys::{SigningKey, TrustedKeys};
@@ -262,8 +266,67 @@ fn mlp(name: &'static str, features: usize, most: f64) {
     .print();
 }
 
+/// An alert by LOF, which looks at all that it remembers for each score, of a window where every rate has moved.
+fn explain() {
+    let schema = Schema::syscalls_v1();
+    let width = schema.width();
+    let mut random = Random(6);
+    let mut some =
+        |count: usize| -> Vec<f32> { (0..count * width).map(|_| 1.0 + random.unit() as f32).collect() };
+    let (rows, points) = (some(256), some(MAX_POINTS));
+    let mut moments = Moments::new(width);
+    for row in rows.chunks(width) {
+        moments.add(row).expect("finite");
+    }
+    let staged = Staged {
+        front: Front {
+            mean: vec![1.5; width],
+            scale: vec![0.4; width],
+            projection: None,
+        },
+        estimator: VectorEstimator::Lof(Lof {
+            points: Table::new(width, points),
+            reach: vec![8.0; MAX_POINTS],
+            density: vec![0.1; MAX_POINTS],
+            neighbours: 20,
+            smoothing: 0.1,
+        }),
+    };
+    let deviation = Deviation::from_moments(&moments).expect("rows");
+    let spec = PipelineSpec::calibrate(
+        schema,
+        deviation,
+        vec![EstimatorSpec::Vector(Box::new(staged))],
+        &rows,
+    );
+    let pipeline = spec.and_then(|spec| spec.compile(schema)).expect("a pipeline");
+    let odd: Vec<f32> = (0..width).map(|i| 4.0 + i as f32 / 100.0).collect();
+    let verdict = || {
+        pipeline
+            .score_vector(black_box(&odd), Context::NONE)
+            .expect("a verdict")
+    };
+    assert!(verdict().severity > Severity::None && verdict().drivers.iter().next().is_some());
+    let ours = (0..ROUNDS)
+        .map(|_| nanoseconds(8, || drop(black_box(verdict()))) / 1e6)
+        .collect();
+    Row {
+        name: "explain.lof",
+        unit: "ms/alert",
+        ours,
+        peers: vec![],
+        rivals: true,
+        target: Target::AtMost(2.0),
+        note: format!(
+            "verdict of a window of {width} features that all moved, by LOF of {MAX_POINTS} windows"
+        ),
+    }
+    .print();
+}
+
 fn main() {
     forest();
+    explain();
     mlp("mlp.row", FEATURES, 0.3);
     // Of a whole window; within what a forest takes for it.
     mlp("mlp.window", Schema::syscalls_v1().width(), 2.0);

@@ -171,6 +171,13 @@ impl Normal {
     pub(crate) fn usual(&self) -> f32 {
         self.present * self.mean
     }
+
+    /// How far a value lies from that mean, in standard deviations over all windows; these are held above [`FLOOR`].
+    pub(crate) fn moved(&self, x: f32) -> f32 {
+        let usual = self.usual();
+        let square = self.present * (self.spread * self.spread + self.mean * self.mean);
+        (x - usual).abs() / (square - usual * usual).sqrt().max(FLOOR)
+    }
 }
 
 /// The scorer: one [`Normal`] a feature.

@@ -91,6 +91,10 @@ pub struct Verdict {
     pub class: Option<&'static str>,
 }
 
+/// Most features that are put back to their usual value, one at a time, to see what the score is without: some estimators
+/// look at all that they remember for each score, and a node may have hundreds of alerts to explain at once.
+const MAX_OCCLUDED: usize = 16;
+
 /// Surprise, in nats, from which nobody asks whether a call is odd, only what it tells.
 const DOUBTLESS: f32 = 10.0;
 
@@ -103,6 +107,15 @@ struct Rank {
     telling: u8,
     surprise: f32,
     uncapped: f32,
+}
+
+/// Keeps those of the highest rank, in descending order.
+fn keep<R: PartialOrd>(top: &mut [(R, usize)], mut entry: (R, usize)) {
+    for best in top {
+        if entry.0 > best.0 {
+            std::mem::swap(best, &mut entry);
+        }
+    }
 }
 
 /// What a forecast is of.
@@ -165,7 +178,8 @@ pub(super) struct Explainer<'a> {
 impl Explainer<'_> {
     /// How much of `raw`, a vector's score, each feature makes: what less the score is with the feature at its mean of
     /// training (occlusion; Zeiler and Fergus, ECCV 2014). 0 where that is none, or next to none beside what others
-    /// make. None where no feature alone makes any: an estimator may be as sure of what is left.
+    /// make, or where [`MAX_OCCLUDED`] others moved further. None where no feature alone makes any: an estimator may be as
+    /// sure of what is left.
     pub(super) fn shares<'s>(
         &self,
         vector: &[f32],
@@ -181,25 +195,30 @@ impl Explainer<'_> {
         let without = &mut without[..vector.len()];
         without.copy_from_slice(vector);
         let shares = &mut shares[..vector.len()];
-        for (feature, &x) in vector.iter().enumerate() {
-            let usual = self.deviation.normals[feature].usual();
-            let is_sum = matches!(
-                self.schema.features()[feature],
-                Feature::Total | Feature::Distinct
-            );
-            // Sums are of the others, and most calls never come.
-            if is_sum || x == usual {
-                continue;
-            }
-            without[feature] = usual;
+        for feature in self.moved(vector) {
+            without[feature] = self.deviation.normals[feature].usual();
             shares[feature] = (raw - score(without)).max(0.0);
-            without[feature] = x;
+            without[feature] = vector[feature];
         }
         let most = shares.iter().copied().fold(0.0, f32::max);
         for share in shares.iter_mut().filter(|share| **share < BESIDE * most) {
             *share = 0.0;
         }
         (most > LEAST * raw.abs()).then_some(shares)
+    }
+
+    /// The features that lie furthest from their means of training, beside sums, which are of the others. Most calls
+    /// never come, so these are few.
+    fn moved(&self, vector: &[f32]) -> impl Iterator<Item = usize> {
+        let mut furthest = [(0.0, usize::MAX); MAX_OCCLUDED];
+        let features = vector.iter().zip(self.schema.features()).enumerate();
+        for (feature, (&x, meaning)) in features {
+            if !matches!(meaning, Feature::Total | Feature::Distinct) {
+                keep(&mut furthest, (self.deviation.normals[feature].moved(x), feature));
+            }
+        }
+        let found = furthest.into_iter().filter(|one| one.1 != usize::MAX);
+        found.map(|(_, feature)| feature)
     }
 
     /// The system calls behind the features that explain most.
@@ -211,12 +230,7 @@ impl Explainer<'_> {
             let Some(rank) = self.rank(feature, x, by) else {
                 continue;
             };
-            let mut entry = (rank, feature);
-            for best in &mut top {
-                if entry.0 > best.0 {
-                    std::mem::swap(best, &mut entry);
-                }
-            }
+            keep(&mut top, (rank, feature));
         }
         let mut drivers = Drivers::default();
         if let By::Forecast(total, forecast) = by {
@@ -290,5 +304,62 @@ impl Explainer<'_> {
             expected_per_s: self.deviation.normals[feature].expected_per_s,
             surprise,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::deviation::Normal;
+    use std::cell::Cell;
+
+    #[test]
+    fn what_makes_most_of_a_score_is_found_in_a_few_scores_whatever_moved() {
+        let schema = Schema::syscalls_v1();
+        let usual = Normal {
+            present: 1.0,
+            mean: 2.0,
+            spread: 0.5,
+            expected_per_s: 6.0,
+        };
+        let deviation = Deviation {
+            normals: vec![usual; schema.width()],
+        };
+        let explainer = Explainer {
+            schema,
+            deviation: &deviation,
+        };
+        let distance = |vector: &[f32]| {
+            let squares = vector.iter().map(|x| (x - usual.mean).powi(2));
+            squares.sum::<f32>().sqrt()
+        };
+        let is_sum = |i: &usize| matches!(schema.features()[*i], Feature::Total | Feature::Distinct);
+        for furthest in (0..schema.width()).filter(|i| !is_sum(i)) {
+            let mut vector: Vec<f32> = (0..schema.width()).map(|i| 3.0 + i as f32 / 100.0).collect();
+            // Less than usual counts as much as more.
+            vector[furthest] = if furthest % 2 == 0 { 7.0 } else { -3.0 };
+            vector[schema.total()] = 20.0;
+            let scored = Cell::new(0);
+            let score = |vector: &[f32]| {
+                scored.set(scored.get() + 1);
+                distance(vector)
+            };
+            let mut shares = [0.0; MAX_FEATURES];
+            let shares = explainer.shares(&vector, distance(&vector), score, &mut shares);
+            let shares = shares.expect("one makes most");
+            let most = (0..shares.len()).max_by(|&a, &b| shares[a].total_cmp(&shares[b]));
+            assert_eq!((most, scored.get()), (Some(furthest), MAX_OCCLUDED));
+        }
+        // Where little moved there is little to ask.
+        let mut vector = vec![usual.mean; schema.width()];
+        vector[0] = 4.0;
+        let mut shares = [0.0; MAX_FEATURES];
+        let scored = Cell::new(0);
+        let score = |_: &[f32]| {
+            scored.set(scored.get() + 1);
+            0.0
+        };
+        assert!(explainer.shares(&vector, 2.0, score, &mut shares).is_some());
+        assert_eq!(scored.get(), 1);
     }
 }
