@@ -14,7 +14,7 @@ cache="${VIGIA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/vigia}"
 say() { printf 'bench: %s\n' "$*" >&2; }
 
 # A Python with scikit-learn, to compare with: the machine's, or one made once in the cache, which has torch too where
-# pip has it, of its builds without CUDA if they are to be had.
+# pip finds it in its index within 15 minutes.
 python() {
     local candidate
     for candidate in "${BENCH_PYTHON:-}" python3 "$cache/python/bin/python"; do
