@@ -1,7 +1,7 @@
 //! `vigia trace` printing a line for each call: by ptrace, on real programs, beside strace.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -9,6 +9,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+/// How long a machine that is busy with others may take.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// How often it is looked whether something has come.
+const LOOK: Duration = Duration::from_millis(20);
+/// The least that a pipe holds.
+const PAGE: i32 = 4096;
 
 fn vigia() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vigia"));
@@ -466,7 +473,7 @@ fn a_second_signal_leaves_a_command_that_ignores_them() {
                 let _ = said.send(line);
             }
         });
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + DEADLINE;
         let pause = |what: &str| {
             let until = Instant::now() + Duration::from_millis(400);
             while let Ok(line) = lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
@@ -489,9 +496,17 @@ fn a_second_signal_leaves_a_command_that_ignores_them() {
             group.signal(signal);
         }
         assert_eq!(group.0.wait().expect("ends").code(), Some(code));
-        let status = fs::read_to_string(format!("/proc/{}/status", line.trim())).expect("it goes on");
-        assert!(status.contains("TracerPid:\t0"), "{status}");
-        assert!(status.contains("State:\tS"), "{status}");
+        // It was let go, which it may not have had its turn to notice.
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let status = fs::read_to_string(format!("/proc/{}/status", line.trim())).expect("it goes on");
+            assert!(status.contains("TracerPid:\t0"), "{status}");
+            if status.contains("State:\tS") {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{status}");
+            std::thread::park_timeout(LOOK);
+        }
         drop(group);
         reader.join().expect("ends");
     }
@@ -501,7 +516,7 @@ fn a_second_signal_leaves_a_command_that_ignores_them() {
 fn what_a_command_leaves_behind_does_not_outlast_the_duration() {
     use std::os::unix::process::CommandExt;
     let child = vigia()
-        .args(["-f", "--duration", "300ms", "--", "sh", "-c", "sleep 1000 & wait"])
+        .args(["-f", "--duration", "1s", "--", "sh", "-c", "sleep 1000 & wait"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .process_group(0)
@@ -553,7 +568,7 @@ fn until_held_up(process: u32) {
             now.starts_with(&write)
         })
     };
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + DEADLINE;
     let mut seen = 0;
     while seen < 5 {
         assert!(Instant::now() < deadline, "it is never held up");
@@ -564,7 +579,7 @@ fn until_held_up(process: u32) {
 
 /// The code of a process that ends by itself, if need be after further signals.
 fn ended(group: &mut Group, signal: &str) -> Option<i32> {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + DEADLINE;
     let mut next = Instant::now();
     loop {
         if let Some(status) = group.0.try_wait().expect("ours") {
@@ -575,8 +590,17 @@ fn ended(group: &mut Group, signal: &str) -> Option<i32> {
             group.signal(signal);
             next = Instant::now() + Duration::from_secs(1);
         }
-        std::thread::park_timeout(Duration::from_millis(20));
+        std::thread::park_timeout(LOOK);
     }
+}
+
+/// A pipe of a page.
+fn narrow() -> (PipeReader, PipeWriter) {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    // SAFETY: takes two integers and a descriptor that is open.
+    let size = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETPIPE_SZ, PAGE) };
+    assert!(size > 0, "{}", std::io::Error::last_os_error());
+    (reader, writer)
 }
 
 #[test]
@@ -592,23 +616,15 @@ fn who_does_not_read_holds_nobody_up_for_longer_than_two_signals() {
         (&running, 143),
         (&windows, 143),
     ] {
+        // A reader that has gone to sleep: what is written is less than a page.
+        let ((stdout, out), (stderr, err)) = (narrow(), narrow());
         let child = vigia()
             .args(options)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stdout(out)
+            .stderr(err)
             .process_group(0)
             .spawn();
         let mut group = Group(child.expect("starts"));
-        // A reader that has gone to sleep: what is written is less than a page.
-        let (stdout, stderr) = (
-            group.0.stdout.take().expect("piped"),
-            group.0.stderr.take().expect("piped"),
-        );
-        for pipe in [stdout.as_raw_fd(), stderr.as_raw_fd()] {
-            // SAFETY: takes two integers and a descriptor that is open.
-            let size = unsafe { libc::fcntl(pipe, libc::F_SETPIPE_SZ, 4096) };
-            assert!(size > 0);
-        }
         until_held_up(group.0.id());
         assert_eq!(ended(&mut group, "-TERM"), Some(code), "{options:?}");
         drop((stdout, stderr));
@@ -629,7 +645,7 @@ fn who_does_not_read_lets_nobody_run_for_longer_than_was_said() {
         "--window",
         "100ms",
         "--duration",
-        "2s",
+        "3s",
         "-o",
         "json",
         "--",
@@ -637,15 +653,11 @@ fn who_does_not_read_lets_nobody_run_for_longer_than_was_said() {
         "-c",
         busy,
     ]);
-    let child = tracer
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn();
+    // Nothing more goes in, however few windows there are.
+    let (stdout, mut out) = narrow();
+    out.write_all(&[b' '; PAGE as usize]).expect("a page");
+    let child = tracer.stdout(out).stderr(Stdio::piped()).process_group(0).spawn();
     let mut group = Group(child.expect("starts"));
-    let stdout = group.0.stdout.take().expect("piped");
-    // SAFETY: takes two integers and a descriptor that is open.
-    assert!(unsafe { libc::fcntl(stdout.as_raw_fd(), libc::F_SETPIPE_SZ, 4096) } > 0);
     let mut line = String::new();
     let mut stderr = BufReader::new(group.0.stderr.take().expect("piped"));
     stderr.read_line(&mut line).expect("its id");
@@ -671,7 +683,7 @@ fn a_thread_and_an_ancestor_can_be_named() {
     for options in [&["-c"][..], &["-e", "getppid"]] {
         let output = vigia()
             .args(options)
-            .args(["--duration", "300ms", "-p", &thread])
+            .args(["--duration", "1s", "-p", &thread])
             .output()
             .expect("runs");
         let said = text(&output.stderr);
@@ -682,8 +694,9 @@ fn a_thread_and_an_ancestor_can_be_named() {
         );
         assert!(text(&output.stdout).contains("getppid"), "{options:?}");
     }
-    // The tracer is among what the shell has started, and traces all but itself.
-    let script = "sleep 10 & \"$0\" trace -f --duration 300ms -p $$; code=$?; kill $!; exit $code";
+    // The tracer is among what the shell has started, and traces all but itself. It starts when the other is asleep.
+    let script = "sleep 100 & until grep -q '^State:.S' /proc/$!/status; do :; done; \
+                  \"$0\" trace -f --duration 1s -p $$; code=$?; kill $!; exit $code";
     let output = Command::new("sh")
         .args(["-c", script, env!("CARGO_BIN_EXE_vigia")])
         .output()
