@@ -110,7 +110,7 @@ fn a_trace_goes_on_and_is_recorded_where_its_report_cannot_be_written() {
     let folder = tempfile::tempdir().expect("a folder");
     let args = "trace --window 100ms --warm-up 0s --output w.jsonl -o json -- sh -c";
     let mut args: Vec<&str> = args.split(' ').collect();
-    args.push("for i in 1 2 3 4 5; do sleep 0.1; done; echo done > done; exit 7");
+    args.push("for i in 1 2 3 4 5; do sleep 0.4; done; echo done > done; exit 7");
     let output = vigia(folder.path(), &args).stdout(full()).output().expect("runs");
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(4), "{said}");

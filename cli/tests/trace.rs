@@ -170,8 +170,9 @@ fn only_the_process_itself_unless_it_is_followed() {
 
 #[test]
 fn slow_calls_are_found_by_their_clusters() {
-    let script = ["sh", "-c", "sleep 0.2; ls / > /dev/null"];
-    let seen = summary_with(&["--ml-compare"], &script);
+    // Far longer than a busy machine holds anything else up. Who waits for the sleep would be as slow.
+    let script = ["sh", "-c", "sleep 1; ls / > /dev/null"];
+    let seen = summary_with(&["--ml-compare", "-e", "!wait4"], &script);
     let analysis = &seen["ml_analysis"];
     assert_eq!(analysis["clusters"], 3, "{analysis}");
     let score = analysis["silhouette_score"].as_f64().expect("a score");
@@ -180,7 +181,7 @@ fn slow_calls_are_found_by_their_clusters() {
     assert!(
         anomalies
             .iter()
-            .any(|a| a["syscall"] == "clock_nanosleep" && a["avg_time_us"].as_f64() > Some(200_000.0)),
+            .any(|a| a["syscall"] == "clock_nanosleep" && a["avg_time_us"].as_f64() > Some(1_000_000.0)),
         "{analysis}"
     );
     assert!(
@@ -196,7 +197,7 @@ fn slow_calls_are_found_by_their_clusters() {
             .contains(&"clock_nanosleep".into()),
         "{analysis}"
     );
-    assert!(summary(&script).get("ml_analysis").is_none());
+    assert!(summary(&["true"]).get("ml_analysis").is_none());
 }
 
 #[test]
@@ -744,7 +745,7 @@ fn how_a_command_begins_and_ends_is_recorded_and_teaches_nothing() {
             "--",
             "sh",
             "-c",
-            "sleep 2",
+            "sleep 3",
         ],
         at("long.jsonl"),
     );
@@ -794,7 +795,7 @@ fn how_a_command_begins_and_ends_is_recorded_and_teaches_nothing() {
     let pid = shell.0.id().to_string();
     let (code, said) = record(
         &at("running.jsonl"),
-        &["--window", "100ms", "--duration", "600ms", "-p", &pid],
+        &["--window", "100ms", "--duration", "2s", "-p", &pid],
     );
     assert_eq!(code, Some(0), "{said}");
     let seen = windows("running.jsonl");
