@@ -77,6 +77,11 @@ build() {
         if ! (cd "$part" && GOCACHE="${VIGIA_GOCACHE:-$cache/go-build}" compile "$part" "$work/bin") >"$work/log" 2>&1; then
             say "$part did not build:"
             tail -n 30 "$work/log" >&2
+            # Go names the module and its version; what can be done is not in its words.
+            if grep -qE 'proxy|dial tcp|: (403|404|410) ' "$work/log"; then
+                say "a module of $part/go.mod cannot be fetched from GOPROXY=$(go env GOPROXY): set GOPROXY to a proxy" \
+                    "that has it, or name a version that this one has in e2e/parts/$part/go.mod, run go mod tidy there, and try again"
+            fi
             rm -rf "$work"
             exit 1
         fi
