@@ -168,7 +168,7 @@ fn drained_late(rows: &Rows) -> bool {
         let Some((before, until)) = last.insert(about.source, (about.window_ms, end)) else {
             continue;
         };
-        if about.started_ms + SLACK < until {
+        if about.started_ms.saturating_add(SLACK) < until {
             return false;
         }
         changes += usize::from(!about_as_long(before, about.window_ms));
@@ -338,6 +338,16 @@ mod tests {
         }
         let warned = of_training(&both).expect("no filter").1;
         assert!(warned[0].contains("with one --window"), "at once: {warned:?}");
+        let mut last = Rows::new(Schema::syscalls_v1());
+        for window_ms in [100, 150].repeat(15) {
+            let about = About {
+                started_ms: i64::MAX,
+                window_ms,
+                ..About::default()
+            };
+            last.push(&vec![0.0; last.width()], about).expect("a row");
+        }
+        assert!(of_training(&last).is_ok(), "at the end of time");
     }
 
     #[test]

@@ -932,7 +932,7 @@ fn controls(address: u64, length: u64, memory: Memory) -> String {
             "{{cmsg_len={size}, cmsg_level={level}, cmsg_type={shown}, cmsg_data={data}}}"
         ));
         // One takes room, or this would never end.
-        at = at.saturating_add(size.max(HEAD).next_multiple_of(8));
+        at = at.saturating_add(size.max(HEAD).saturating_add(7) & !7);
     }
     format!("[{}]", items.join(", "))
 }
@@ -1193,6 +1193,14 @@ mod tests {
         assert_eq!(vectors(16, usize::MAX, None, own()), "0x10");
         assert_eq!(polled(u64::MAX, 3, own()), "0xffffffffffffffff");
         assert_eq!(address(u64::MAX, usize::MAX, own()), "0xffffffffffffffff");
+    }
+
+    #[test]
+    fn a_control_message_of_any_length_is_shown_and_is_the_last_where_it_is_the_longest() {
+        let kind = u64::from(libc::SOL_SOCKET.cast_unsigned()) | 9 << 32;
+        let list = [u64::MAX, kind, 16, kind];
+        let shown = controls(list.as_ptr() as u64, 32, own());
+        assert_eq!(shown.matches("cmsg_len=").count(), 1, "{shown}");
     }
 
     #[test]
