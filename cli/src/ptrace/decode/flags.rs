@@ -49,7 +49,12 @@ fn huge(value: u64, table: text::Table, wanted: u64, prefix: &str) -> String {
 
 /// Flags of memfd_create.
 pub fn memfd(value: u64) -> String {
-    let text = huge(value, names::MEMFD, libc::MFD_HUGETLB.into(), "MFD");
+    let text = huge(
+        u64::from(value as u32),
+        names::MEMFD,
+        libc::MFD_HUGETLB.into(),
+        "MFD",
+    );
     if text.is_empty() { "0".to_owned() } else { text }
 }
 
@@ -65,7 +70,7 @@ pub fn socket_type(value: u64) -> String {
 
 /// Flags of pipe2 and its like, which are some of those of open.
 pub fn descriptor(value: u64) -> String {
-    text::bits(value, names::OPEN, "0")
+    text::bits(u64::from(value as u32), names::OPEN, "0")
 }
 
 /// Flags of clone, and the signal that its end sends.
@@ -179,8 +184,8 @@ pub fn personality(value: u64) -> String {
     }
 }
 
-/// Flags that a descriptor has, without how it was opened where that is nothing.
-pub fn status(value: u64) -> String {
+/// The same, as an argument that is an int: what else is in its register means nothing.
+pub fn open_int(value: u64) -> String {
     open(u64::from(value as u32))
 }
 
@@ -324,6 +329,15 @@ pub fn ethernet(value: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_else_is_in_the_register_of_an_int_means_nothing() {
+        const REST: u64 = 1 << 44;
+        let cloexec = REST | u64::from(libc::O_CLOEXEC.cast_unsigned());
+        assert_eq!(open_int(cloexec), "O_RDONLY|O_CLOEXEC");
+        assert_eq!(descriptor(cloexec), "O_CLOEXEC");
+        assert_eq!(memfd(REST), "0");
+    }
 
     #[test]
     fn words_of_flags_and_values_are_both() {

@@ -74,9 +74,7 @@ impl Arg {
                 | Self::Remaining
         ) || matches!(self, Self::Named(_, _, arg) if arg.is_result())
     }
-}
 
-impl Arg {
     /// Whether it is the same in 32 bits as in 64.
     fn is_alike(&self) -> bool {
         matches!(
@@ -236,7 +234,7 @@ use Arg::{
     Path, PathOut, Pointer, PointerOut, Remaining, Size, Status, Unsigned, VectorsOut, Word, Written,
     WrittenBy, WrittenSome,
 };
-const OPEN: Arg = Word(f::open);
+const OPEN: Arg = Word(f::open_int);
 const SIGNAL: Arg = Word(|value| signals::name(value as u32 as i32));
 const SET: Arg = Given(s::signal_set);
 const TIME: Arg = Given(s::time);
@@ -302,7 +300,7 @@ fn fcntl(command: i32) -> &'static [Arg] {
         | libc::F_GETLEASE
         | F_GETSIG => &[Fd, One(n::FCNTL)],
         libc::F_SETFD => &[Fd, One(n::FCNTL), Bits(n::FD)],
-        libc::F_SETFL => &[Fd, One(n::FCNTL), Word(f::status)],
+        libc::F_SETFL => &[Fd, One(n::FCNTL), OPEN],
         libc::F_DUPFD | libc::F_DUPFD_CLOEXEC | libc::F_SETPIPE_SZ | libc::F_SETOWN => {
             &[Fd, One(n::FCNTL), Int]
         }
