@@ -42,9 +42,12 @@ pub fn writable(path: &Path) -> Result<(), Failure> {
         return Err(Failure::write(path, "its folder is not there"));
     }
     artifact::can_write(path).map_err(|error| {
+        let next = match error.kind() {
+            ErrorKind::InvalidInput | ErrorKind::IsADirectory => "name a file, or what is not there yet",
+            _ => "write to another folder, or as who may write to this one",
+        };
         // The error itself names a file that nobody knows.
-        Failure::write(path, format!("cannot be written: {}", reason(&error)))
-            .next("write to another folder, or as who may write to this one")
+        Failure::write(path, format!("cannot be written: {}", reason(&error))).next(next)
     })
 }
 

@@ -295,12 +295,12 @@ fn push_text(out: &mut Vec<u8>, text: &str) {
 /// Lists of as many numbers each as one list, and how many those are.
 fn matrix(list: &[Value]) -> Option<(Vec<Value>, u64)> {
     let width = list.first()?.as_array()?.len();
-    let mut flat = Vec::with_capacity(list.len() * width);
-    for row in list {
-        let row = row.as_array().filter(|row| row.len() == width)?;
-        flat.extend(row.iter().filter(|value| value.is_number()).cloned());
-    }
-    (width > 0 && flat.len() == list.len() * width).then_some((flat, width as u64))
+    let rows: Vec<&Vec<Value>> = list
+        .iter()
+        .map(|row| row.as_array().filter(|row| row.len() == width))
+        .collect::<Option<_>>()?;
+    let is_of_numbers = rows.iter().all(|row| row.iter().all(Value::is_number));
+    (width > 0 && is_of_numbers).then(|| (rows.into_iter().flatten().cloned().collect(), width as u64))
 }
 
 /// For each name that a list's elements bear, the places of those and what they hold.

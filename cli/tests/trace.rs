@@ -395,7 +395,7 @@ fn recorded_windows_train_a_model_that_scores_live() {
             "--window",
             "100ms",
             "--duration",
-            "11s",
+            "15s",
             "--output",
             &parquet,
             "--",
@@ -623,7 +623,7 @@ fn a_trace_makes_a_model_that_another_is_scored_with() {
             "--window",
             "100ms",
             "--duration",
-            "11s",
+            "15s",
             "--save-model",
             model,
         ])

@@ -319,7 +319,7 @@ impl Agent {
                 last_window_start = %time(burst.last_ms),
                 windows = burst.windows,
                 unsaid = burst.unsaid,
-                "no more for a minute, of what was no alert because the alert budget is spent"
+                "no more, of what was no alert because the alert budget is spent"
             );
         }
     }

@@ -6,12 +6,10 @@ use vigia_model::pipeline::{Driver, DriverKind, ToldSequence, Verdict};
 use vigia_model::syscalls;
 use vigia_proto::v1;
 
+use super::aside::DRIVERS;
 use crate::node::models::load::Loaded;
 use crate::node::score::WindowKey;
 use crate::window::{Closed, New};
-
-/// What a verdict names, at most.
-const DRIVERS: usize = 3;
 
 /// What made a version's verdict.
 pub(super) struct Why {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::sys::{self, Waited, options};
 use super::tracer::{Ending, Tracer};
 use super::watch::Watch;
-use crate::trace::spawn::Page;
+use crate::trace::spawn::{Page, heed_signals};
 
 /// Exit code of a command that could not be run, as shells have it.
 const NOT_RUN: i32 = 127;
@@ -225,6 +225,7 @@ fn hold(child: i32, options: u64, page: &Page) -> io::Result<()> {
 unsafe fn run(program: &CString, words: &[*const libc::c_char], to_stderr: bool, page: &Page) -> ! {
     // SAFETY: the caller's promise; the signal mask is on the stack.
     unsafe {
+        heed_signals();
         let mut none = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());

@@ -308,7 +308,7 @@ fn training(run: &TrainingRun, queues: &Queues) -> TrainingRow {
         ))
     });
     let message = match place {
-        Some((place, of)) => format!("{place} of {of} in its namespace {message}"),
+        Some((place, of)) => format!("{place} of {of} in its namespace: {message}"),
         None => message,
     };
     TrainingRow {
@@ -522,7 +522,7 @@ LAST ALERTS
             .into_iter()
             .map(|run| run.message)
             .collect();
-        let place = |place: &str| format!("{place} in its namespace {waits}");
+        let place = |place: &str| format!("{place} in its namespace: {waits}");
         assert_eq!(
             said,
             [

@@ -10,6 +10,8 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
 /// How long the child waits to be bound.
 const PATIENCE: Duration = Duration::from_secs(10);
 const WAIT: u32 = 0;
@@ -149,7 +151,22 @@ pub fn spawn_bound<E: Send>(
     }
 }
 
+/// In the child: what ends a trace ends the command too, and is not caught as it is in us until it is another program.
+pub fn heed_signals() {
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
+        // SAFETY: both calls are safe after a fork; the structure is ours and is filled before it is read.
+        unsafe {
+            let mut now = std::mem::zeroed::<libc::sigaction>();
+            let is_known = libc::sigaction(signal, std::ptr::null(), &raw mut now) == 0;
+            if is_known && now.sa_sigaction != libc::SIG_IGN {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+        }
+    }
+}
+
 fn wait_to_be_bound(page: Page) -> io::Result<()> {
+    heed_signals();
     page.announce();
     if page.await_answer() {
         Ok(())
@@ -160,6 +177,10 @@ fn wait_to_be_bound(page: Page) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
 
     #[test]
@@ -185,6 +206,22 @@ mod tests {
         command.arg(&mark);
         assert!(matches!(spawn_bound(command, |_| Err("no")), Ok(Err("no"))));
         assert!(!mark.exists());
+    }
+
+    #[test]
+    fn a_signal_that_comes_before_the_command_runs_ends_it() {
+        let caught = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(SIGTERM, caught).expect("caught");
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "exit 7"]);
+        let mut child = spawn_bound::<()>(command, |id| {
+            // SAFETY: a signal to our own child.
+            unsafe { libc::kill(id.cast_signed(), SIGTERM) };
+            Ok(())
+        })
+        .expect("starts")
+        .expect("binds");
+        assert_eq!(child.wait().expect("ends").signal(), Some(SIGTERM));
     }
 
     #[test]

@@ -98,7 +98,9 @@ pub fn alert(
         Severity::Medium => SeverityNumber::Warn2,
         Severity::Low | Severity::Unspecified => SeverityNumber::Warn,
     };
-    let record = LogRecord {
+    // Estimators that know no classes say none.
+    let class = Some(crate::alert::class(verdict)).filter(|class| !class.is_empty());
+    let mut record = LogRecord {
         time_unix_nano: end,
         observed_time_unix_nano: nanos(now.as_millisecond()),
         severity_number: number.into(),
@@ -113,7 +115,6 @@ pub fn alert(
             text("vigia.model.version", version),
             text("vigia.model.digest", &verdict.digest),
             text("vigia.estimator", crate::alert::estimator(verdict)),
-            text("vigia.class", crate::alert::class(verdict)),
             attribute("vigia.score", Value::DoubleValue(verdict.score)),
             attribute("vigia.p_value", Value::DoubleValue(verdict.p_value)),
             attribute("vigia.threshold", Value::DoubleValue(verdict.threshold)),
@@ -151,6 +152,9 @@ pub fn alert(
         ],
         ..LogRecord::default()
     };
+    record
+        .attributes
+        .extend(class.map(|class| text("vigia.class", class)));
     of_resource(about, record)
 }
 

@@ -141,6 +141,13 @@ fn an_alert_is_a_record_about_its_container() {
     );
     assert_eq!(get(&record.attributes, "vigia.estimator").cloned(), word("STIDE"));
     assert_eq!(get(&record.attributes, "vigia.class").cloned(), word("malicious"));
+    let unclassed = Verdict {
+        class: String::new(),
+        ..verdict()
+    };
+    let told = record::alert(&unclassed, vec![], "m-v2", "words", now);
+    let attributes = &told.scope_logs[0].log_records[0].attributes;
+    assert!(attributes.iter().all(|a| a.key != "vigia.class"));
     let list = |key: &str| -> Vec<Option<Value>> {
         let Some(Value::ArrayValue(list)) = get(&record.attributes, key) else {
             panic!("{key} is a list");

@@ -208,6 +208,8 @@ pub fn tracer(value: u64) -> String {
 pub fn swap(value: u64) -> String {
     const PREFER: u64 = 0x8000;
     const PRIORITY: u64 = 0x7fff;
+    // An int.
+    let value = value & 0xffff_ffff;
     if value & PREFER == 0 {
         return text::hex(value);
     }
