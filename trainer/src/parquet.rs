@@ -69,8 +69,21 @@ pub enum ParquetProblem {
     #[error("not a Parquet file of windows: {0}")]
     Values(#[from] ArrowError),
     /// The windows are not those that were written.
-    #[error("the file is damaged: its windows are not those that were written; record or fetch it again")]
-    Damaged,
+    #[error(
+        "its windows are not those of vigia.windows.sha256 in its metadata: it is damaged, or {by} changed them and kept that key; \
+         record or fetch it again or, where the change was meant, write it without that key (pyarrow: \
+         table.replace_schema_metadata(None))"
+    )]
+    Damaged {
+        /// What wrote the file, as it says.
+        by: String,
+    },
+    /// Compressed in another way.
+    #[error(
+        "compressed with {0}, which is not read here: write it with zstd or without compression (pandas and pyarrow: \
+         compression=\"zstd\")"
+    )]
+    Compressed(&'static str),
     /// A column is missing or of another type.
     #[error("column {column} is not there or is not {expected}")]
     Column {
@@ -138,6 +151,18 @@ fn read_rows(bytes: Bytes, schema: &'static Schema) -> Result<Rows, ParquetProbl
         .key_value_metadata()
         .and_then(|pairs| pairs.iter().find(|pair| pair.key == DIGEST))
         .map(|pair| pair.value.clone().unwrap_or_default());
+    let by = footer.created_by().unwrap_or("another program");
+    let by = by.chars().take(64).collect::<String>();
+    for column in builder
+        .metadata()
+        .row_groups()
+        .iter()
+        .flat_map(|group| group.columns())
+    {
+        if let Some(other) = unread(column.compression()) {
+            return Err(ParquetProblem::Compressed(other));
+        }
+    }
     let columns = ProjectionMask::columns(builder.parquet_schema(), READ);
     let hash = schema.hash();
     let text = hash.to_string();
@@ -191,9 +216,21 @@ fn read_rows(bytes: Bytes, schema: &'static Schema) -> Result<Rows, ParquetProbl
         }
     }
     if written.is_some_and(|written| written != digest(&rows)) {
-        return Err(ParquetProblem::Damaged);
+        return Err(ParquetProblem::Damaged { by });
     }
     Ok(rows)
+}
+
+/// The name of a compression that is not built in.
+fn unread(compression: Compression) -> Option<&'static str> {
+    match compression {
+        Compression::UNCOMPRESSED | Compression::ZSTD(_) => None,
+        Compression::SNAPPY => Some("snappy"),
+        Compression::GZIP(_) => Some("gzip"),
+        Compression::BROTLI(_) => Some("brotli"),
+        Compression::LZ4 | Compression::LZ4_RAW => Some("lz4"),
+        Compression::LZO => Some("lzo"),
+    }
 }
 
 /// SHA-256 of all that is read of windows, in hexadecimal.
@@ -415,6 +452,70 @@ mod tests {
         }
         // Names that nobody reads, statistics: they may change.
         assert!(refused > same, "{refused} refused, {same} the same");
+    }
+
+    #[test]
+    fn what_another_program_changed_and_kept_the_digest_of_is_told_what_to_do() {
+        let before = rows(60, 4);
+        let bytes = Bytes::from(write(&before, "a", "b").expect("writes"));
+        let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).expect("a reader");
+        let pairs = builder.metadata().file_metadata().key_value_metadata().cloned();
+        let pairs = pairs
+            .expect("there are")
+            .into_iter()
+            .filter(|pair| pair.key == DIGEST);
+        let pairs: Vec<KeyValue> = pairs.collect();
+        let batch = builder
+            .build()
+            .expect("reads")
+            .next()
+            .expect("one")
+            .expect("good");
+        let again = |batch: &RecordBatch, pairs: Option<Vec<KeyValue>>| {
+            let properties = WriterProperties::builder()
+                .set_created_by("parquet-cpp-arrow version 21.0.0".to_owned())
+                .set_key_value_metadata(pairs)
+                .build();
+            let mut out = Vec::new();
+            let mut writer =
+                ArrowWriter::try_new(&mut out, batch.schema(), Some(properties)).expect("a writer");
+            writer.write(batch).expect("writes");
+            writer.close().expect("closes");
+            read(out.into(), Schema::syscalls_v1()).map(|rows| rows.len())
+        };
+        let fewer = batch.slice(0, 50);
+        let error = again(&fewer, Some(pairs.clone())).expect_err("stale").to_string();
+        for words in [
+            "parquet-cpp-arrow",
+            "vigia.windows.sha256",
+            "replace_schema_metadata(None)",
+        ] {
+            assert!(error.contains(words), "{error}");
+        }
+        assert_eq!(again(&fewer, None).expect("another's"), 50);
+        assert_eq!(again(&batch, Some(pairs)).expect("the same windows"), 60);
+    }
+
+    #[test]
+    fn a_compression_that_is_not_built_in_is_named_with_one_that_is() {
+        let mut bytes = write(&rows(4, 4), "a", "b").expect("writes");
+        // Of each column in the footer: field 4, the codec, is 6 (zstd), and a count follows.
+        let zstd = [0x15, 6 << 1, 0x16];
+        let places: Vec<usize> = (0..bytes.len() - 2)
+            .filter(|&at| bytes[at..at + 3] == zstd)
+            .collect();
+        assert!(places.len() >= 12, "{places:?}");
+        for (codec, name) in [(1u8, "snappy"), (2, "gzip"), (4, "brotli"), (7, "lz4")] {
+            for at in &places {
+                bytes[at + 1] = codec << 1;
+            }
+            let error = read(bytes.clone().into(), Schema::syscalls_v1()).expect_err("not built in");
+            let error = error.to_string();
+            assert!(
+                error.contains(name) && error.contains("compression=\"zstd\""),
+                "{error}"
+            );
+        }
     }
 
     #[test]
