@@ -41,11 +41,14 @@ pub struct Sink<'a> {
     baseline: Option<Run>,
     pasts: input::Pasts,
     total: Total,
-    /// Of a document, which has them at the end.
-    verdicts: Vec<Scored>,
+    verdicts: Verdicts,
     /// Times and sequences of calls that found no room.
     unkept: u64,
 }
+
+/// Verdicts of a document, which are kept until it is written, some KiB each: windows of five and a half hours where
+/// nothing is said of their length.
+const MAX_VERDICTS: usize = 10_000;
 
 /// Sums of a whole trace.
 #[derive(Default)]
@@ -66,8 +69,33 @@ struct Summary<'a> {
     ml_analysis: Option<Analysis>,
     #[serde(skip_serializing_if = "Option::is_none")]
     baseline: Option<Difference>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    verdicts: Vec<Scored>,
+    #[serde(flatten)]
+    verdicts: &'a Verdicts,
+}
+
+/// Verdicts of a document, which has them at the end: the first [`MAX_VERDICTS`].
+#[derive(Default, Serialize)]
+struct Verdicts {
+    #[serde(rename = "verdicts", skip_serializing_if = "Vec::is_empty")]
+    kept: Vec<Scored>,
+    /// How many more there were.
+    #[serde(rename = "verdicts_left_out", skip_serializing_if = "is_none")]
+    left_out: u64,
+}
+
+impl Verdicts {
+    fn take(&mut self, scored: Scored) {
+        if self.kept.len() < MAX_VERDICTS {
+            self.kept.push(scored);
+        } else {
+            self.left_out += 1;
+        }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 /// What a model makes of a window, as its line would say it.
@@ -111,7 +139,7 @@ impl<'a> Sink<'a> {
             baseline,
             pasts: input::Pasts::default(),
             total: Total::default(),
-            verdicts: Vec::new(),
+            verdicts: Verdicts::default(),
             unkept: 0,
         })
     }
@@ -204,7 +232,11 @@ impl<'a> Sink<'a> {
 
     fn report(&mut self, record: Record, severity: Severity) {
         match (self.args.format, &record.verdict) {
-            (Format::Json, _) if self.args.summary => self.verdicts.extend(Scored::of(record)),
+            (Format::Json, _) if self.args.summary => {
+                Scored::of(record)
+                    .into_iter()
+                    .for_each(|scored| self.verdicts.take(scored));
+            }
             (Format::Json, _) => say::json_line(&record),
             (Format::Text, Some(opinion)) => {
                 let of = Of {
@@ -235,7 +267,7 @@ impl<'a> Sink<'a> {
                 total: &total,
                 ml_analysis,
                 baseline,
-                verdicts: self.verdicts,
+                verdicts: &self.verdicts,
             }),
             Format::Json => {
                 if let Some(ml_analysis) = ml_analysis {
@@ -263,6 +295,14 @@ impl<'a> Sink<'a> {
             Out::Stderr.line(&format!(
                 "warning: system calls whose time or sequence is not kept, because there was no room for more: {}",
                 say::count(self.unkept)
+            ));
+        }
+        if self.verdicts.left_out > 0 {
+            Out::Stderr.line(&format!(
+                "warning: the document has the verdicts of the first {}; {} more are left out: without -c there is a line for \
+                 each",
+                say::windows(MAX_VERDICTS),
+                say::count(self.verdicts.left_out)
             ));
         }
         self.lesson.end(&self.target)
@@ -294,5 +334,34 @@ impl Total {
             calls,
         );
         Record::new(&window.with_lost(self.lost), target, false).with_times(&self.times)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_of_a_long_trace_has_the_first_verdicts_and_says_how_many_more_there_were() {
+        let opinion = json!({"score": 0.2, "p_value": 0.8, "severity": "none", "drivers": []});
+        let opinion: Opinion = serde_json::from_value(opinion).expect("an opinion");
+        let mut verdicts = Verdicts::default();
+        let mut take = |times| {
+            for started_ms in 0..times {
+                verdicts.take(Scored {
+                    started_ms,
+                    duration_ms: 2_000,
+                    edge: None,
+                    verdict: opinion.clone(),
+                });
+            }
+            serde_json::to_value(&verdicts).expect("JSON")
+        };
+        let full = take(MAX_VERDICTS as u64);
+        assert_eq!(full["verdicts"].as_array().map(Vec::len), Some(MAX_VERDICTS));
+        assert!(full.get("verdicts_left_out").is_none());
+        let over = take(3);
+        assert_eq!(over["verdicts"], full["verdicts"]);
+        assert_eq!(over["verdicts_left_out"], 3);
     }
 }
