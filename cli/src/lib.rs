@@ -85,7 +85,10 @@ fn ended(code: u8) -> ExitCode {
 
 /// The help that was asked for, or what is wrong with the command line.
 fn explained(error: &clap::Error) -> ExitCode {
-    let printed = error.print().and_then(|()| std::io::stdout().flush());
+    let printed = match say::was_closed() && !error.use_stderr() {
+        true => Err(say::closed()),
+        false => error.print().and_then(|()| std::io::stdout().flush()),
+    };
     let code = u8::try_from(error.exit_code()).unwrap_or(COMMAND_LINE);
     if error.use_stderr() {
         return ExitCode::from(code);

@@ -31,6 +31,7 @@ impl Out {
     /// One line; colour goes where it is shown.
     pub fn line(self, text: &str) {
         self.noted(match self {
+            Self::Stdout if was_closed() => Err(closed()),
             Self::Stdout => writeln!(anstream::stdout().lock(), "{text}"),
             Self::Stderr => writeln!(anstream::stderr().lock(), "{text}"),
         });
@@ -39,6 +40,7 @@ impl Out {
     /// Text as it is, a part of a line perhaps, which is seen at once.
     pub fn text(self, text: &str) {
         self.noted(match self {
+            Self::Stdout if was_closed() => Err(closed()),
             Self::Stdout => {
                 let mut out = io::stdout().lock();
                 out.write_all(text.as_bytes()).and_then(|()| out.flush())
@@ -67,6 +69,32 @@ impl Out {
             .next("what is there is not all of it: make room, or write it elsewhere")
             .report();
     }
+}
+
+/// Standard output was closed when the program started.
+static CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// Before `main`, Rust opens /dev/null where a standard stream is closed, and all that is written is lost without an error.
+/// What the C library calls at the start comes earlier still.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LOOK: extern "C" fn() = {
+    extern "C" fn look() {
+        // SAFETY: it reads a descriptor's flags, and sets none.
+        let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) };
+        CLOSED.store(flags < 0, Ordering::Relaxed);
+    }
+    look
+};
+
+/// Whether nobody can read what is written to standard output.
+pub fn was_closed() -> bool {
+    CLOSED.load(Ordering::Relaxed)
+}
+
+/// What a write to it would have said.
+pub fn closed() -> io::Error {
+    io::Error::from_raw_os_error(libc::EBADF)
 }
 
 /// Whether something that was to be said could not be written.

@@ -186,3 +186,41 @@ fn a_key_that_cannot_be_written_leaves_no_file() {
     assert!(!folder.path().join("k.key").exists(), "{said}");
     done(folder.path(), &["keygen", "k.key"]);
 }
+
+#[test]
+fn a_closed_output_is_told_of_and_one_that_nobody_wants_more_of_is_not() {
+    let folder = trained();
+    let at = folder.path();
+    let shell = |script: &str, args: &str| {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", script])
+            .arg(assert_cmd::cargo::cargo_bin("vigia"));
+        let output = command.args(args.split(' ')).current_dir(at).output();
+        output.expect("runs")
+    };
+    for args in [
+        "--help",
+        "trace --help",
+        "--version",
+        "completions bash",
+        "inspect m.apr",
+        "score --model m.apr --key k.pub --input w.jsonl",
+        "score --model m.apr --key k.pub --input w.jsonl --format json",
+    ] {
+        let closed = shell("exec \"$0\" \"$@\" >&-", args);
+        let said = String::from_utf8_lossy(&closed.stderr);
+        assert_eq!(closed.status.code(), Some(4), "{args}: {said}");
+        assert!(
+            said.contains("standard output: Bad file descriptor"),
+            "{args}: {said}"
+        );
+        let nowhere = shell("exec \"$0\" \"$@\" >/dev/null", args);
+        assert!(nowhere.status.success(), "{args}: {nowhere:?}");
+        let headed = shell("\"$0\" \"$@\" | head -c 1", args);
+        assert!(
+            headed.status.success() && headed.stderr.is_empty(),
+            "{args}: {headed:?}"
+        );
+    }
+}
