@@ -105,7 +105,8 @@ pub struct Estimator {
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub types: Vec<EstimatorType>,
     /// Principal components in front of the estimators that measure distances, and those that PCA
-    /// keeps. Absent: no projection, and PCA keeps what explains 95 % of the variance. Between 1 and 64.
+    /// keeps. Behind the components, the distance from their plane is one more value: what training never saw has no
+    /// part in any. Absent: no projection, and PCA keeps what explains 95 % of the variance. Between 1 and 64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 64))]
     pub components: Option<i32>,
