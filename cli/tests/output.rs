@@ -206,7 +206,6 @@ fn a_closed_output_is_told_of_and_one_that_nobody_wants_more_of_is_not() {
         "completions bash",
         "inspect m.apr",
         "score --model m.apr --key k.pub --input w.jsonl",
-        "score --model m.apr --key k.pub --input w.jsonl --format json",
     ] {
         let closed = shell("exec \"$0\" \"$@\" >&-", args);
         let said = String::from_utf8_lossy(&closed.stderr);
