@@ -73,7 +73,7 @@ struct Summary<'a> {
     verdicts: &'a Verdicts,
 }
 
-/// Verdicts of a document, which has them at the end: the first [`MAX_VERDICTS`].
+/// Verdicts of a document, which has them at the end: those for which there was room.
 #[derive(Default, Serialize)]
 struct Verdicts {
     #[serde(rename = "verdicts", skip_serializing_if = "Vec::is_empty")]
@@ -84,8 +84,9 @@ struct Verdicts {
 }
 
 impl Verdicts {
-    fn take(&mut self, scored: Scored) {
-        if self.kept.len() < MAX_VERDICTS {
+    /// Odd windows have as much room again, so that ordinary ones do not push them out.
+    fn take(&mut self, scored: Scored, is_odd: bool) {
+        if self.kept.len() < MAX_VERDICTS * (1 + usize::from(is_odd)) {
             self.kept.push(scored);
         } else {
             self.left_out += 1;
@@ -235,7 +236,7 @@ impl<'a> Sink<'a> {
             (Format::Json, _) if self.args.summary => {
                 Scored::of(record)
                     .into_iter()
-                    .for_each(|scored| self.verdicts.take(scored));
+                    .for_each(|scored| self.verdicts.take(scored, severity != Severity::None));
             }
             (Format::Json, _) => say::json_line(&record),
             (Format::Text, Some(opinion)) => {
@@ -299,8 +300,8 @@ impl<'a> Sink<'a> {
         }
         if self.verdicts.left_out > 0 {
             Out::Stderr.line(&format!(
-                "warning: the document has the verdicts of the first {}; {} more are left out: without -c there is a line for \
-                 each",
+                "warning: the document has the verdicts of the first {}, and of odd ones as many again; {} are left out: \
+                 without -c there is a line for each",
                 say::windows(MAX_VERDICTS),
                 say::count(self.verdicts.left_out)
             ));
@@ -345,15 +346,16 @@ mod tests {
     fn a_document_of_a_long_trace_has_the_first_verdicts_and_says_how_many_more_there_were() {
         let opinion = json!({"score": 0.2, "p_value": 0.8, "severity": "none", "drivers": []});
         let opinion: Opinion = serde_json::from_value(opinion).expect("an opinion");
+        let scored = |started_ms| Scored {
+            started_ms,
+            duration_ms: 2_000,
+            edge: None,
+            verdict: opinion.clone(),
+        };
         let mut verdicts = Verdicts::default();
         let mut take = |times| {
             for started_ms in 0..times {
-                verdicts.take(Scored {
-                    started_ms,
-                    duration_ms: 2_000,
-                    edge: None,
-                    verdict: opinion.clone(),
-                });
+                verdicts.take(scored(started_ms), false);
             }
             serde_json::to_value(&verdicts).expect("JSON")
         };
@@ -363,5 +365,7 @@ mod tests {
         let over = take(3);
         assert_eq!(over["verdicts"], full["verdicts"]);
         assert_eq!(over["verdicts_left_out"], 3);
+        verdicts.take(scored(0), true);
+        assert_eq!((verdicts.kept.len(), verdicts.left_out), (MAX_VERDICTS + 1, 3));
     }
 }
