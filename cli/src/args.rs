@@ -269,12 +269,26 @@ impl Trace {
 Examples:
   vigia train --input monday.parquet tuesday.parquet -o model.apr
   vigia train --input windows.jsonl -o model.apr --sign-key vigia.key --name checkout
-  vigia train --input windows.parquet --estimator deviation,kmeans,pca --pca 8")]
+  vigia train --input windows.parquet --estimator deviation,kmeans,pca --pca 8
+  vigia train --input normal.parquet --malicious exercise.parquet --estimator novelty,random-forest")]
 pub struct Train {
     /// Windows of normal behaviour: .parquet or .jsonl as `vigia trace --output` records them; at most 2,000,000, of at most
-    /// 4 GiB in memory.
+    /// 4 GiB in memory, with those of the other classes.
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
     pub input: Vec<PathBuf>,
+    /// Windows of the same workload, recorded while something ran that nobody should run there, though it may be harmless. The
+    /// classifiers (random-forest, mlp-classifier) learn them beside those that are made up of normal ones: for this class,
+    /// usual rates in mixtures that are not. Nothing else learns from them, nor is scaled or calibrated by them. 10 are the
+    /// least; a fifth of them (5 at least) is held out, of which SuspiciousRecall is the share that the model flags, and
+    /// RandomForestSuspiciousRecall the share that this classifier calls so. However few there are, they are repeated until
+    /// they weigh as much as those that are made up.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub suspicious: Vec<PathBuf>,
+    /// The same of an attack, from an exercise or an incident: MaliciousRecall, and so on. They are learnt beside made-up windows
+    /// with calls that are never made. Windows of one recording are alike, and those held out are no other attack: `vigia score`
+    /// on a recording of another says how the model does there.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub malicious: Vec<PathBuf>,
     /// Where the model goes.
     #[arg(short, long, value_name = "FILE", default_value = "model.apr")]
     pub output: PathBuf,

@@ -5,7 +5,7 @@ use vigia_model::context::{Context, Past};
 use vigia_model::schema::Schema;
 use vigia_model::syscalls::Fingerprint;
 use vigia_model::window::Window;
-use vigia_trainer::data::{MAX_HELD, MAX_ROWS, RowError};
+use vigia_trainer::data::{MAX_HELD, MAX_ROWS, RowError, Rows};
 
 use crate::input::Seen;
 use crate::record::Edge;
@@ -68,16 +68,27 @@ impl Brief {
 pub struct Briefs {
     all: Vec<Brief>,
     held: usize,
+    beside: usize,
 }
 
 impl Briefs {
+    /// None yet, beside what lies in memory already.
+    pub fn beside(rows: &Rows) -> Self {
+        let (beside, held) = rows.taken();
+        Self {
+            held,
+            beside,
+            all: Vec::new(),
+        }
+    }
+
     /// Takes one more.
     ///
     /// # Errors
     /// There is no room for it.
     pub fn take(&mut self, brief: Brief) -> Result<(), RowError> {
         self.held = self.held.saturating_add(brief.held());
-        if self.all.len() == MAX_ROWS {
+        if self.beside + self.all.len() >= MAX_ROWS {
             return Err(RowError::TooMany);
         }
         if self.held > MAX_HELD {

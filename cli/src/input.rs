@@ -192,8 +192,20 @@ fn unplaced(error: &serde_json::Error) -> String {
 /// # Errors
 /// As [`windows`].
 pub fn rows(paths: &[PathBuf], schema: &'static Schema) -> Result<Rows, Failure> {
-    let mut all = Rows::new(schema);
-    let mut briefs = Briefs::default();
+    read_into(Rows::new(schema), paths)
+}
+
+/// The same, of windows that are none of those and lie beside them in memory.
+///
+/// # Errors
+/// As [`windows`].
+pub fn rows_beside(others: &Rows, paths: &[PathBuf]) -> Result<Rows, Failure> {
+    read_into(others.beside(), paths)
+}
+
+fn read_into(mut all: Rows, paths: &[PathBuf]) -> Result<Rows, Failure> {
+    let schema = all.schema();
+    let mut briefs = Briefs::beside(&all);
     for (file, path) in paths.iter().enumerate() {
         let rows = each(path, schema, |seen| briefs.take(Brief::of(seen, file, schema)))?;
         all.append(rows).map_err(|error| Failure::read(path, error))?;

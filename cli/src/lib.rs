@@ -14,6 +14,7 @@ mod filter;
 mod gguf;
 mod input;
 mod keys;
+mod labels;
 mod model;
 mod ptrace;
 mod record;

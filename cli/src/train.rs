@@ -14,6 +14,7 @@ use vigia_trainer::fit::{self, FitError, Params, Trained};
 use crate::alike::{self, FEW};
 use crate::args::{self, Format, Train};
 use crate::error::Failure;
+use crate::labels::{self, Label};
 use crate::say::Out;
 use crate::worth::{self, Short};
 use crate::{files, input, say};
@@ -29,8 +30,13 @@ pub fn run(args: &Train) -> Result<u8, Failure> {
     // Before the work, so that what is wrong costs none.
     args::once("--estimator", &args.estimators)?;
     let inputs = args.input.iter().map(|path| ("--input", path.as_path()));
+    let labels = labels::files(args);
     let key = args.sign_key.iter().map(|path| ("--sign-key", path.as_path()));
-    files::apart(&[("--output", &args.output)], &Vec::from_iter(inputs.chain(key)))?;
+    files::apart(
+        &[("--output", &args.output)],
+        &Vec::from_iter(inputs.chain(labels).chain(key)),
+    )?;
+    labels::can_be_learnt(args)?;
     let count = args.estimators.len();
     if count > MAX_MEMBERS {
         return Err(
@@ -52,12 +58,15 @@ pub fn run(args: &Train) -> Result<u8, Failure> {
     files::writable(&args.output)?;
     let bar = say::progress("reading windows");
     let rows = input::rows(&args.input, Schema::syscalls_v1())?;
+    let labels = labels::read(args, &rows)?;
     let silent = can_learn(&args.estimators, &rows)?;
     let (captures, differ) = alike::of_training(&rows)?;
+    let lengths = labels.iter().filter_map(|label| label.other_lengths(&rows));
     silent
-        .iter()
-        .chain(&differ)
-        .for_each(|warning| Out::Stderr.line(warning));
+        .into_iter()
+        .chain(differ)
+        .chain(lengths)
+        .for_each(|warning| Out::Stderr.line(&warning));
     let params = Params {
         estimators: args.estimators.clone(),
         components: args.pca,
@@ -74,7 +83,7 @@ pub fn run(args: &Train) -> Result<u8, Failure> {
         held,
         short,
         odd,
-    } = fit_rows(rows, params)?;
+    } = fit_rows(rows, labels, params)?;
     bar.finish_and_clear();
 
     let bytes = match &key {
@@ -146,14 +155,18 @@ pub fn usual(name: &str) -> Params {
 }
 
 /// Trains on windows in the order of time, which `params` say of which calls they are; says itself when they were recorded.
-pub fn fit_rows(rows: Rows, mut params: Params) -> Result<Fitted, Failure> {
+pub fn fit_rows(rows: Rows, labels: Vec<Label>, mut params: Params) -> Result<Fitted, Failure> {
     let held = held_out(rows.len())?;
     let end = rows.about().last();
     params.created_at = say::time(end.map_or(0, |a| a.started_ms + i64::from(a.window_ms)));
-    params.data_digest = data_digest(&rows);
+    params.data_digest = data_digest(&rows, &labels);
+    let labelled: Vec<_> = labels
+        .into_iter()
+        .map(|label| label.parted(params.seed))
+        .collect();
     let (shard, holdout) = rows.hold_out(held, params.seed);
     let part = fit::fit(&shard, &params, 0).map_err(Failure::input)?;
-    let trained = fit::combine(vec![part], &params, &holdout).map_err(|error| unfit(&error))?;
+    let trained = fit::combine(vec![part], &params, &holdout, &labelled).map_err(|error| unfit(&error))?;
     let short = worth::short(&trained.metrics);
     let odd = match short.is_empty() {
         true => Vec::new(),
@@ -238,12 +251,17 @@ fn can_learn(estimators: &[EstimatorKind], rows: &Rows) -> Result<Option<String>
     .next(MORE_SEQUENCES))
 }
 
+/// How many of so many windows are held out, which are `least` at least.
+pub fn share(windows: usize, least: usize) -> usize {
+    ((windows as f64 * HOLDOUT) as usize).max(least)
+}
+
 /// How many of so many windows are held out of training.
 ///
 /// # Errors
 /// They are too few to be divided.
 pub fn held_out(windows: usize) -> Result<usize, Failure> {
-    let held = ((windows as f64 * HOLDOUT) as usize).max(MIN_HOLDOUT);
+    let held = share(windows, MIN_HOLDOUT);
     if held * 2 > windows {
         let least = 2 * MIN_HOLDOUT;
         return Err(Failure::input(format!(
@@ -255,8 +273,17 @@ pub fn held_out(windows: usize) -> Result<usize, Failure> {
 }
 
 /// Digest of the windows in their order, so that two models can be seen to come from the same data.
-fn data_digest(rows: &Rows) -> String {
+fn data_digest(rows: &Rows, labels: &[Label]) -> String {
     let mut hash = Sha256::new();
+    add_windows(&mut hash, rows);
+    for label in labels {
+        hash.update(label.class.name());
+        add_windows(&mut hash, &label.rows);
+    }
+    artifact::Digest(hash.finalize().into()).to_string()
+}
+
+fn add_windows(hash: &mut Sha256, rows: &Rows) {
     for (i, about) in rows.about().iter().enumerate() {
         hash.update(about.started_ms.to_le_bytes());
         hash.update(about.source.to_le_bytes());
@@ -269,8 +296,6 @@ fn data_digest(rows: &Rows) -> String {
             hash.update(gram.count.to_le_bytes());
         }
     }
-    let digest = artifact::Digest(hash.finalize().into());
-    digest.to_string()
 }
 
 #[cfg(test)]

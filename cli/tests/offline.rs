@@ -1327,3 +1327,188 @@ fn of_no_window_it_is_not_said_that_nothing_is_odd() {
     let nameless = ["train", "--input", "normal.jsonl", "--name", ""];
     assert!(fails(at, 2, &nameless).contains("--name"));
 }
+
+/// Windows of the server while it is attacked with calls that it makes anyway: it writes more, and reads less.
+fn attacked(n: u32) -> String {
+    let lines = (0..n).map(|i| {
+        let load = 50 + (i * 37) % 41 + (i * 11) % 13;
+        let started = STARTED_MS + 10_000_000 + 2_000 * u64::from(i);
+        format!(
+            r#"{{"started_ms":{started},"duration_ms":2000,"arch":"x86_64","target":"server","calls":0,"errors":0,"syscalls":[{{"name":"read","calls":{}}},{{"name":"write","calls":{}}},{{"name":"epoll_wait","calls":{}}}]}}"#,
+            load * 2,
+            load * 4,
+            load * 2
+        ) + "\n"
+    });
+    lines.collect()
+}
+
+#[test]
+fn recorded_attacks_teach_classifiers_and_validation_says_how_well() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    fs::write(at.join("normal.jsonl"), windows(300, None)).expect("a file");
+    fs::write(at.join("attack.jsonl"), attacked(30)).expect("a file");
+    fs::write(
+        at.join("again.jsonl"),
+        attacked(50).lines().skip(30).collect::<Vec<_>>().join("\n"),
+    )
+    .expect("a file");
+    let train = |to: &str, more: &[&str]| {
+        let usual = "train --input normal.jsonl --estimator novelty,random-forest --format json -o";
+        let args: Vec<&str> = usual.split(' ').chain([to]).chain(more.iter().copied()).collect();
+        serde_json::from_str::<serde_json::Value>(&ok(at, &args)).expect("json")
+    };
+    let made_up = train("made-up.apr", &[]);
+    let told = train("m.apr", &["--malicious", "attack.jsonl"]);
+    let metrics = &told["metrics"];
+    assert_eq!(metrics["MaliciousRecall"], 1.0, "{told}");
+    assert_eq!(metrics["RandomForestMaliciousRecall"], 1.0, "{told}");
+    assert_eq!(metrics["MaliciousTrainingWindows"], 24.0, "{told}");
+    assert_eq!(metrics["MaliciousHoldoutWindows"], 6.0, "{told}");
+    assert_eq!(metrics.get("SuspiciousRecall"), None, "{told}");
+    assert_eq!(metrics["TrainingWindows"], made_up["metrics"]["TrainingWindows"]);
+    train("again.apr", &["--malicious", "attack.jsonl"]);
+    let read = |name: &str| fs::read(at.join(name)).expect("there");
+    assert_eq!(read("m.apr"), read("again.apr"));
+    let inspect = |name: &str| {
+        let said = ok(at, &["inspect", name, "-o", "json"]);
+        serde_json::from_str::<serde_json::Value>(&said).expect("json")
+    };
+    let (with, without) = (inspect("m.apr"), inspect("made-up.apr"));
+    assert_ne!(with["dataDigest"], without["dataDigest"], "{with}");
+    assert_eq!(with["metrics"], *metrics, "{with}");
+
+    // The same attack at another time is told, and by its name.
+    let args = [
+        "score",
+        "--model",
+        "m.apr",
+        "--unsigned",
+        "--input",
+        "again.jsonl",
+    ];
+    let said = ok(at, &args);
+    assert!(
+        said.contains("20 windows: ") && said.contains(" 0 none"),
+        "{said}"
+    );
+    assert!(said.contains("malicious"), "{said}");
+    // The other class is another word for it, and text says what json says.
+    let args =
+        "train --input normal.jsonl --estimator random-forest,mlp-classifier --suspicious attack.jsonl";
+    let said = ok(at, &args.split(' ').collect::<Vec<_>>());
+    for line in [
+        "SuspiciousRecall 1",
+        "RandomForestSuspiciousRecall 1",
+        "MLPClassifierSuspiciousRecall 1",
+    ] {
+        assert!(said.lines().any(|said| said == line), "{said}");
+    }
+}
+
+#[test]
+fn labels_that_teach_nothing_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    let write = |name: &str, text: String| fs::write(at.join(name), text).expect("a file");
+    write("normal.jsonl", windows(100, None));
+    write("copy.jsonl", windows(120, None));
+    write("attack.jsonl", attacked(20));
+    write("empty.jsonl", String::new());
+    write("one.jsonl", attacked(1));
+    write(
+        "some.jsonl",
+        attacked(20).replace(
+            r#""calls":0"#,
+            &format!(r#""capture":"{}","calls":0"#, "01".repeat(16)),
+        ),
+    );
+    write(
+        "all.jsonl",
+        windows(100, None).replace(r#""calls":0"#, r#""capture":"all","calls":0"#),
+    );
+    write(
+        "longer.jsonl",
+        attacked(20).replace(r#""duration_ms":2000"#, r#""duration_ms":10000"#),
+    );
+    let vector = |schema: &str, value: &str| {
+        format!(
+            r#"{{"schema":"{schema}","source":"0000000000000001","started_ms":1,"window_ms":2000,"features":{{"total":{value}}}}}"#
+        )
+    };
+    write("schema.jsonl", vector("syscalls/v0", "1"));
+    write("wide.jsonl", vector("vigia.syscalls.v1", "1e9"));
+    write("nan.jsonl", vector("vigia.syscalls.v1", "NaN"));
+    let train = |more: &str| {
+        let args = format!("train --estimator random-forest --input {more}");
+        let output = vigia(at, &args.split(' ').collect::<Vec<_>>());
+        let said = String::from_utf8(output.stderr).expect("text");
+        (output.status.code(), said)
+    };
+    for (more, code, words) in [
+        (
+            "normal.jsonl --malicious empty.jsonl",
+            3,
+            "--malicious: 0 windows, and at least 10",
+        ),
+        (
+            "normal.jsonl --suspicious one.jsonl",
+            3,
+            "--suspicious: 1 window, and at least 10",
+        ),
+        (
+            "normal.jsonl --malicious normal.jsonl",
+            3,
+            "--malicious: 100 of 100 windows are in --input too",
+        ),
+        (
+            "normal.jsonl --malicious copy.jsonl",
+            3,
+            "--malicious: 100 of 120 windows are in --input too",
+        ),
+        (
+            "normal.jsonl --suspicious attack.jsonl --malicious attack.jsonl",
+            3,
+            "--malicious: 20 of 20 windows are in --suspicious too",
+        ),
+        (
+            "all.jsonl --malicious some.jsonl",
+            3,
+            "20 windows of other system calls",
+        ),
+        (
+            "normal.jsonl --malicious schema.jsonl",
+            3,
+            "schema.jsonl: line 1: schema \"syscalls/v0\" is not",
+        ),
+        ("normal.jsonl --malicious wide.jsonl", 3, "wide.jsonl: line 1: "),
+        ("normal.jsonl --malicious nan.jsonl", 3, "nan.jsonl: line 1: "),
+        ("normal.jsonl --malicious missing.jsonl", 3, "missing.jsonl: "),
+        (
+            "normal.jsonl --malicious attack.jsonl -o attack.jsonl",
+            2,
+            "are the same file",
+        ),
+    ] {
+        let (status, said) = train(more);
+        assert_eq!(status, Some(code), "{more}: {said}");
+        assert!(said.contains(words), "{more}: {said}");
+    }
+    let none = fails(
+        at,
+        2,
+        &["train", "--input", "normal.jsonl", "--malicious", "attack.jsonl"],
+    );
+    assert!(
+        none.contains("--malicious: no estimator of this model learns from")
+            && none.contains("random-forest or mlp-classifier"),
+        "{none}"
+    );
+    let (status, said) = train("normal.jsonl --malicious longer.jsonl");
+    assert_eq!(status, Some(0), "{said}");
+    assert!(
+        said.contains("warning: --malicious: 20 windows of another length"),
+        "{said}"
+    );
+}

@@ -133,7 +133,7 @@ impl Model {
         );
         let (shard, holdout) = rows.hold_out(held, params.seed);
         let part = fit::fit(&shard, &params, 0)?;
-        let trained = fit::combine(vec![part], &params, &holdout)?;
+        let trained = fit::combine(vec![part], &params, &holdout, &[])?;
         Ok(Self {
             bytes: trained.artifact,
         })

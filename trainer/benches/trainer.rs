@@ -77,7 +77,7 @@ fn main() {
         rows.sort();
         let (shard, holdout) = rows.hold_out(WINDOWS / 4, 1);
         let part = fit::fit(&shard, &params, 0).expect("fits");
-        fit::combine(vec![part], &params, &holdout)
+        fit::combine(vec![part], &params, &holdout, &[])
             .expect("combines")
             .artifact
     };

@@ -4,6 +4,7 @@
 //! make the same bytes. Everything from outside is checked here once: width, range, schema.
 
 use vigia_model::context::Context;
+use vigia_model::estimators::trees::{CLASSES, NAMES};
 use vigia_model::pipeline::Observed;
 use vigia_model::schema::{MAX_VALUE, Schema, is_value};
 use vigia_model::syscalls::Fingerprint;
@@ -64,6 +65,44 @@ fn lengths_of(sorted: &[u32], least: usize, lengths: &mut Vec<u32>) {
     lengths_of(&sorted[to..], least, lengths);
 }
 
+/// What a window is that is not normal, as far as somebody knows who recorded it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Nobody should do that, and it may be harmless.
+    Suspicious = 1,
+    /// An attack.
+    Malicious = 2,
+}
+
+impl Class {
+    /// Every class, in their order.
+    pub const ALL: [Self; CLASSES - 1] = [Self::Suspicious, Self::Malicious];
+
+    /// Its name, as verdicts say it.
+    pub const fn name(self) -> &'static str {
+        NAMES[self as usize]
+    }
+
+    /// Its name in those of metrics.
+    pub const fn metric(self) -> &'static str {
+        match self {
+            Self::Suspicious => "Suspicious",
+            Self::Malicious => "Malicious",
+        }
+    }
+}
+
+/// Windows of one class that is not normal.
+#[derive(Debug, Clone)]
+pub struct Labelled {
+    /// Which.
+    pub class: Class,
+    /// What classifiers learn from.
+    pub taught: Rows,
+    /// What validation is left.
+    pub holdout: Rows,
+}
+
 /// Vectors of one schema, one after the other.
 #[derive(Debug, Clone)]
 pub struct Rows {
@@ -71,8 +110,10 @@ pub struct Rows {
     values: Vec<f32>,
     about: Vec<About>,
     contexts: Vec<Context>,
-    /// Bytes that these take at most.
+    /// Bytes that these take at most, and those beside which they lie.
     held: usize,
+    /// How many lie beside them.
+    beside: usize,
 }
 
 /// Bytes that a row takes.
@@ -137,7 +178,24 @@ impl Rows {
             about: Vec::new(),
             contexts: Vec::new(),
             held: 0,
+            beside: 0,
         }
+    }
+
+    /// No rows yet, which will lie beside these in memory: what bounds them bounds both together.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        let (beside, held) = self.taken();
+        Self {
+            held,
+            beside,
+            ..Self::new(self.schema)
+        }
+    }
+
+    /// How much of [`MAX_ROWS`] and of [`MAX_HELD`] is taken.
+    pub fn taken(&self) -> (usize, usize) {
+        (self.beside + self.len(), self.held)
     }
 
     /// Adds a window of which nothing else is known.
@@ -153,7 +211,7 @@ impl Rows {
     /// # Errors
     /// There are as many as there may be.
     pub fn held_with(&self, context: &Context) -> Result<usize, RowError> {
-        if self.len() >= MAX_ROWS {
+        if self.beside + self.len() >= MAX_ROWS {
             return Err(RowError::TooMany);
         }
         let held = self.held.saturating_add(size(self.width(), context));
@@ -278,6 +336,7 @@ impl Rows {
             values: self.values[range.start * width..range.end * width].to_vec(),
             about: self.about[range].to_vec(),
             held: contexts.iter().map(|context| size(width, context)).sum(),
+            beside: 0,
             contexts,
         }
     }
@@ -310,7 +369,7 @@ impl Rows {
     /// # Errors
     /// Too many rows together, or too large ones.
     pub fn append(&mut self, other: Self) -> Result<(), RowError> {
-        if self.len() + other.len() > MAX_ROWS {
+        if self.beside + self.len() + other.len() > MAX_ROWS {
             return Err(RowError::TooMany);
         }
         let held = self.held.saturating_add(other.held);
@@ -440,6 +499,21 @@ pub(crate) mod tests {
         // Whatever comes back every few windows is on both sides.
         let every_fifth = starts(7).iter().filter(|s| *s / 1_000 % 5 == 4).count();
         assert!((1..=12).contains(&every_fifth), "{every_fifth}");
+    }
+
+    #[test]
+    fn what_lies_beside_others_in_memory_is_bounded_with_them() {
+        let first = rows(20, 1);
+        let (mut full, mut many) = (first.beside(), first.beside());
+        assert_eq!((full.len(), full.taken()), (0, first.taken()));
+        full.held = MAX_HELD - 10;
+        assert_eq!(full.append(rows(1, 2)), Err(RowError::TooLarge));
+        many.beside = MAX_ROWS - 1;
+        many.append(rows(1, 2)).expect("room for one");
+        assert_eq!(many.push(first.row(0), About::default()), Err(RowError::TooMany));
+        assert_eq!(many.append(rows(1, 2)), Err(RowError::TooMany));
+        // And again beside both.
+        assert_eq!(many.beside().taken().0, MAX_ROWS);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use vigia_model::forest::{ForestError, ForestSpec};
 use vigia_model::pipeline::{EstimatorKind, EstimatorSpec, PipelineError, PipelineSpec};
 use vigia_model::schema::Schema;
 
-use crate::data::Rows;
+use crate::data::{Class, Labelled, Rows};
 use crate::estimators::novelty::{self, Lone};
 use crate::estimators::vectors::{self, Settings};
 use crate::estimators::{EstimatorError, order, rate};
@@ -325,11 +325,16 @@ fn trees(shard: &Rows, params: &Params, rank: u32) -> Result<Option<ForestSpec>,
 }
 
 /// Puts the parts together, in the order of ranks whatever order they come in, calibrates on the held-out
-/// windows, and validates.
+/// windows, and validates. Of `labelled` windows, at most one set of a class, classifiers alone learn.
 ///
 /// # Errors
 /// Parts that are not one of each rank, or too few held-out windows.
-pub fn combine(mut parts: Vec<Partial>, params: &Params, holdout: &Rows) -> Result<Trained, FitError> {
+pub fn combine(
+    mut parts: Vec<Partial>,
+    params: &Params,
+    holdout: &Rows,
+    labelled: &[Labelled],
+) -> Result<Trained, FitError> {
     parts.sort_by_key(|p| p.rank);
     for (rank, part) in (0..).zip(&parts) {
         check(part, rank, params)?;
@@ -363,12 +368,14 @@ pub fn combine(mut parts: Vec<Partial>, params: &Params, holdout: &Rows) -> Resu
     } else {
         Vec::new()
     };
-    let (estimators, found) = estimators(parts, &sums, params, &sample, schema)?;
+    let taught: Vec<(Class, Table)> = labelled.iter().map(|windows| taught(windows, params)).collect();
+    let (estimators, found) = estimators(parts, &sums, params, (&sample, &taught), schema)?;
 
     let exceedance = validate::exceedance(&deviation, &estimators, holdout, &left_out)
         .map_err(|error| silent(error, params, holdout))?;
     let spec = PipelineSpec::calibrate_beside(schema, deviation, estimators, holdout.observed(), &left_out)?;
-    let recall = validate::injection_recall(&spec.compile(schema)?, &sums, holdout);
+    let pipeline = spec.compile(schema)?;
+    let recall = validate::injection_recall(&pipeline, &sums, holdout);
 
     let mut metadata = Metadata::new(&params.name, Task::Anomaly, schema);
     metadata.created_at.clone_from(&params.created_at);
@@ -408,6 +415,15 @@ pub fn combine(mut parts: Vec<Partial>, params: &Params, holdout: &Rows) -> Resu
     .chain(found)
     .map(|(key, value)| (key.to_owned(), value))
     .collect();
+    for windows in labelled {
+        let class = windows.class.metric();
+        let counts = [
+            (format!("{class}HoldoutWindows"), windows.holdout.len() as f64),
+            (format!("{class}TrainingWindows"), windows.taught.len() as f64),
+        ];
+        let recalls = validate::label_recall(&pipeline, &spec, windows);
+        metadata.metrics.extend(counts.into_iter().chain(recalls));
+    }
     let artifact = artifact::encode(&metadata, &spec)?;
     Ok(Trained {
         artifact,
@@ -428,6 +444,15 @@ fn sampled_of_all(parts: &[Partial], sums: &Moments, params: &Params) -> Table {
     united(samples, (params.seed, 1 << 44), sums.sum.len())
 }
 
+/// The windows of a class that classifiers learn from, or a sample of them.
+fn taught(windows: &Labelled, params: &Params) -> (Class, Table) {
+    let rows = &windows.taught;
+    let stream = (1 << 51) + windows.class as u64;
+    let drawn = Draw::new(params.seed, stream).sample(rows.len(), SAMPLE_ROWS);
+    let values = drawn.iter().flat_map(|&i| rows.row(i as usize)).copied();
+    (windows.class, Table::new(rows.width(), values.collect()))
+}
+
 type Found = Vec<(&'static str, f64)>;
 
 /// The estimators in the order of the parameters, and what their fits found.
@@ -435,7 +460,7 @@ fn estimators(
     mut parts: Vec<Partial>,
     sums: &Moments,
     params: &Params,
-    sample: &Table,
+    (sample, labelled): (&Table, &[(Class, Table)]),
     schema: &'static Schema,
 ) -> Result<(Vec<EstimatorSpec>, Found), FitError> {
     let kinds = &params.estimators;
@@ -467,7 +492,7 @@ fn estimators(
                 EstimatorSpec::Novelty(novelty::fit(schema, sums, lone.iter().map(Vec::as_slice)))
             }
             _ => {
-                let fitted = vectors::fit(kind, sample, sums, &settings)?;
+                let fitted = vectors::fit(kind, sample, labelled, sums, &settings)?;
                 found.extend(fitted.metrics);
                 EstimatorSpec::Vector(Box::new(fitted.staged))
             }
@@ -591,7 +616,7 @@ mod tests {
             let locked = format!("name = \"{name}\"\nversion = \"{version}\"\n");
             assert!(lock.contains(&locked), "{made} is not in Cargo.lock");
         }
-        let trained = combine(parts(1), &params(1), &rows(200, 9)).expect("trains");
+        let trained = combine(parts(1), &params(1), &rows(200, 9), &[]).expect("trains");
         let opened = artifact::open_unsigned(&trained.artifact, Task::Anomaly).expect("opens");
         assert_eq!(opened.metadata.made_by, MADE_BY);
     }
@@ -610,15 +635,15 @@ mod tests {
     #[test]
     fn the_same_data_make_the_same_bytes_in_any_order_of_arrival() {
         let holdout = rows(100, 2);
-        let first = combine(parts(3), &params(3), &holdout).expect("combines");
+        let first = combine(parts(3), &params(3), &holdout, &[]).expect("combines");
         let mut late = parts(3);
         late.reverse();
-        assert_eq!(first, combine(late, &params(3), &holdout).expect("combines"));
+        assert_eq!(first, combine(late, &params(3), &holdout, &[]).expect("combines"));
     }
 
     #[test]
     fn validation_finds_a_good_model_good() {
-        let trained = combine(parts(2), &params(2), &rows(200, 2)).expect("combines");
+        let trained = combine(parts(2), &params(2), &rows(200, 2), &[]).expect("combines");
         assert!(
             trained.metrics[validate::HOLDOUT_EXCEEDANCE] <= 0.04,
             "{:?}",
@@ -655,7 +680,7 @@ mod tests {
         }
         assert_eq!(width, other.width());
         holdout.append(other.slice(0..20)).expect("appends");
-        let trained = combine(parts(2), &params(2), &holdout).expect("combines");
+        let trained = combine(parts(2), &params(2), &holdout, &[]).expect("combines");
         assert!(
             trained.metrics[validate::HOLDOUT_EXCEEDANCE] > 0.1,
             "{:?}",
@@ -666,7 +691,11 @@ mod tests {
     #[test]
     fn parts_that_do_not_belong_are_refused() {
         let (good, p, holdout) = (parts(2), params(2), rows(100, 2));
-        let error = |parts: Vec<Partial>| combine(parts, &p, &holdout).expect_err("refused").to_string();
+        let error = |parts: Vec<Partial>| {
+            combine(parts, &p, &holdout, &[])
+                .expect_err("refused")
+                .to_string()
+        };
         assert_eq!(error(vec![good[0].clone()]), "the part of worker 1 is missing");
         assert_eq!(
             error(vec![good[0].clone(), good[0].clone()]),
@@ -682,7 +711,7 @@ mod tests {
         wild[1].moments.sum[3] = f64::NAN;
         assert_eq!(error(wild), "the part of worker 1 has sums that are not finite");
         assert!(matches!(
-            combine(good, &p, &rows(24, 2)),
+            combine(good, &p, &rows(24, 2), &[]),
             Err(FitError::Holdout(24))
         ));
     }
@@ -695,6 +724,6 @@ mod tests {
         };
         let all = rows(90, 1);
         let parts = (0..3).map(|rank| fit(&all, &p, rank).expect("fits")).collect();
-        combine(parts, &p, &rows(100, 2)).expect("combines");
+        combine(parts, &p, &rows(100, 2), &[]).expect("combines");
     }
 }

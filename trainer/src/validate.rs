@@ -8,7 +8,7 @@ use vigia_model::pipeline::{
 };
 use vigia_model::schema::{Feature, from_rate, to_rate};
 
-use crate::data::Rows;
+use crate::data::{Labelled, Rows};
 
 /// Share of held-out windows with a p-value below [`ALPHA`], among those with any; see `TrainingMetric` of the API.
 pub const HOLDOUT_EXCEEDANCE: &str = "HoldoutExceedance";
@@ -90,6 +90,34 @@ pub fn injection_recall(pipeline: &Pipeline, moments: &Moments, holdout: &Rows) 
     };
     let scored = (0..holdout.len()).map(|i| pipeline.score_vector(&injected(i), &context(i)));
     scored.filter(is_flagged).count() as f64 / holdout.len().max(1) as f64
+}
+
+/// What is found of labelled windows that were held out: `MaliciousRecall`, the share that the model flags, whichever of its
+/// estimators does; and `RandomForestMaliciousRecall`, the share that this classifier finds to be malicious, rather than
+/// normal or suspicious.
+pub fn label_recall(pipeline: &Pipeline, spec: &PipelineSpec, labelled: &Labelled) -> Vec<(String, f64)> {
+    let (rows, class) = (&labelled.holdout, labelled.class);
+    let share = |found: usize| found as f64 / rows.len().max(1) as f64;
+    let scored = (0..rows.len()).map(|i| pipeline.score_vector(rows.row(i), &rows.contexts()[i]));
+    let mut recalls = vec![(
+        format!("{}Recall", class.metric()),
+        share(scored.filter(is_flagged).count()),
+    )];
+    for member in &spec.members {
+        let EstimatorSpec::Vector(staged) = &member.estimator else {
+            continue;
+        };
+        if !staged.kind().is_classifier() {
+            continue;
+        }
+        let is_told = |i: &usize| {
+            let shares = staged.classes(rows.row(*i));
+            shares.is_some_and(|shares| shares.iter().all(|share| *share <= shares[class as usize]))
+        };
+        let name = format!("{}{}Recall", staged.kind().api_name(), class.metric());
+        recalls.push((name, share((0..rows.len()).filter(is_told).count())));
+    }
+    recalls
 }
 
 /// What is known of a window once calls of these places are made after its most frequent sequence, which then goes on;

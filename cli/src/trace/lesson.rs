@@ -197,7 +197,7 @@ fn learn(rows: Rows, path: &Path, target: &str) -> Result<(), Failure> {
         captures,
         ..train::usual(target)
     };
-    let fitted = train::fit_rows(rows, params)?;
+    let fitted = train::fit_rows(rows, vec![], params)?;
     bar.finish_and_clear();
     write_atomic(path, &fitted.trained.artifact).map_err(|error| Failure::write(path, error))?;
     Out::Stderr.line(&format!("{}: a model of {windows}, unsigned", path.display(),));

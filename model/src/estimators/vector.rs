@@ -123,11 +123,16 @@ impl Staged {
         self.estimator.scorer().check(self.front.outputs())
     }
 
-    /// Where it tells classes: the likeliest but for the first, which is normal.
-    pub fn class(&self, vector: &[f32]) -> Option<&'static str> {
+    /// Where it tells classes: the probability of each.
+    pub fn classes(&self, vector: &[f32]) -> Option<[f32; CLASSES]> {
         let mut space = [0.0; MAX_FEATURES];
         let width = self.front.apply(vector, &mut space);
-        let [_, suspicious, malicious] = self.estimator.classes(&space[..width])?;
+        self.estimator.classes(&space[..width])
+    }
+
+    /// Where it tells classes: the likeliest but for the first, which is normal.
+    pub fn class(&self, vector: &[f32]) -> Option<&'static str> {
+        let [_, suspicious, malicious] = self.classes(vector)?;
         Some(NAMES[if malicious > suspicious { 2 } else { 1 }])
     }
 

@@ -130,6 +130,11 @@ impl EstimatorKind {
         self.is_vector() && !matches!(self, Self::ZScore)
     }
 
+    /// True where it learns from windows of several classes: normal, suspicious, malicious.
+    pub const fn is_classifier(self) -> bool {
+        matches!(self, Self::RandomForest | Self::MlpClassifier)
+    }
+
     /// True where it looks at which calls come after which, see [`crate::estimators::order`].
     pub const fn is_order(self) -> bool {
         matches!(self, Self::Ngram | Self::NgramPeak | Self::Stide)

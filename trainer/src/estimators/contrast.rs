@@ -6,13 +6,15 @@
 //!   often never, as an intruder adds system calls to a container.
 //!
 //! They are as many as the normal ones together, and no recorded attack: a classifier trained on them learns the
-//! border of what is normal, and what lies beyond it in these two ways.
+//! border of what is normal, and what lies beyond it in these two ways. Who has recorded one gives its windows, which
+//! are learnt beside those that are made up.
 
 use vigia_model::estimators::table::Table;
 
+use crate::data::Class;
 use crate::forest::Draw;
 
-/// Most normal rows that are looked at.
+/// Most normal rows that are looked at; half as many of each other class.
 const ROWS: usize = 2_048;
 /// Features added to a malicious row.
 const ADDED: std::ops::RangeInclusive<usize> = 3..=8;
@@ -20,17 +22,19 @@ const ADDED: std::ops::RangeInclusive<usize> = 3..=8;
 const RAREST: usize = 4;
 
 /// Rows, and the class of each: 0 normal, 1 suspicious, 2 malicious.
-pub fn contrast(normal: &Table, seed: u64) -> (Table, Vec<u8>) {
+///
+/// Beside what is made up of a class stand as many of its `labelled` windows, however few there are: each is taken as often
+/// as another, or once more. Without the made-up ones a classifier would know that one attack, and be blind to all others.
+pub fn contrast(normal: &Table, labelled: &[(Class, Table)], seed: u64) -> (Table, Vec<u8>) {
     let mut draw = Draw::new(seed, 1 << 46);
     let width = normal.width();
-    let drawn = draw.sample(normal.len(), ROWS);
-    let mut values: Vec<f32> = Vec::with_capacity(2 * drawn.len() * width);
-    let mut classes = vec![0; drawn.len()];
-    for &i in &drawn {
-        values.extend_from_slice(normal.row(i as usize));
-    }
+    let most = labelled.iter().map(|(_, rows)| 2 * rows.len()).max();
+    let count = normal.len().max(most.unwrap_or(0)).min(ROWS);
+    let mut values: Vec<f32> = Vec::with_capacity(2 * count * width);
+    let mut classes = vec![0; count];
+    spread(normal, count, &mut draw).for_each(|row| values.extend_from_slice(row));
     let (pool, most) = rare(normal);
-    for i in 0..drawn.len() {
+    for i in 0..count {
         if i % 2 == 0 {
             values.extend((0..width).map(|j| normal.row(draw.below(normal.len()))[j]));
             classes.push(1);
@@ -46,7 +50,23 @@ pub fn contrast(normal: &Table, seed: u64) -> (Table, Vec<u8>) {
         values.extend(row);
         classes.push(2);
     }
+    for (class, rows) in labelled {
+        for row in spread(rows, count.div_ceil(2), &mut draw) {
+            values.extend_from_slice(row);
+            classes.push(*class as u8);
+        }
+    }
     (Table::new(width, values), classes)
+}
+
+/// As many rows as are wanted: drawn where there are more, and else each as often as another, or once more.
+fn spread<'a>(rows: &'a Table, count: usize, draw: &mut Draw) -> impl Iterator<Item = &'a [f32]> + use<'a> {
+    let drawn = draw.sample(rows.len(), count);
+    drawn
+        .into_iter()
+        .cycle()
+        .take(count)
+        .map(|i| rows.row(i as usize))
 }
 
 /// The features never seen, or the rarest quarter; and the largest value of each feature.

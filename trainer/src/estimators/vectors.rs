@@ -14,6 +14,7 @@ use super::contrast::contrast;
 use super::scaling::{Components, projected, scaler};
 use super::trees::{self, Growth};
 use super::{EstimatorError, dbscan, gaussian, kmeans, lof, mlp};
+use crate::data::Class;
 
 /// Share of the variance that is explained where nobody says how many components.
 const EXPLAINED: f64 = 0.95;
@@ -65,14 +66,16 @@ pub struct Fitted {
 
 /// Fits one kind to rows.
 ///
-/// `moments` are sums over all windows, of which `rows` may be a sample.
+/// `moments` are sums over all windows, of which `rows` may be a sample. Of `labelled` windows classifiers alone learn, see
+/// [`contrast`]; nothing is scaled or projected by them.
 ///
 /// # Errors
-/// Fewer than two rows, rows of another width or that are not finite, a kind that is no vector estimator, or
+/// Fewer than two rows, rows of another width or that are not finite, a class without rows, a kind that is no vector estimator, or
 /// settings out of range.
 pub fn fit(
     kind: EstimatorKind,
     rows: &Table,
+    labelled: &[(Class, Table)],
     moments: &Moments,
     settings: &Settings,
 ) -> Result<Fitted, EstimatorError> {
@@ -84,7 +87,9 @@ pub fn fit(
             got: rows.len(),
         });
     }
-    if rows.width() != moments.sum.len() || rows.values().iter().any(|x| !x.is_finite()) {
+    let fits =
+        |rows: &Table| rows.width() == moments.sum.len() && rows.values().iter().all(|x| x.is_finite());
+    if !fits(rows) || labelled.iter().any(|(_, rows)| rows.is_empty() || !fits(rows)) {
         return Err(EstimatorError::Shape(kind.as_str()));
     }
     if settings.components.is_some_and(|n| n == 0 || n > rows.width()) {
@@ -134,7 +139,11 @@ pub fn fit(
             fitted((VectorEstimator::Mlp(model), vec![]), front)
         }
         EstimatorKind::RandomForest | EstimatorKind::MlpClassifier => {
-            let (contrasted, classes) = contrast(&rows, seed);
+            let labelled: Vec<_> = labelled
+                .iter()
+                .map(|(class, rows)| (*class, sorted(rows)))
+                .collect();
+            let (contrasted, classes) = contrast(&rows, &labelled, seed);
             let contrasted = front.table(&contrasted);
             let estimator = if kind == EstimatorKind::RandomForest {
                 VectorEstimator::RandomForest(trees::grow(&contrasted, &classes, growth(seed))?)

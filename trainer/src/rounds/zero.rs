@@ -90,7 +90,7 @@ async fn work(
     let parts = wait("contributions of all workers", board, budget, board.parts()).await?;
     let holdout = decode("the held-out windows", operator.holdout().await?, board.plan()).await?;
     let (windows, params) = (holdout.len(), board.plan().params.clone());
-    let trained = blocking(move || fit::combine(parts, &params, &holdout)).await?;
+    let trained = blocking(move || fit::combine(parts, &params, &holdout, &[])).await?;
     let trained = trained.map_err(|error| Fault::Input(error.to_string()))?;
     observer(Stage::Combined).await;
 

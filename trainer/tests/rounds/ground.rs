@@ -416,7 +416,7 @@ impl Ground {
         let parts = (0..)
             .zip(&self.rows)
             .map(|(rank, rows)| fit::fit(rows, &self.params, rank).expect("fits"));
-        fit::combine(parts.collect(), &self.params, &self.holdout)
+        fit::combine(parts.collect(), &self.params, &self.holdout, &[])
             .expect("combines")
             .artifact
     }

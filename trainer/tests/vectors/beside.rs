@@ -83,7 +83,7 @@ pub fn trained(
         ..params(estimators)
     };
     let part = fit::fit(rows, &params, 0)?;
-    let trained = fit::combine(vec![part], &params, holdout)?;
+    let trained = fit::combine(vec![part], &params, holdout, &[])?;
     let opened = artifact::open_unsigned(&trained.artifact, Task::Anomaly).expect("opens");
     Ok(opened.pipeline)
 }
@@ -131,7 +131,7 @@ fn the_gate_of_new_calls_judges_those_that_look_at_order_by_the_sequences_that_s
     let recall = |kind| {
         let params = params(&[kind]);
         let part = fit::fit(&rows, &params, 0).expect("fits");
-        let trained = fit::combine(vec![part], &params, &holdout).expect("combines");
+        let trained = fit::combine(vec![part], &params, &holdout, &[]).expect("combines");
         trained.metrics[INJECTION_RECALL]
     };
     for kind in [EstimatorKind::Ngram, EstimatorKind::Stide, EstimatorKind::Novelty] {
@@ -276,7 +276,7 @@ fn windows_of_which_nobody_says_anything_are_neither_calibrated_on_nor_taken_for
     let params = params(&kinds);
     let metrics = |holdout: &Rows| {
         let part = fit::fit(&rows, &params, 0).expect("fits");
-        fit::combine(vec![part], &params, holdout)
+        fit::combine(vec![part], &params, holdout, &[])
             .expect("combines")
             .metrics[HOLDOUT_EXCEEDANCE]
     };

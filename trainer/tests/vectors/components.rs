@@ -79,7 +79,7 @@ fn train(kind: EstimatorKind, components: Option<u32>) -> (Pipeline, f64) {
         data_digest: String::new(),
     };
     let part = fit::fit(&rows(300, 1), &params, 0).expect("fits");
-    let trained = fit::combine(vec![part], &params, &rows(200, 2)).expect("combines");
+    let trained = fit::combine(vec![part], &params, &rows(200, 2), &[]).expect("combines");
     let opened = artifact::open_unsigned(&trained.artifact, Task::Anomaly).expect("opens");
     (opened.pipeline, trained.metrics[INJECTION_RECALL])
 }

@@ -181,7 +181,7 @@ fn train(kinds: &[EstimatorKind], windows: usize, seed: u64) -> Pipeline {
         let part = shard.slice(part.start as usize..part.end as usize);
         fit::fit(&part, &params, rank).expect("fits")
     });
-    let trained = fit::combine(parts.collect(), &params, &holdout).expect("combines");
+    let trained = fit::combine(parts.collect(), &params, &holdout, &[]).expect("combines");
     artifact::open_unsigned(&trained.artifact, Task::Anomaly)
         .expect("opens")
         .pipeline

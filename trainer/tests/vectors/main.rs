@@ -6,6 +6,7 @@ mod beside;
 mod components;
 mod definitions;
 mod exec;
+mod labels;
 mod planted;
 mod properties;
 mod rates;

@@ -67,7 +67,7 @@ proptest! {
         // Sums are the same up to their order, which is the operator's to fix.
         let sums = moments(&table(&random(seed, 80)));
         for (kind, staged) in first {
-            let again = fit(kind, &table(&rows), &sums, &settings(Some(2))).expect("fits");
+            let again = fit(kind, &table(&rows), &[], &sums, &settings(Some(2))).expect("fits");
             prop_assert_eq!(&staged, &again.staged, "{}", kind);
         }
     }
@@ -155,7 +155,7 @@ fn too_few_rows_and_rows_that_are_not_finite_are_refused_with_a_reason() {
         for rows in 0..2 {
             let data = table(&random(1, rows));
             let sums = moments(&table(&random(1, 9)));
-            let error = fit(kind, &data, &sums, &settings(None)).expect_err("refused");
+            let error = fit(kind, &data, &[], &sums, &settings(None)).expect_err("refused");
             assert!(
                 matches!(error, EstimatorError::TooFew { got, .. } if got == rows),
                 "{kind}: {error}"
@@ -165,12 +165,12 @@ fn too_few_rows_and_rows_that_are_not_finite_are_refused_with_a_reason() {
         for bad in [f32::NAN, f32::INFINITY] {
             let mut rows = good.clone();
             rows[4][1] = bad;
-            let error = fit(kind, &table(&rows), &moments(&table(&good)), &settings(None));
+            let error = fit(kind, &table(&rows), &[], &moments(&table(&good)), &settings(None));
             assert_eq!(error, Err(EstimatorError::Shape(kind.as_str())));
         }
         let other = table(&blobs(1, 9, WIDTH + 1, 1, 1.0));
         assert!(
-            fit(kind, &other, &moments(&table(&good)), &settings(None)).is_err(),
+            fit(kind, &other, &[], &moments(&table(&good)), &settings(None)).is_err(),
             "{kind}"
         );
         for components in [0, WIDTH + 1] {
@@ -189,9 +189,13 @@ fn networks_do_not_mind_the_order_of_rows_nor_columns_that_never_change() {
     let sums = moments(&table(&rows));
     let settings = Settings::windows(7, None);
     for kind in kinds().filter(|&kind| is_slow(kind)) {
-        let first = fit(kind, &table(&rows), &sums, &settings).expect("fits").staged;
+        let first = fit(kind, &table(&rows), &[], &sums, &settings)
+            .expect("fits")
+            .staged;
         rows.reverse();
-        let again = fit(kind, &table(&rows), &sums, &settings).expect("fits").staged;
+        let again = fit(kind, &table(&rows), &[], &sums, &settings)
+            .expect("fits")
+            .staged;
         assert_eq!(first, again, "{kind}");
         assert!(first.score(&[1e30; WIDTH]).is_finite());
     }

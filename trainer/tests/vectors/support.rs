@@ -100,7 +100,7 @@ pub fn settings(components: Option<usize>) -> Settings {
 }
 
 pub fn fitted(kind: EstimatorKind, rows: &Table, settings: &Settings) -> Result<Fitted, EstimatorError> {
-    fit(kind, rows, &moments(rows), settings)
+    fit(kind, rows, &[], &moments(rows), settings)
 }
 
 /// The kinds under test.
