@@ -270,7 +270,8 @@ Examples:
   vigia train --input monday.parquet tuesday.parquet -o model.apr
   vigia train --input windows.jsonl -o model.apr --sign-key vigia.key --name checkout
   vigia train --input windows.parquet --estimator deviation,kmeans,pca --pca 8
-  vigia train --input normal.parquet --malicious exercise.parquet --estimator novelty,random-forest")]
+  vigia train --input normal.parquet --malicious exercise.parquet \\
+    --estimator deviation,isolation-forest,novelty,random-forest")]
 pub struct Train {
     /// Windows of normal behaviour: .parquet or .jsonl as `vigia trace --output` records them; at most 2,000,000, of at most
     /// 4 GiB in memory, with those of the other classes.
@@ -279,8 +280,9 @@ pub struct Train {
     /// Windows of the same workload, recorded while something ran that nobody should run there, though it may be harmless. The
     /// classifiers (random-forest, mlp-classifier) learn them beside those that are made up of normal ones: for this class,
     /// usual rates in mixtures that are not. Nothing else learns from them, nor is scaled or calibrated by them. 10 are the
-    /// least; a fifth of them (5 at least) is held out, of which SuspiciousRecall is the share that the model flags, and
-    /// RandomForestSuspiciousRecall the share that this classifier calls so. However few there are, they are repeated until
+    /// least; a fifth of them (5 at least) is held out, of which SuspiciousRecall is the share that has a severity (low at
+    /// least), and RandomForestSuspiciousRecall the share that this classifier calls so. Record while it ran and no longer: what
+    /// is normal in between teaches that the normal is not. However few there are, they are repeated until
     /// they weigh as much as those that are made up.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub suspicious: Vec<PathBuf>,

@@ -123,6 +123,7 @@ pub fn run(args: &Train) -> Result<u8, Failure> {
         }
     }
     worth::warn(&args.output, &short, &args.estimators, &odd);
+    worth::warn_of_attacks(&args.output, &trained.metrics);
     Ok(0)
 }
 

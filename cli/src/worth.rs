@@ -8,12 +8,14 @@ use serde::Serialize;
 use vigia_crds::{TrainingMetric, decimal, default_gates};
 use vigia_model::artifact::{ArtifactError, Metadata, Reader, Task};
 use vigia_model::pipeline::EstimatorKind;
-use vigia_trainer::data::Rows;
+use vigia_trainer::data::{Class, Rows};
 use vigia_trainer::fit::Trained;
 use vigia_trainer::validate::{HOLDOUT_EXCEEDANCE, INJECTION_RECALL};
 
 use crate::say::Out;
 
+/// Of recorded attacks, the share that a model should show.
+const HALF: f64 = 0.5;
 /// Windows that are named as those that stand out.
 const NAMED: usize = 3;
 
@@ -107,6 +109,24 @@ pub fn warn(path: &Path, short: &[Short], estimators: &[EstimatorKind], odd: &[i
         let (path, meaning) = (path.display(), short.meaning());
         let advice = short.advice(estimators, odd);
         Out::Stderr.line(&format!("warning: {path}: {meaning}; {advice}"));
+    }
+}
+
+/// Says of a model that was taught by recorded attacks where it would show few of them.
+pub fn warn_of_attacks(path: &Path, metrics: &BTreeMap<String, f64>) {
+    for class in Class::ALL {
+        let recall = metrics.get(&format!("{}Recall", class.metric()));
+        let Some(recall) = recall.filter(|recall| **recall < HALF) else {
+            continue;
+        };
+        Out::Stderr.line(&format!(
+            "warning: {}: of the windows of --{} that were held out {:.0} % have a severity: nobody would be told of most; record \
+             them while it ran and no longer, train on more normal windows, and have deviation, isolation-forest and novelty \
+             in --estimator too",
+            path.display(),
+            class.name(),
+            recall * 100.0
+        ));
     }
 }
 

@@ -1394,6 +1394,20 @@ fn recorded_attacks_teach_classifiers_and_validation_says_how_well() {
         "{said}"
     );
     assert!(said.contains("malicious"), "{said}");
+    // What nobody would be told of is not found, whatever the classifier calls it: windows that look like normal ones.
+    let later = windows(340, None)
+        .lines()
+        .skip(300)
+        .collect::<Vec<_>>()
+        .join("\n");
+    fs::write(at.join("quiet.jsonl"), later).expect("a file");
+    let quiet = "train --input normal.jsonl --malicious quiet.jsonl --estimator novelty,random-forest";
+    let output = vigia(at, &quiet.split(' ').collect::<Vec<_>>());
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert!(
+        said.contains("of the windows of --malicious that were held out"),
+        "{said}"
+    );
     // The other class is another word for it, and text says what json says.
     let args =
         "train --input normal.jsonl --estimator random-forest,mlp-classifier --suspicious attack.jsonl";

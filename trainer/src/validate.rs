@@ -1,6 +1,6 @@
 //! What validation measures on held-out windows: do false alarms stay rare, and is something new seen?
 
-use vigia_model::calibration::FOLDS;
+use vigia_model::calibration::{FOLDS, Severity};
 use vigia_model::context::{Context, Gram, ORDER};
 use vigia_model::deviation::{Deviation, Moments};
 use vigia_model::pipeline::{
@@ -92,8 +92,8 @@ pub fn injection_recall(pipeline: &Pipeline, moments: &Moments, holdout: &Rows) 
     scored.filter(is_flagged).count() as f64 / holdout.len().max(1) as f64
 }
 
-/// What is found of labelled windows that were held out: `MaliciousRecall`, the share that the model flags, whichever of its
-/// estimators does; and `RandomForestMaliciousRecall`, the share that this classifier finds to be malicious, rather than
+/// What is found of labelled windows that were held out: `MaliciousRecall`, the share of which the severity is low at least,
+/// whichever of the model's estimators says so, since what is below is shown to nobody; and `RandomForestMaliciousRecall`, the share that this classifier finds to be malicious, rather than
 /// normal or suspicious.
 pub fn label_recall(pipeline: &Pipeline, spec: &PipelineSpec, labelled: &Labelled) -> Vec<(String, f64)> {
     let (rows, class) = (&labelled.holdout, labelled.class);
@@ -101,7 +101,7 @@ pub fn label_recall(pipeline: &Pipeline, spec: &PipelineSpec, labelled: &Labelle
     let scored = (0..rows.len()).map(|i| pipeline.score_vector(rows.row(i), &rows.contexts()[i]));
     let mut recalls = vec![(
         format!("{}Recall", class.metric()),
-        share(scored.filter(is_flagged).count()),
+        share(scored.filter(is_shown).count()),
     )];
     for member in &spec.members {
         let EstimatorSpec::Vector(staged) = &member.estimator else {
@@ -143,6 +143,13 @@ fn interrupted(context: &Context, places: impl Iterator<Item = usize>) -> Contex
         ends.map(gram).collect::<Vec<_>>()
     };
     context.with(places.flat_map(odd))
+}
+
+/// Whether who scores with the model sees it stand out.
+fn is_shown(scored: &Result<Verdict, ScoreError>) -> bool {
+    scored
+        .as_ref()
+        .is_ok_and(|verdict| verdict.severity != Severity::None)
 }
 
 /// A window of which the model can say nothing is not flagged.

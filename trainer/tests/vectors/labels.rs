@@ -3,6 +3,7 @@
 use crate::support::{MADE, Random, answers, blobs, moments, numbers, settings, table};
 use proptest::prelude::*;
 use vigia_model::artifact::{Reader, Task};
+use vigia_model::calibration::Severity;
 use vigia_model::estimators::table::Table;
 use vigia_model::pipeline::{EstimatorKind, EstimatorSpec, MemberSpec};
 use vigia_model::schema::{Schema, from_rate};
@@ -172,7 +173,22 @@ fn an_attack_of_usual_calls_is_found_once_some_windows_of_it_are_given() {
     for kind in CLASSIFIERS {
         let recall = |trained: &Trained, name: &str| trained.metrics[&format!("{name}MaliciousRecall")];
         let trained = train(&[kind], &[attack(20)]);
-        assert!(recall(&trained, "") >= 0.8, "{kind}: {:?}", trained.metrics);
+        // Few normal windows do not say how rare what it calls malicious is: not all that is found has a severity.
+        let model = Reader::unsigned()
+            .open(&trained.artifact, Task::Anomaly)
+            .expect("opens");
+        let held_out = attack(20).holdout;
+        let (mut found, mut shown) = (0, 0);
+        for i in 0..held_out.len() {
+            let verdict = model
+                .pipeline
+                .score_vector(held_out.row(i), &held_out.contexts()[i])
+                .expect("scores");
+            found += usize::from(verdict.p_value < 0.01);
+            shown += usize::from(verdict.severity != Severity::None);
+        }
+        assert!(found >= 80, "{kind}: {found}");
+        assert_eq!(recall(&trained, ""), shown as f64 / 100.0, "{kind}");
         assert!(
             recall(&trained, kind.api_name()) >= 0.8,
             "{kind}: {:?}",
