@@ -75,7 +75,12 @@ pub fn ets(examples: &Table) -> Result<Ets, EstimatorError> {
         trend: level * share,
         damping,
     };
-    let loss = |at| loss(&Forecast::Ets(of(at)), examples.rows().step_by(step));
+    // Smoothing moves with the level: measured from one of the values, rounding is the same wherever that is.
+    let base = examples.row(0)[0];
+    let width = examples.width();
+    let tried = examples.rows().step_by(step).flatten().map(|x| x - base);
+    let tried = Table::new(width, tried.collect());
+    let loss = |at| loss(&Forecast::Ets(of(at)), tried.rows());
     let mut best = ([1.0, 0.0, 0.0], f64::INFINITY);
     for level in [0.05, 0.15, 0.3, 0.5, 0.75, 1.0] {
         for (share, damping) in [

@@ -10,7 +10,7 @@ use vigia_trainer::data::{About, Rows};
 use vigia_trainer::fit::{self, FitError, Params};
 use vigia_trainer::validate::{HOLDOUT_EXCEEDANCE, INJECTION_RECALL};
 
-use crate::support::Random;
+use crate::support::{Random, params};
 
 const CALLS: usize = 10;
 
@@ -50,21 +50,6 @@ pub fn windows(count: usize, seed: u64) -> Rows {
         past.truncate(MAX_PAST);
     }
     rows
-}
-
-fn params(estimators: &[EstimatorKind]) -> Params {
-    Params {
-        captures: vec![],
-        name: "redis".to_owned(),
-        estimators: estimators.to_vec(),
-        components: None,
-        trees: 10,
-        sample_size: 64,
-        seed: 1,
-        workers: 1,
-        created_at: String::new(),
-        data_digest: String::new(),
-    }
 }
 
 fn train(estimators: &[EstimatorKind], rows: &Rows, holdout: &Rows) -> Result<Pipeline, FitError> {

@@ -11,7 +11,7 @@ use vigia_trainer::data::{About, Rows};
 use vigia_trainer::fit::{self, Params};
 use vigia_trainer::validate::INJECTION_RECALL;
 
-use crate::support::{Random, kinds};
+use crate::support::{Random, kinds, params};
 
 const WINDOW_MS: u32 = 2_000;
 /// Calls a window that training never saw.
@@ -67,16 +67,8 @@ fn rows(count: usize, seed: u64) -> Rows {
 /// And what share of the windows with calls added validation finds.
 fn train(kind: EstimatorKind, components: Option<u32>) -> (Pipeline, f64) {
     let params = Params {
-        captures: vec![],
-        name: "server".to_owned(),
-        estimators: vec![kind],
         components,
-        trees: 10,
-        sample_size: 64,
-        seed: 1,
-        workers: 1,
-        created_at: String::new(),
-        data_digest: String::new(),
+        ..params(&[kind])
     };
     let part = fit::fit(&rows(300, 1), &params, 0).expect("fits");
     let trained = fit::combine(vec![part], &params, &rows(200, 2), &[]).expect("combines");

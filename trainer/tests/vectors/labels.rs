@@ -1,6 +1,6 @@
 //! Windows of known classes: classifiers learn them as scikit-learn's do, and nothing else does.
 
-use crate::support::{MADE, Random, answers, blobs, moments, numbers, settings, table};
+use crate::support::{MADE, Random, answers, blobs, moments, numbers, params, settings, table};
 use proptest::prelude::*;
 use vigia_model::artifact::{Reader, Task};
 use vigia_model::calibration::Severity;
@@ -11,7 +11,7 @@ use vigia_trainer::data::{About, Class, Labelled, Rows};
 use vigia_trainer::estimators::EstimatorError;
 use vigia_trainer::estimators::contrast::contrast;
 use vigia_trainer::estimators::vectors::fit;
-use vigia_trainer::fit::{self as rounds, Params, Trained};
+use vigia_trainer::fit::{self as rounds, Trained};
 use vigia_trainer::validate::INJECTION_RECALL;
 
 const CLASSIFIERS: [EstimatorKind; 2] = [EstimatorKind::RandomForest, EstimatorKind::MlpClassifier];
@@ -144,18 +144,7 @@ fn windows(count: usize, seed: u64, attacked: bool) -> Rows {
 }
 
 fn train(estimators: &[EstimatorKind], labelled: &[Labelled]) -> Trained {
-    let params = Params {
-        captures: vec![],
-        name: "server".to_owned(),
-        estimators: estimators.to_vec(),
-        components: None,
-        trees: 10,
-        sample_size: 64,
-        seed: 1,
-        workers: 1,
-        created_at: String::new(),
-        data_digest: String::new(),
-    };
+    let params = params(estimators);
     let part = rounds::fit(&windows(300, 1, false), &params, 0).expect("fits");
     rounds::combine(vec![part], &params, &windows(200, 2, false), labelled).expect("combines")
 }

@@ -8,6 +8,7 @@ use vigia_model::estimators::table::Table;
 use vigia_model::pipeline::EstimatorKind;
 use vigia_trainer::estimators::EstimatorError;
 use vigia_trainer::estimators::vectors::{Fitted, Settings, fit};
+use vigia_trainer::fit::Params;
 
 /// What `make.py` made rows by.
 #[derive(Deserialize)]
@@ -130,5 +131,21 @@ pub fn assert_close(what: &str, ours: &[f64], theirs: &[f64], tolerance: f64) {
     for (i, (a, b)) in ours.iter().zip(theirs).enumerate() {
         let apart = (a - b).abs() / b.abs().max(1.0);
         assert!(apart <= tolerance, "{what} {i}: ours {a}, scikit-learn's {b}");
+    }
+}
+
+/// Of a small model by one worker.
+pub fn params(estimators: &[EstimatorKind]) -> Params {
+    Params {
+        captures: vec![],
+        name: "server".to_owned(),
+        estimators: estimators.to_vec(),
+        components: None,
+        trees: 10,
+        sample_size: 64,
+        seed: 1,
+        workers: 1,
+        created_at: String::new(),
+        data_digest: String::new(),
     }
 }
